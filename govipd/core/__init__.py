@@ -1,0 +1,1 @@
+"""The decisions, as pure functions of events and time: no clock, no I/O, no asyncio."""

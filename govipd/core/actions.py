@@ -1,0 +1,58 @@
+"""What the supervisor asks for. The order in which a step returns them is contract."""
+
+from dataclasses import dataclass
+
+from govipd.core.state import State, Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """Join the queue. Answered by Queued and Elected, ended by Deposed, LeaseLost or Resign."""
+
+    campaign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resign:
+    """Leave the queue, retried until etcd confirms. Answered by Resigned."""
+
+    campaign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Open the fence until `until` (CLOCK_BOOTTIME), and only then see that every address is present.
+
+    Answered by Done or Failed. Refused by the worker when `until` has passed.
+    """
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFence:
+    """Let this kernel stop answering for the VIP, now. Answered by Done or Failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddresses:
+    """See that no address of the group is on the interface. Answered by Done or Failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the neighbours (GARP, unsolicited NA): a burst now, repeats after it, then periodically."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell people: one journal line, the unit's status, and the member's record in etcd."""
+
+    state: State
+    trigger: Trigger
+    detail: str
+    since: float
+
+
+KernelAction = Hold | CloseFence | RemoveAddresses
+Action = Campaign | Resign | KernelAction | Announce | Report

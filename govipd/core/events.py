@@ -1,0 +1,167 @@
+"""What the supervisor is told. Times are seconds of CLOCK_BOOTTIME.
+
+Every event says who sends it and when. None of them is trusted to arrive: each sender repeats what
+matters (a probe, a renewal, a re-read), and the supervisor compares what is with what should be.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+
+from govipd.core.actions import KernelAction
+from govipd.core.settings import Settings
+
+Address = IPv4Interface | IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """From the probe, once per interval, at the latest when the time-out of the check has passed."""
+
+    passed: bool
+    detail: str  # for people: "200 in 2 ms", "no answer within 0.5 s"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """From the unit monitor: at start, at every change systemd signals, and at every periodic re-read.
+
+    `active_state` is systemd's ActiveState (org.freedesktop.systemd1(5)), or None when it cannot be told.
+    """
+
+    active_state: str | None
+    detail: str  # for people: "running", "failed, result: signal", "D-Bus is away"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """From the netlink monitor: at start, at every change and at every periodic re-read."""
+
+    present: bool
+    admin_up: bool
+    carrier: bool
+    mac: str  # "" when the interface is missing or has none
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewed:
+    """From the election, for each grant or renewal that etcd confirmed."""
+
+    lease_id: int
+    sent_at: float  # the clock just *before* the request was sent
+    ttl: float  # seconds, as granted: etcd may grant more than was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """From the election: etcd said that this lease does not exist. A failed call never causes this."""
+
+    lease_id: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """From the election: in the queue behind `ahead` (a member's name); at each change of the queue."""
+
+    campaign: int
+    ahead: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elected:
+    """From the election, after a linearizable read proved it.
+
+    My key exists, carries `lease_id`, and has the lowest create revision.
+    """
+
+    campaign: int
+    lease_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deposed:
+    """From the election: a linearizable read showed that my key is gone or not mine any more."""
+
+    campaign: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resigned:
+    """From the election: my key is confirmed to be gone. Ends the campaign of that number."""
+
+    campaign: int
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdState:
+    """From the election, when etcd starts or stops answering usefully, and when the reason changes."""
+
+    usable: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFault:
+    """From the election: what the other members publish contradicts us.
+
+    A non-empty `refused` keeps this member out of the queue (its name is taken); `warning` is only reported.
+    Both empty: the contradiction is gone.
+    """
+
+    refused: str = ""
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """From the kernel worker: the kernel acknowledged every part of `action`."""
+
+    action: KernelAction
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From the kernel worker: some part of `action` did not happen, or nobody knows whether it did."""
+
+    action: KernelAction
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLost:
+    """From the netlink monitor: somebody else removed one of the VIP group's addresses."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """From the shell: its loop did not run for `seconds` (process stopped, machine suspended or starved)."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """From the shell, after a reload that was validated: the new settings of this group."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """From the shell: release, resign and end; `by` is when to stop waiting for etcd."""
+
+    by: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """From the shell: the instant that next_deadline() named has come (or a liveness check passes by)."""
+
+
+Event = (
+    ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned
+    | EtcdState | ClusterFault | Done | Failed | AddressLost | Stalled | Reconfigured | Stop | Tick
+)  # fmt: skip

@@ -1,0 +1,19 @@
+"""The numbers that the decisions depend on. Validated by govipd.config; all durations in seconds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One group's settings."""
+
+    margin: float = 0.5  # the VIP is dropped this long before etcd can give it to another
+    rise: int = 2  # successes in a row before the probe counts as healthy
+    fall: int = 2  # failures in a row before it counts as unhealthy
+    unknown_limit: float = 3.0  # a gate unknown for longer than the lease is unhealthy
+    link_debounce: float = 0.2
+    unit_gate: bool = True
+    probe_gate: bool = True
+    flap_window: float = 60.0  # falls within this window lengthen the wait before the next campaign
+    flap_wait: float = 1.0  # the wait after the second fall; it doubles with each further one
+    flap_wait_max: float = 30.0

@@ -1,0 +1,76 @@
+"""The states of a VIP group on this node, and every transition between them.
+
+Rule: a transition that is not in TRANSITIONS does not exist. The diagram in docs/design.md is made of it.
+"""
+
+from enum import Enum
+
+from govipd.errors import IllegalTransitionError
+
+
+class State(Enum):
+    """What this node is doing about the VIP."""
+
+    STARTING = "starting"  # whatever an earlier process left in the kernel is being removed
+    ASIDE = "aside"  # not in the queue: a gate, a rule or the operator says no
+    CANDIDATE = "candidate"  # in the queue
+    TAKING = "taking"  # leads, proven; the fence is being opened, then the address added
+    LEADER = "leader"  # this kernel answers for the VIP
+    CLOSING = "closing"  # the fence is being closed; the key is kept until that is certain
+    LEAVING = "leaving"  # the fence is closed; the address is being removed and the key deleted
+    STOPPED = "stopped"
+
+
+class Trigger(Enum):
+    """Why a transition happens."""
+
+    CLEAN = "clean"  # nothing of an earlier process is left
+    FIT = "fit"  # every gate is healthy
+    UNFIT = "unfit"  # a gate is not, or the operator wants this node out
+    WON = "won"  # the election is won, proven, and the lease is fresh
+    HELD = "held"  # the kernel confirmed fence and addresses
+    LOST = "lost"  # etcd says that the key or the lease is gone
+    EXPIRED = "expired"  # the lease was not confirmed in time
+    KERNEL_FAILED = "kernel failed"  # the kernel does not do what holding needs
+    CLOSED = "closed"  # the kernel confirmed the closed fence, or its own deadline has closed it
+    LEFT = "left"  # the key is confirmed to be gone
+    STOP = "stop"  # nothing is held, and the daemon ends
+
+
+_DROP = {
+    Trigger.UNFIT: State.CLOSING,
+    Trigger.LOST: State.CLOSING,
+    Trigger.EXPIRED: State.CLOSING,
+    Trigger.KERNEL_FAILED: State.CLOSING,
+}
+
+TRANSITIONS: dict[State, dict[Trigger, State]] = {
+    State.STARTING: {Trigger.CLEAN: State.ASIDE},
+    State.ASIDE: {Trigger.FIT: State.CANDIDATE, Trigger.STOP: State.STOPPED},
+    State.CANDIDATE: {
+        Trigger.WON: State.TAKING,
+        Trigger.UNFIT: State.LEAVING,
+        Trigger.LOST: State.LEAVING,
+    },
+    State.TAKING: {Trigger.HELD: State.LEADER, **_DROP},
+    State.LEADER: {**_DROP},
+    State.CLOSING: {Trigger.CLOSED: State.LEAVING},
+    State.LEAVING: {Trigger.LEFT: State.ASIDE, Trigger.STOP: State.STOPPED},
+    State.STOPPED: {},
+}
+
+HOLDING = frozenset({State.TAKING, State.LEADER})  # the states in which the fence may be opened
+IN_QUEUE = frozenset({State.CANDIDATE, State.TAKING, State.LEADER})  # a campaign runs
+ABSENT = frozenset({State.ASIDE, State.CANDIDATE, State.LEAVING})  # no address may be on the interface
+
+
+def following(state: State, trigger: Trigger) -> State:
+    """The state after `trigger` in `state`.
+
+    Raises:
+        IllegalTransitionError: the table has no such transition.
+    """
+    try:
+        return TRANSITIONS[state][trigger]
+    except KeyError:
+        raise IllegalTransitionError(f"{state.name} does not allow {trigger.name}") from None

@@ -1,0 +1,41 @@
+"""The one error tree. An adapter translates its library's errors into these, with `from`."""
+
+
+class GovipdError(Exception):
+    """Base of every error that govipd raises on purpose."""
+
+
+class ConfigError(GovipdError):
+    """The configuration is refused; the text names file, key, value, what is allowed and the remedy."""
+
+
+class IllegalTransitionError(GovipdError):
+    """An event met a state whose table does not allow it: a fault of ours; the shell releases and exits."""
+
+
+class KernelError(GovipdError):
+    """The kernel refused an address, link or fence operation, or did not answer in time."""
+
+
+class InterfaceMissingError(KernelError):
+    """The configured network interface does not exist (yet, or any more)."""
+
+
+class EtcdError(GovipdError):
+    """Base of what an etcd call can end with."""
+
+
+class EtcdUnavailableError(EtcdError):
+    """No answer, or one that says nothing about the request's effect: ask again, on the next endpoint."""
+
+
+class EtcdRefusedError(EtcdError):
+    """etcd answered that this client may not do this: authentication, authorization, a malformed request."""
+
+
+class LeaseNotFoundError(EtcdError):
+    """etcd says that the lease does not exist: it is lost, and every key attached to it with it."""
+
+
+class WatchLostError(EtcdError):
+    """The watch ended (stream broken, revision compacted): it said nothing; read again."""

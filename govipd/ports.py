@@ -1,0 +1,126 @@
+"""What the daemon needs of the world outside, as protocols. `cli` plugs the adapters in; tests plug fakes in.
+
+Every coroutine here ends by itself within a bound that its implementation states, raises only errors of
+`govipd.errors`, and may be cancelled. `run()` coroutines run for ever: the shell takes a return as a fault.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from govipd.core.events import Address, Event
+
+Sink = Callable[[Event], None]
+"""Where adapters put events; never blocks, callable only from the event loop's thread."""
+
+
+class Clock(Protocol):
+    """Time. One clock for everything that is compared with a deadline."""
+
+    def now(self) -> float:
+        """Seconds of CLOCK_BOOTTIME (clock_gettime(2)): it goes on while the machine sleeps."""
+
+
+class Election(Protocol):
+    """One member's place in one election (`adapters.election`)."""
+
+    async def run(self) -> None:
+        """Keep a lease alive, and in the queue while a campaign is wanted, for ever."""
+
+    def campaign(self, campaign: int) -> None:
+        """Want to be in the queue, under this campaign number. Replies come as events."""
+
+    def resign(self, campaign: int) -> None:
+        """Want to be out of the queue. Resigned follows once etcd confirmed it."""
+
+    def publish(self, record: Mapping[str, object]) -> None:
+        """What other tools see of this member; the newest wins, written as soon as etcd allows."""
+
+    async def close(self) -> None:
+        """Give the lease back (best effort, bounded by one call's deadline)."""
+
+
+class Fence(Protocol):
+    """Lets this kernel answer for the VIP until an instant, and not a moment longer by itself."""
+
+    async def open(self, until: float) -> None:
+        """Answer until `until` (CLOCK_BOOTTIME). Opening an open fence moves the instant, atomically.
+
+        Raises:
+            KernelError: the kernel refused, or `until` has passed.
+        """
+
+    async def close(self) -> None:
+        """Stop answering. Returns when the kernel acknowledged it; closing a closed fence succeeds.
+
+        Raises:
+            KernelError: nobody knows whether the kernel stopped.
+        """
+
+
+class Addresses(Protocol):
+    """The VIP group's addresses on its interface."""
+
+    async def add(self, until: float) -> None:
+        """See that every address is present with exactly its prefix, to vanish at about `until` at the latest.
+
+        Raises:
+            InterfaceMissingError: the interface does not exist.
+            KernelError: the kernel refused.
+        """
+
+    async def remove(self) -> None:
+        """See that no address of the group is on the interface. A missing interface has none.
+
+        Raises:
+            KernelError: the kernel refused.
+        """
+
+
+class Announcer(Protocol):
+    """Tells the neighbours where the VIP is."""
+
+    def start(self) -> None:
+        """Announce at once, then repeat, then periodically, until stop(). A start while active begins anew."""
+
+    def stop(self) -> None:
+        """No frame leaves after this returns."""
+
+    async def run(self) -> None:
+        """The task that sends."""
+
+
+class Source(Protocol):
+    """A task that observes something and reports it as events: probe, unit monitor, netlink monitor."""
+
+    async def run(self) -> None:
+        """Observe for ever."""
+
+
+class Notifier(Protocol):
+    """sd_notify(3)."""
+
+    def ready(self) -> None:
+        """READY=1."""
+
+    def status(self, text: str) -> None:
+        """STATUS=, one line."""
+
+    def stopping(self) -> None:
+        """STOPPING=1."""
+
+    def watchdog(self) -> None:
+        """WATCHDOG=1."""
+
+    def reloading(self) -> None:
+        """RELOADING=1 with MONOTONIC_USEC; ready() ends it."""
+
+
+class Journal(Protocol):
+    """Where lines for people go, with fields for programs."""
+
+    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
+        """One journal entry; `priority` as in syslog(3), 3 error to 7 debug. Never raises, never blocks long."""
+
+
+__all__ = ["Address", "Addresses", "Announcer", "Clock", "Election", "Event", "Fence", "Journal",
+           "Notifier", "Sink", "Source"]  # fmt: skip
