@@ -1,0 +1,61 @@
+"""What the adapters' tests share: the real clock, an event sink one can wait for, network namespaces."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from namespaces import Namespace, wire
+
+from govipd.core.events import Event
+
+
+class BootClock:
+    def now(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Events(list[Event]):
+    """Collects events; a test waits until they satisfy it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = asyncio.Event()
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+        self._more.set()
+
+    async def until(self, satisfied: Callable[[], bool], seconds: float = 15.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not satisfied():
+                self._more.clear()
+                await self._more.wait()
+
+
+@pytest.fixture
+def clock() -> BootClock:
+    return BootClock()
+
+
+@pytest.fixture
+async def events() -> Events:
+    return Events()
+
+
+class Wire:
+    """Two machines on one wire, eth0 to eth0. The test itself runs on `host`."""
+
+    def __init__(self) -> None:
+        self.host = Namespace()
+        self.peer = Namespace()
+        wire(self.host, self.peer)
+
+
+@pytest.fixture
+def net() -> Iterator[Wire]:
+    pair = Wire()
+    with pair.host.inside():
+        yield pair
+    pair.host.close()
+    pair.peer.close()

@@ -1,0 +1,235 @@
+"""Addresses and links, against the kernel, in network namespaces."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+from conftest import BootClock, Events, Wire
+from namespaces import Namespace, wire
+
+from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
+from govipd.core.events import Address, AddressLost, LinkState
+from govipd.errors import InterfaceMissingError, KernelError
+
+pytestmark = pytest.mark.root
+
+V4: Address = ip_interface("192.0.2.100/32")
+V6: Address = ip_interface("2001:db8::100/128")
+
+
+def shown(namespace: Namespace) -> dict[str, dict[str, Any]]:
+    """What `ip` says of eth0, without the kernel's own link-local address."""
+    (link,) = json.loads(namespace.ip("-json address show dev eth0"))
+    return {
+        f"{a['local']}/{a['prefixlen']}": a for a in link["addr_info"] if not a["local"].startswith("fe80")
+    }
+
+
+@pytest.fixture
+async def addresses(net: Wire, clock: BootClock) -> AsyncIterator[KernelAddresses]:
+    vip = KernelAddresses(interface="eth0", addresses=(V4, V6), clock=clock)
+    yield vip
+    vip.close()
+
+
+async def test_added_address_is_bounded_deprecated_and_without_dad(
+    net: Wire, addresses: KernelAddresses, clock: BootClock
+) -> None:
+    """Both families carry a lifetime within the lease, preferred lifetime 0; IPv6 skips its own detection."""
+    await addresses.add(clock.now() + 10.5)
+    found = shown(net.host)
+    assert set(found) == {str(V4), str(V6)}
+    for address in found.values():
+        assert address["preferred_life_time"] == 0
+        assert 5 <= address["valid_life_time"] <= 10
+    assert found[str(V6)]["nodad"]
+    assert "tentative" not in found[str(V6)]
+
+
+async def test_adding_again_renews_the_lifetime(
+    net: Wire, addresses: KernelAddresses, clock: BootClock
+) -> None:
+    """A renewal moves the lifetime, in both directions."""
+    await addresses.add(clock.now() + 10)
+    await addresses.add(clock.now() + 1000)
+    assert all(a["valid_life_time"] > 900 for a in shown(net.host).values())
+    await addresses.add(clock.now() + 10)
+    assert all(a["valid_life_time"] <= 10 for a in shown(net.host).values())
+
+
+async def test_unrenewed_address_vanishes_by_itself(
+    net: Wire, addresses: KernelAddresses, clock: BootClock, events: Events
+) -> None:
+    """The kernel removes what nobody renews, and the monitor says so."""
+    async with monitoring(clock, events):
+        await addresses.add(clock.now() + 1.5)
+        await events.until(lambda: {e.address for e in events if isinstance(e, AddressLost)} == {V4, V6})
+    assert shown(net.host) == {}
+
+
+async def test_renewed_address_does_not_flicker(
+    net: Wire, addresses: KernelAddresses, clock: BootClock, events: Events
+) -> None:
+    """Renewed every half second under a remaining lease of 2.5 s, no address is ever lost."""
+    async with monitoring(clock, events):
+        for _ in range(8):
+            await addresses.add(clock.now() + 2.5)
+            await asyncio.sleep(0.5)
+    assert not [e for e in events if isinstance(e, AddressLost)]
+
+
+async def test_expired_lease_adds_nothing(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
+    """An instant that has passed is refused."""
+    with pytest.raises(KernelError, match="run out"):
+        await addresses.add(clock.now())
+    assert shown(net.host) == {}
+
+
+async def test_remove_is_exact_and_idempotent(
+    net: Wire, addresses: KernelAddresses, clock: BootClock
+) -> None:
+    """Neighbours in number, and the same IPv4 address with another prefix, stay."""
+    others = {"192.0.2.10/24", "192.0.2.100/24", "192.0.2.101/32", "2001:db8::10/64", "2001:db8::1001/128"}
+    for other in others:
+        net.host.ip(
+            f"address add {other} dev eth0 nodad" if ":" in other else f"address add {other} dev eth0"
+        )
+    await addresses.add(clock.now() + 60)
+    assert set(shown(net.host)) == {*others, str(V4), str(V6)}
+    await addresses.remove()
+    assert set(shown(net.host)) == others
+    await addresses.remove()
+    assert set(shown(net.host)) == others
+
+
+async def test_ipv6_twin_with_another_prefix_is_reported_and_left_alone(
+    net: Wire, addresses: KernelAddresses, clock: BootClock
+) -> None:
+    """The kernel would renew the other's address instead of adding ours."""
+    net.host.ip("address add 2001:db8::100/64 dev eth0 nodad")
+    with pytest.raises(KernelError, match="2001:db8::100/64"):
+        await addresses.add(clock.now() + 60)
+    await addresses.remove()
+    assert shown(net.host)["2001:db8::100/64"]["valid_life_time"] == 2**32 - 1
+
+
+async def test_ipv6_address_that_failed_dad_is_replaced(
+    net: Wire, addresses: KernelAddresses, clock: BootClock
+) -> None:
+    """An address muted by duplicate address detection is made to work."""
+    net.peer.ip(f"address add {V6} dev eth0 nodad")
+    net.host.ip(f"address add {V6} dev eth0")
+    async with asyncio.timeout(15):
+        while not shown(net.host)[str(V6)].get("dadfailed"):
+            await asyncio.sleep(0.1)
+    await addresses.add(clock.now() + 60)
+    assert not {"dadfailed", "tentative"} & shown(net.host)[str(V6)].keys()
+
+
+async def test_interface_may_vanish_and_return(
+    net: Wire, addresses: KernelAddresses, clock: BootClock
+) -> None:
+    """Adding to a missing interface says so, removing succeeds; a new interface of that name is used."""
+    await addresses.add(clock.now() + 60)
+    net.host.ip("link delete eth0")
+    with pytest.raises(InterfaceMissingError):
+        await addresses.add(clock.now() + 60)
+    await addresses.remove()
+    assert await addresses.mac() is None
+    wire(net.host, net.peer)
+    await addresses.add(clock.now() + 60)
+    assert set(shown(net.host)) == {str(V4), str(V6)}
+    (link,) = json.loads(net.host.ip("-json link show dev eth0"))
+    assert await addresses.mac() == bytes.fromhex(link["address"].replace(":", ""))
+
+
+async def test_replaced_addresses_are_used_from_then_on(
+    net: Wire, addresses: KernelAddresses, clock: BootClock
+) -> None:
+    """Replacing removes nothing; later operations are about the new ones."""
+    await addresses.add(clock.now() + 60)
+    addresses.replace((ip_interface("192.0.2.200/32"),))
+    await addresses.add(clock.now() + 60)
+    await addresses.remove()
+    assert set(shown(net.host)) == {str(V4), str(V6)}
+
+
+@asynccontextmanager
+async def monitoring(clock: BootClock, events: Events, poll_s: float = 60.0) -> AsyncIterator[NetlinkMonitor]:
+    """A monitor that has had its first look."""
+    monitor = NetlinkMonitor(interface="eth0", addresses=(V4, V6), sink=events, clock=clock, poll_s=poll_s)
+    task = asyncio.create_task(monitor.run())
+    try:
+        await events.until(lambda: bool(events))
+        yield monitor
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def links(events: Events) -> list[LinkState]:
+    return [e for e in events if isinstance(e, LinkState)]
+
+
+async def test_monitor_tells_every_change_of_the_link(net: Wire, clock: BootClock, events: Events) -> None:
+    """Carrier, administrative state, hardware address, renaming, deletion and return."""
+    async with monitoring(clock, events):
+        assert links(events)[-1].carrier
+        net.peer.ip("link set eth0 down")
+        await events.until(lambda: links(events)[-1].admin_up and not links(events)[-1].carrier)
+        net.peer.ip("link set eth0 up")
+        await events.until(lambda: links(events)[-1].carrier)
+        net.host.ip("link set eth0 address 02:00:00:00:00:09")
+        await events.until(lambda: links(events)[-1].mac == "02:00:00:00:00:09")
+        net.host.ip("link set eth0 down")
+        await events.until(lambda: not links(events)[-1].admin_up)
+        net.host.ip("link set eth0 name eth1")
+        await events.until(lambda: not links(events)[-1].present)
+        net.host.ip("link set eth1 name eth0")
+        await events.until(lambda: links(events)[-1].present)
+        net.host.ip("link delete eth0")
+        await events.until(lambda: not links(events)[-1].present)
+
+
+async def test_monitor_tells_a_removed_address_and_no_other(
+    net: Wire, addresses: KernelAddresses, clock: BootClock, events: Events
+) -> None:
+    """Exact: not the same address with another prefix, not a neighbour in number."""
+    net.host.ip("address add 192.0.2.100/24 dev eth0")
+    await addresses.add(clock.now() + 60)
+    async with monitoring(clock, events):
+        net.host.ip("address delete 192.0.2.100/24 dev eth0")
+        net.host.ip(f"address delete {V4} dev eth0")
+        await events.until(lambda: AddressLost(V4) in events)
+        net.host.ip(f"address delete {V6} dev eth0")
+        await events.until(lambda: AddressLost(V6) in events)
+    assert [e for e in events if isinstance(e, AddressLost)] == [AddressLost(V4), AddressLost(V6)]
+
+
+async def test_monitor_looks_again_at_every_poll(net: Wire, clock: BootClock, events: Events) -> None:
+    """Without any change, the link's state is repeated."""
+    async with monitoring(clock, events, poll_s=0.1):
+        await events.until(lambda: len(links(events)) > 3)
+
+
+async def test_monitor_survives_an_overrun_socket(
+    net: Wire, addresses: KernelAddresses, clock: BootClock, events: Events
+) -> None:
+    """What happened while events were lost is found by looking."""
+    await addresses.add(clock.now() + 60)
+    async with monitoring(clock, events):
+        # The loop stands still while the kernel signals more than the socket can hold.
+        batch = "".join(
+            f"address {verb} 198.51.100.{n}/32 dev eth0\n"
+            for n in range(1, 251)
+            for verb in ("add", "delete")
+        )
+        flood = f"for i in 1 2 3 4 5 6 7 8; do ip -batch - <<'END'\n{batch}END\ndone"
+        net.host.run("sh", "-c", f"{flood}\nip address delete {V4} dev eth0")
+        await events.until(lambda: AddressLost(V4) in events)
+        net.host.ip("link set eth0 down")
+        await events.until(lambda: not links(events)[-1].admin_up)
