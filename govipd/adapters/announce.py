@@ -1,0 +1,100 @@
+"""Announces the VIP to its neighbours: gratuitous ARP and unsolicited neighbour advertisements."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from itertools import chain, repeat
+
+from govipd.adapters import frames
+from govipd.core.events import Address
+from govipd.ports import Clock
+
+# A round that is later than this is left out: the process was stopped and the lease may be over. The shell
+# finds that out before the next round. Nobody else leads within the margin, which is longer than this.
+_TOO_LATE_S = 0.25
+
+
+class FrameAnnouncer:
+    """Sends frames on a packet(7) socket (ports.Announcer).
+
+    start() is followed by `burst` rounds at once, one after each of the pauses `repeats_s`, and one every
+    `refresh_s` from then on. A round is both forms of ARP for each IPv4 address (some equipment learns from one
+    only) and a neighbour advertisement for each IPv6 address.
+
+    `mac` is asked before each round: a bond may have failed over. Packet sockets bypass nftables, so no fence
+    holds these frames back. A round that fails (no interface, link down) is left to the next.
+    """
+
+    def __init__(
+        self,
+        *,
+        interface: str,
+        addresses: tuple[Address, ...],
+        mac: Callable[[], Awaitable[bytes | None]],
+        clock: Clock,
+        burst: int = 3,
+        repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
+        refresh_s: float = 15.0,
+    ) -> None:
+        self._interface = interface
+        self._addresses = addresses
+        self._mac = mac
+        self._clock = clock
+        self._burst = burst
+        self._repeats_s = repeats_s
+        self._refresh_s = refresh_s
+        self._started: float | None = None  # when the current series began; None: silent
+        self._changed = asyncio.Event()
+
+    def replace(self, addresses: tuple[Address, ...]) -> None:
+        """Announce other addresses from the next round on."""
+        self._addresses = addresses
+
+    def start(self) -> None:
+        """Announce at once, then repeat, then refresh, until stop(). A start while active begins anew."""
+        self._started = self._clock.now()
+        self._changed.set()
+
+    def stop(self) -> None:
+        """No frame leaves after this returns."""
+        self._started = None
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Send for ever. Ends only by being cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._started is not None:
+                await self._announce(self._started)
+
+    async def _announce(self, started: float) -> None:
+        """One series, until the next start() or stop()."""
+        due, rounds = started, self._burst
+        for gap in chain(self._repeats_s, repeat(self._refresh_s)):
+            await self._send(due, rounds)
+            due, rounds = self._clock.now() + gap, 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(gap):
+                    await self._changed.wait()
+                    return
+
+    async def _send(self, due: float, rounds: int) -> None:
+        mac = await self._mac()
+        # From here on nothing awaits: what stop() or the clock says now holds for every frame below.
+        if mac is None or len(mac) != 6 or self._changed.is_set() or self._clock.now() - due > _TOO_LATE_S:
+            return
+        with suppress(OSError), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packet:
+            packet.setblocking(False)
+            for _ in range(rounds):
+                for frame in self._frames(mac):
+                    packet.sendto(frame, (self._interface, 0))
+
+    def _frames(self, mac: bytes) -> Iterator[bytes]:
+        for address in self._addresses:
+            if address.version == 4:
+                yield frames.arp_announcement(mac, address.ip)
+                yield frames.arp_reply(mac, address.ip)
+            else:
+                yield frames.neighbor_advertisement(mac, address.ip)

@@ -1,0 +1,63 @@
+"""Ethernet frames that tell neighbours where an address is. Pure functions."""
+
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+_BROADCAST = b"\xff" * 6
+_ALL_NODES = IPv6Address("ff02::1")
+_ALL_NODES_MAC = bytes.fromhex("333300000001")  # RFC 2464 section 7
+
+_ETHERTYPE_ARP = 0x0806
+_ETHERTYPE_IPV6 = 0x86DD
+_ICMPV6 = 58
+
+
+def arp_announcement(mac: bytes, address: IPv4Address) -> bytes:
+    """Gratuitous ARP in the request form: the "ARP Announcement" of RFC 5227 section 2.3.
+
+    Sender and target protocol address are `address`; the target hardware address means nothing in a request
+    and is zero. Broadcast.
+    """
+    return _arp(1, mac, address, target_mac=bytes(6))
+
+
+def arp_reply(mac: bytes, address: IPv4Address) -> bytes:
+    """Gratuitous ARP in the reply form, for equipment that learns from replies only.
+
+    As RFC 5944 section 4.6 has it: the target hardware address repeats the sender's. Broadcast.
+    """
+    return _arp(2, mac, address, target_mac=mac)
+
+
+def neighbor_advertisement(mac: bytes, address: IPv6Address) -> bytes:
+    """Unsolicited Neighbor Advertisement to all nodes (RFC 4861 sections 4.4 and 7.2.6).
+
+    From `address`, with the Override flag, so that neighbours replace what they have cached, and the target
+    link-layer address option; hop limit 255, or receivers discard it (section 7.1.2).
+    """
+    override = 0x20000000
+    target_link_layer_address = struct.pack("!BB6s", 2, 1, mac)  # RFC 4861 section 4.6.1
+    body = struct.pack("!L16s", override, address.packed) + target_link_layer_address
+    length = 4 + len(body)
+    # RFC 8200 section 8.1: the checksum covers this pseudo-header too.
+    pseudo_header = address.packed + _ALL_NODES.packed + struct.pack("!LL", length, _ICMPV6)
+    checksum = _checksum(pseudo_header + struct.pack("!BBH", 136, 0, 0) + body)
+    ipv6 = struct.pack("!LHBB16s16s", 6 << 28, length, _ICMPV6, 255, address.packed, _ALL_NODES.packed)
+    ethernet = _ALL_NODES_MAC + mac + struct.pack("!H", _ETHERTYPE_IPV6)
+    return ethernet + ipv6 + struct.pack("!BBH", 136, 0, checksum) + body
+
+
+def _arp(operation: int, mac: bytes, address: IPv4Address, *, target_mac: bytes) -> bytes:
+    """Sender and target are the same protocol address (RFC 826: Ethernet is 1, IPv4 is 0x0800)."""
+    ethernet = _BROADCAST + mac + struct.pack("!H", _ETHERTYPE_ARP)
+    return ethernet + struct.pack(
+        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, operation, mac, address.packed, target_mac, address.packed
+    )
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
