@@ -19,7 +19,7 @@ class FrameAnnouncer:
     """Sends frames on a packet(7) socket (ports.Announcer).
 
     start() is followed by `burst` rounds at once, one after each of the pauses `repeats_s`, and one every
-    `refresh_s` from then on. A round is both forms of ARP for each IPv4 address (some equipment learns from one
+    `refresh_s` from then on. A round is both forms of ARP for each IPv4 address (some equipment learns
     only) and a neighbour advertisement for each IPv6 address.
 
     `mac` is asked before each round: a bond may have failed over. Packet sockets bypass nftables, so no fence
