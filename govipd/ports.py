@@ -32,6 +32,9 @@ class Election(Protocol):
     def resign(self, campaign: int) -> None:
         """Want to be out of the queue. Resigned follows once etcd confirmed it."""
 
+    def verify(self) -> None:
+        """Read this member's place anew now. Elected or Deposed follows while a campaign runs."""
+
     def publish(self, record: Mapping[str, object]) -> None:
         """What other tools see of this member; the newest wins, written as soon as etcd allows."""
 
@@ -47,6 +50,13 @@ class Fence(Protocol):
 
         Raises:
             KernelError: the kernel refused, or `until` has passed.
+        """
+
+    async def replace(self, addresses: tuple[Address, ...]) -> None:
+        """Guard these addresses from now on; those that are no longer among them are closed and let go.
+
+        Raises:
+            KernelError: not confirmed; may be repeated.
         """
 
     async def close(self) -> None:
@@ -76,8 +86,19 @@ class Addresses(Protocol):
         """
 
 
+    async def replace(self, addresses: tuple[Address, ...]) -> None:
+        """The group consists of these from now on; those that are no longer among them are removed.
+
+        Raises:
+            KernelError: the kernel refused; may be repeated.
+        """
+
+
 class Announcer(Protocol):
     """Tells the neighbours where the VIP is."""
+
+    def replace(self, addresses: tuple[Address, ...]) -> None:
+        """Announce these from now on."""
 
     def start(self) -> None:
         """Announce at once, then repeat, then periodically, until stop(). A start while active begins anew."""
@@ -89,8 +110,18 @@ class Announcer(Protocol):
         """The task that sends."""
 
 
+class AddressMonitor(Protocol):
+    """Reports the link (LinkState) and addresses of the group that somebody else removed (AddressLost)."""
+
+    def replace(self, addresses: tuple[Address, ...]) -> None:
+        """Watch these from now on."""
+
+    async def run(self) -> None:
+        """Observe for ever."""
+
+
 class Source(Protocol):
-    """A task that observes something and reports it as events: probe, unit monitor, netlink monitor."""
+    """A task that observes something for every group of the process: the probe, the unit monitor."""
 
     async def run(self) -> None:
         """Observe for ever."""
@@ -121,6 +152,3 @@ class Journal(Protocol):
     def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
         """One journal entry; `priority` as in syslog(3), 3 error to 7 debug. Never raises, never blocks long."""
 
-
-__all__ = ["Address", "Addresses", "Announcer", "Clock", "Election", "Event", "Fence", "Journal",
-           "Notifier", "Sink", "Source"]  # fmt: skip

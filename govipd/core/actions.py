@@ -20,6 +20,11 @@ class Resign:
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    """Read this member's place anew, now, instead of at the next turn. Answered by Elected or Deposed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Open the fence until `until` (CLOCK_BOOTTIME), and only then see that every address is present.
 
@@ -55,4 +60,4 @@ class Report:
 
 
 KernelAction = Hold | CloseFence | RemoveAddresses
-Action = Campaign | Resign | KernelAction | Announce | Report
+Action = Campaign | Resign | Verify | KernelAction | Announce | Report

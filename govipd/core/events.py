@@ -69,13 +69,14 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """From the election, after a linearizable read proved it.
+    """From the election, after each linearizable read that proved it.
 
     My key exists, carries `lease_id`, and has the lowest create revision.
     """
 
     campaign: int
     lease_id: int
+    proved_at: float  # the clock just before the read was sent
 
 
 @dataclass(frozen=True, slots=True)

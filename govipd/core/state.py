@@ -45,7 +45,7 @@ _DROP = {
 }
 
 TRANSITIONS: dict[State, dict[Trigger, State]] = {
-    State.STARTING: {Trigger.CLEAN: State.ASIDE},
+    State.STARTING: {Trigger.CLEAN: State.ASIDE, Trigger.STOP: State.STOPPED},
     State.ASIDE: {Trigger.FIT: State.CANDIDATE, Trigger.STOP: State.STOPPED},
     State.CANDIDATE: {
         Trigger.WON: State.TAKING,

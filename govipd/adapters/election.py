@@ -1,0 +1,257 @@
+"""The election: what Go's clientv3/concurrency does, key for key, plus a proof before anybody is told.
+
+A member's key is `<name>/<lease id in hex>`, its value the member's name, attached to the member's lease.
+The lowest create revision leads; each candidate waits for the deletion of the key just before it. A watch
+is only a hint: the place is read anew, linearizably, at every wake-up, every lost watch and every few seconds.
+
+The lease is supervised apart from the campaign: it lives as long as the process and etcd want it, whether
+the member is in the queue or not. When etcd says that it is lost, a new session begins with a new lease.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping
+
+from govipd.adapters.membership import Membership
+from govipd.adapters.store import Created, Delete, Get, KeyValue, Put, Store
+from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Queued, Resigned
+from govipd.errors import EtcdError, LeaseNotFoundError
+from govipd.ports import Clock, Sink
+
+REREAD_S = 2.0  # between two readings of one's place when nothing happens
+RENEWALS_PER_TTL = 6  # an etcd leader's death costs 1 to 2 s: most of the TTL must be left when it comes
+FIRST_PAUSE_S = 0.02  # after a failed call; doubles up to
+LONGEST_PAUSE_S = 0.5
+
+
+class EtcdElection:
+    """One member's place in one election (implements `ports.Election`).
+
+    Args:
+        store: the etcd client.
+        sink: where events go.
+        clock: CLOCK_BOOTTIME.
+        name: the election's name, which is its key prefix without the closing slash.
+        member: this member's name, the value of its key.
+        ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
+        membership: what is published beside the election.
+    """
+
+    def __init__(
+        self, *, store: Store, sink: Sink, clock: Clock, name: str, member: str, ttl: float, membership: Membership
+    ) -> None:
+        self._store = store
+        self._sink = sink
+        self._clock = clock
+        self._prefix = f"{name}/"
+        self._member = member
+        self._ttl = math.ceil(ttl)
+        self._membership = membership
+        self._wanted: int | None = None  # the campaign to be in the queue for
+        self._resigning: int | None = None  # the campaign whose end must be confirmed
+        self._key: KeyValue | None = None  # our key, as etcd confirmed it
+        self._key_possible = False  # etcd may have our key, confirmed or not
+        self._lease: int | None = None
+        self._changed = asyncio.Event()  # wakes the contender
+        self._renew_now = asyncio.Event()  # wakes the renewer
+        self._troubles: dict[str, str] = {}
+        self._told: EtcdState | None = None
+
+    # What the shell calls
+
+    def campaign(self, campaign: int) -> None:
+        """See ports.Election."""
+        self._wanted = campaign
+        self._changed.set()
+
+    def resign(self, campaign: int) -> None:
+        """See ports.Election. Where no key can exist, the confirmation is immediate."""
+        self._wanted = None
+        if self._key_possible:
+            self._resigning = campaign
+            self._changed.set()
+        else:
+            self._sink(Resigned(campaign))
+
+    def verify(self) -> None:
+        """See ports.Election."""
+        self._changed.set()
+
+    def publish(self, record: Mapping[str, object]) -> None:
+        """See ports.Election."""
+        self._membership.publish(record)
+
+    async def close(self) -> None:
+        """See ports.Election: revoking the lease deletes whatever is attached to it."""
+        if self._lease is not None:
+            try:
+                await self._store.revoke(self._lease)
+            except EtcdError:
+                return  # it ends with its TTL
+
+    async def run(self) -> None:
+        """Sessions for ever, each with a lease of its own."""
+        while True:
+            lease = await self._grant()
+            async with asyncio.TaskGroup() as tasks:
+                beside = [
+                    tasks.create_task(self._contend(lease)),
+                    tasks.create_task(self._membership.run(lease)),
+                ]
+                await self._renew(lease)
+                for task in beside:
+                    task.cancel()
+            self._end_session()
+
+    def _end_session(self) -> None:
+        """The lease is gone and every key with it, so this campaign is over and any resignation is confirmed."""
+        self._lease = None
+        self._key, self._key_possible = None, False
+        self._wanted = None
+        self._troubles.pop("election", None)
+        self._confirm_resigned()
+
+    # The lease
+
+    async def _grant(self) -> int:
+        pause = FIRST_PAUSE_S
+        while True:
+            sent_at = self._clock.now()
+            try:
+                lease, ttl = await self._store.grant(self._ttl)
+            except EtcdError as e:
+                self._tell("lease", str(e))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                self._lease = lease
+                self._sink(LeaseRenewed(lease, sent_at, ttl))
+                self._tell("lease", "")
+                return lease
+
+    async def _renew(self, lease: int) -> None:
+        """Renew until etcd says that the lease does not exist. A failed call says nothing about the lease."""
+        interval = self._ttl / RENEWALS_PER_TTL
+        wait, pause = interval, FIRST_PAUSE_S
+        while True:
+            await self._sleep(wait, self._renew_now)
+            sent_at = self._clock.now()
+            try:
+                ttl = await self._store.renew(lease)
+            except LeaseNotFoundError as e:
+                self._sink(LeaseLost(lease, str(e)))
+                return
+            except EtcdError as e:
+                self._tell("lease", str(e))
+                wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                self._sink(LeaseRenewed(lease, sent_at, ttl))
+                self._tell("lease", "")
+                wait, pause = interval, FIRST_PAUSE_S
+
+    # The queue
+
+    async def _contend(self, lease: int) -> None:
+        """See that the key is where it is wanted, in the queue or not, for ever."""
+        pause = FIRST_PAUSE_S
+        while True:
+            self._changed.clear()
+            try:
+                if self._wanted is None:
+                    await self._leave()
+                    self._tell("election", "")
+                    await self._changed.wait()
+                else:
+                    await self._stand(lease, self._wanted)
+            except EtcdError as e:
+                if isinstance(e, LeaseNotFoundError):
+                    self._renew_now.set()  # the renewer decides whether the lease is lost
+                self._tell("election", str(e))
+                await self._sleep(pause, self._changed)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                pause = FIRST_PAUSE_S
+
+    async def _stand(self, lease: int, campaign: int) -> None:
+        """One look at our place, what follows from it, and the wait for the next."""
+        key = self._key or await self._join(lease)
+        sent_at = self._clock.now()
+        reply = await self._store.txn(
+            (), (Get(key.key), Get(self._prefix, prefix=True, max_create_revision=key.create_revision - 1, newest=True))
+        )
+        own, ahead = reply.gets
+        self._tell("election", "")
+        if self._wanted != campaign:
+            return
+        if not own or own[0].create_revision != key.create_revision or own[0].lease != lease:
+            self._key, self._key_possible = None, bool(own)
+            self._wanted = None
+            self._sink(Deposed(campaign, "etcd does not have our key any more"))
+            return
+        if ahead:
+            self._sink(Queued(campaign, ahead[0].value.decode(errors="replace")))
+        else:
+            self._sink(Elected(campaign, lease, sent_at))
+        await self._watch((ahead or own)[0].key, reply.revision + 1)
+
+    async def _join(self, lease: int) -> KeyValue:
+        """Put our key, or find it where an earlier try, whose answer was lost, has put it."""
+        self._key_possible = True  # before the first await: a resignation from here on must delete it
+        await self._membership.end_predecessor()
+        name = f"{self._prefix}{lease:x}"
+        reply = await self._store.txn(
+            (Created(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
+        )
+        self._key = reply.gets[0][0]
+        return self._key
+
+    async def _leave(self) -> None:
+        """Delete our key if it can exist, and confirm it to whoever waits."""
+        if self._key_possible and self._lease is not None:
+            await self._store.txn((), (Delete(f"{self._prefix}{self._lease:x}"),))
+        self._key, self._key_possible = None, False
+        self._confirm_resigned()
+
+    def _confirm_resigned(self) -> None:
+        if self._resigning is not None:
+            campaign, self._resigning = self._resigning, None
+            self._sink(Resigned(campaign))
+
+    async def _watch(self, key: str, revision: int) -> None:
+        """Until the key is deleted, something else is wanted, or the next look is due.
+
+        The watch starts one after the revision just read: one that starts at it is "unsynced" for etcd, and
+        is served by a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
+        """
+        watch = asyncio.ensure_future(self._store.deleted(key, revision))
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({watch, changed}, timeout=REREAD_S, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()  # a lost watch is an EtcdError like any other: a pause, then a new look
+        finally:
+            watch.cancel()
+            changed.cancel()
+            await asyncio.gather(watch, changed, return_exceptions=True)
+
+    # Small parts
+
+    def _tell(self, part: str, trouble: str) -> None:
+        """Report a change of whether etcd answers usefully, over all parts of this class."""
+        if trouble:
+            self._troubles[part] = trouble
+        else:
+            self._troubles.pop(part, None)
+        state = EtcdState(not self._troubles, "; ".join(dict.fromkeys(self._troubles.values())))
+        if state != self._told:
+            self._told = state
+            self._sink(state)
+
+    @staticmethod
+    async def _sleep(seconds: float, or_event: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await or_event.wait()
+        except TimeoutError:
+            pass
+        or_event.clear()

@@ -1,0 +1,140 @@
+"""What a member publishes beside the election, and what it learns from the others' records.
+
+Key: `<prefix>members/<vip>/<member>`, a JSON object, attached to the member's lease. Nothing here decides
+who leads. It refuses a second machine with the same member name, and tells when members disagree on the
+VIP's addresses.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+from govipd.adapters.store import Created, Get, KeyValue, Put, Store
+from govipd.core.events import ClusterFault
+from govipd.errors import EtcdError
+from govipd.ports import Sink
+
+LOOK_S = 3.0  # between two readings of the others' records
+RECORD_BYTES_MAX = 64 * 1024  # of a foreign record; a longer one is not parsed
+
+
+class Membership:
+    """One member's record in one VIP group.
+
+    Args:
+        store: the etcd client.
+        sink: where ClusterFault events go.
+        prefix: `<prefix>members/<vip>/`.
+        member: this member's name.
+        identity: what tells this machine from another of the same name, and where it can be found
+            ("machine", "node"); part of every record.
+        addresses: the VIP's addresses, as every member should have them.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sink: Sink,
+        prefix: str,
+        member: str,
+        identity: Mapping[str, str],
+        addresses: frozenset[str],
+    ) -> None:
+        self._store = store
+        self._sink = sink
+        self._prefix = prefix
+        self._key = prefix + member
+        self._identity = dict(identity)
+        self._addresses = addresses
+        self._record: Mapping[str, object] = {}
+        self._changed = asyncio.Event()
+        self._predecessor: int | None = None  # the lease of a dead process of this very machine
+        self._told = ClusterFault()
+
+    def publish(self, record: Mapping[str, object]) -> None:
+        """The record to show from now on."""
+        self._record = record
+        self._changed.set()
+
+    def reconfigure(self, addresses: frozenset[str]) -> None:
+        """The VIP's addresses have changed."""
+        self._addresses = addresses
+        self._changed.set()
+
+    async def end_predecessor(self) -> None:
+        """Revoke the lease of this machine's last process, whose key would hold up the queue for a TTL.
+
+        Called before the first campaign, when the kernel is known to be clean.
+        """
+        if self._predecessor is not None:
+            await self._store.revoke(self._predecessor)
+            self._predecessor = None
+
+    async def run(self, lease: int) -> None:
+        """Write the record at each change, and look at the others' every few seconds, while the lease lives."""
+        registered = False
+        while True:
+            self._changed.clear()
+            try:
+                if not registered:
+                    registered = await self._register(lease)
+                if registered:
+                    await self._store.txn((), (Put(self._key, self._json(), lease),))
+                    await self._look()
+            except EtcdError:
+                pass  # the renewer tells; here the next turn is enough
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _register(self, lease: int) -> bool:
+        """Claim the member's name; False while another machine has it."""
+        put = Put(self._key, self._json(), lease)
+        reply = await self._store.txn((Created(self._key, 0),), (put,), (Get(self._key),))
+        if reply.succeeded:
+            self._tell(ClusterFault())
+            return True
+        held = reply.gets[0][0]
+        other = _parse(held)
+        if held.lease != lease and other.get("machine") != self._identity.get("machine"):
+            name, where = self._key.removeprefix(self._prefix), other.get("node", "an unknown address")
+            self._tell(ClusterFault(refused=f"the member name {name} is taken by {where}; set election.member"))
+            return False
+        if held.lease != lease:
+            self._predecessor = held.lease
+            await self._store.txn((Created(self._key, held.create_revision),), (put,))
+        self._tell(ClusterFault())
+        return True
+
+    async def _look(self) -> None:
+        """Compare the others' addresses with ours."""
+        reply = await self._store.txn((), (Get(self._prefix, prefix=True),))
+        differing = []
+        for kv in reply.gets[0]:
+            theirs = _parse(kv).get("addresses")
+            if kv.key != self._key and isinstance(theirs, list) and frozenset(map(str, theirs)) != self._addresses:
+                differing.append(f"{kv.key.removeprefix(self._prefix)} has {', '.join(map(str, theirs))[:200]}")
+        warning = f"members disagree on the addresses: {'; '.join(differing)}" if differing else ""
+        self._tell(ClusterFault(warning=warning))
+
+    def _tell(self, fault: ClusterFault) -> None:
+        if fault != self._told:
+            self._told = fault
+            self._sink(fault)
+
+    def _json(self) -> bytes:
+        return json.dumps({**self._identity, "addresses": sorted(self._addresses), **self._record}).encode()
+
+
+def _parse(kv: KeyValue) -> Mapping[str, object]:
+    """A foreign record; whatever is not a JSON object of sane size is an empty one."""
+    if len(kv.value) > RECORD_BYTES_MAX:
+        return {}
+    try:
+        value = json.loads(kv.value)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,101 @@
+"""The part of etcd that the election needs, as a protocol and its records.
+
+`adapters.etcd` is the real one; the simulation has another. Every call is one attempt with a deadline: it
+returns, or raises an EtcdError. Trying again is the caller's, who knows whether repeating is safe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A key as etcd returns it. Revisions and lease ids are etcd's 64-bit numbers; lease 0 is none."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read one key or, with `prefix`, all keys that begin with it.
+
+    `max_create_revision` 0 is no bound. `newest` returns only the key created last.
+    """
+
+    key: str
+    prefix: bool = False
+    max_create_revision: int = 0
+    newest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a key; it lives as long as the lease."""
+
+    key: str
+    value: bytes
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete one key; deleting an absent key succeeds."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A transaction's condition: the key's create revision; 0 means that the key does not exist."""
+
+    key: str
+    revision: int
+
+
+Operation = Get | Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class TxnResult:
+    """What a transaction did, at which revision of the store, and what each of its Gets returned, in order."""
+
+    succeeded: bool
+    revision: int
+    gets: tuple[tuple[KeyValue, ...], ...]
+
+
+class Store(Protocol):
+    """A client of one etcd cluster. Every call may raise EtcdUnavailableError or EtcdRefusedError."""
+
+    async def grant(self, ttl: int) -> tuple[int, float]:
+        """A new lease with an id chosen by etcd: its id and the granted TTL in seconds."""
+
+    async def renew(self, lease: int) -> float:
+        """Renew a lease; the granted TTL in seconds.
+
+        Raises:
+            LeaseNotFoundError: the lease does not exist (any more).
+        """
+
+    async def revoke(self, lease: int) -> None:
+        """End a lease and delete its keys. A lease that does not exist is no error."""
+
+    async def txn(
+        self, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+    ) -> TxnResult:
+        """One linearizable transaction.
+
+        Raises:
+            LeaseNotFoundError: a Put names a lease that does not exist.
+        """
+
+    async def deleted(self, key: str, from_revision: int) -> None:
+        """Return when a deletion of `key` at or after `from_revision` is seen. Waits without bound.
+
+        Raises:
+            WatchLostError: the watch ended without an answer.
+        """

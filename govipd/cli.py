@@ -1,0 +1,172 @@
+"""govipd's command line and composition root: the only module that names concrete adapters.
+
+Exit status: 0 after an orderly end, 1 after a fault, 78 (EX_CONFIG, sysexits.h) for a refused configuration.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from importlib.metadata import version
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from govipd.adapters.announce import FrameAnnouncer
+from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
+from govipd.adapters.etcd import Etcd, Login, Tls
+from govipd.adapters.fence import AddressFence
+from govipd.adapters.journal import journal_for
+from govipd.adapters.membership import Membership
+from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
+from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
+from govipd.adapters.probe import HttpProbe
+from govipd.adapters.unit import UnitMonitor
+from govipd.config import Config, Vip, load
+from govipd.daemon import Daemon, Plan
+from govipd.errors import ConfigError
+from govipd.group import GroupPlan, Parts
+from govipd.ports import Clock, Sink, Source
+
+EX_CONFIG = 78
+DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
+# Derives this application's own id from /etc/machine-id, which must not be shown to others (machine-id(5)).
+_MACHINE_SALT = b"govipd member identity"
+
+
+class BootClock:
+    """ports.Clock: CLOCK_BOOTTIME, which goes on while the machine sleeps (clock_gettime(2))."""
+
+    def now(self) -> float:
+        """Seconds since boot."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The daemon. Returns the exit status."""
+    args = _arguments().parse_args(argv)
+    try:
+        plan = _read(args.config, args.interface)
+    except ConfigError as e:
+        print(e, file=sys.stderr)
+        return EX_CONFIG
+    if args.check_config:
+        return 0
+    daemon = Daemon(
+        plan,
+        load=partial(_read, args.config, args.interface),
+        clock=BootClock(),
+        journal=journal_for(os.environ, sys.stderr),
+        notifier=SystemdNotifier(),
+        watchdog=watchdog_interval_s(os.environ),
+    )
+    return asyncio.run(daemon.run())
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="govipd", description="Keeps virtual IP addresses on one healthy machine.")
+    parser.add_argument("--interface", required=True, metavar="IF", help="handle the VIPs of this interface")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--check-config", action="store_true", help="validate the configuration and exit")
+    parser.add_argument("--version", action="version", version=f"govipd {version('govipd')}")
+    return parser
+
+
+def _read(path: Path, interface: str) -> Plan:
+    """The configuration as a plan for the daemon.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    config = load(path, hostname=socket.gethostname(), local_addresses=_local_addresses())
+    clock = BootClock()
+    health = config.health
+    sources: dict[Hashable, Callable[[Sink], Source]] = {}
+    if health.url:
+        sources["probe", health.url, health.interval, health.timeout] = lambda sink: HttpProbe(
+            url=health.url, interval_s=health.interval, timeout_s=health.timeout, sink=sink, clock=clock
+        )
+    if health.unit:
+        sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink, clock=clock)
+    groups = {vip.name: _group(config, vip, clock) for vip in config.for_interface(interface)}
+    return Plan(groups, sources)
+
+
+def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
+    """One VIP group, and how to make its parts."""
+
+    def make(sink: Sink) -> Parts:
+        addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock)
+        store = etcd_client(config)
+        membership = Membership(
+            store=store,
+            sink=sink,
+            prefix=f"{config.etcd.prefix}members/{vip.name}/",
+            member=config.election.member,
+            identity=_identity(vip.interface),
+            addresses=frozenset(map(str, vip.addresses)),
+        )
+        election = EtcdElection(
+            store=store,
+            sink=sink,
+            clock=clock,
+            name=vip.election,
+            member=config.election.member,
+            ttl=config.election.ttl,
+            membership=membership,
+        )
+        return Parts(
+            election=election,
+            fence=AddressFence(addresses),
+            addresses=addresses,
+            announcer=FrameAnnouncer(interface=vip.interface, addresses=vip.addresses, mac=addresses.mac, clock=clock),
+            monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
+        )
+
+    election = config.election
+    identity = (config.etcd, election.ttl, election.member, election.fence, vip.election, vip.interface)
+    return GroupPlan(vip.name, identity, vip.addresses, config.settings(), make)
+
+
+def etcd_client(config: Config) -> Etcd:
+    """A client as configured. A call may take as long as the pause between two renewals."""
+    etcd = config.etcd
+    ca, cert, key = (Path(p) if p else None for p in (etcd.ca, etcd.cert, etcd.key))
+    login = Login(etcd.user, Path(etcd.password_file)) if etcd.user and etcd.password_file else None
+    return Etcd(etcd.endpoints, config.election.ttl / RENEWALS_PER_TTL, Tls(ca, cert, key), login)
+
+
+def _identity(interface: str) -> dict[str, str]:
+    """What tells this machine from another of the same member name, and where people find it."""
+    try:
+        machine = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        machine = socket.gethostname().encode()
+    return {
+        "machine": hmac.new(machine, _MACHINE_SALT, hashlib.sha256).hexdigest()[:32],
+        "interface": interface,
+        "node": ", ".join(sorted(str(a) for a in _local_addresses() if not a.is_loopback and not a.is_link_local)),
+        "version": version("govipd"),
+    }
+
+
+def _local_addresses() -> frozenset[IPv4Address | IPv6Address]:
+    """This host's own addresses; not those with a preferred lifetime of 0, as a held VIP has."""
+    try:
+        reply = subprocess.run(["ip", "-json", "address"], capture_output=True, timeout=2.0, check=True)
+        links = json.loads(reply.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return frozenset()  # the check against them is a courtesy; everything else works without it
+    return frozenset(
+        ip_address(info["local"])
+        for link in links
+        for info in link.get("addr_info", [])
+        if "local" in info and info.get("preferred_life_time") != 0
+    )

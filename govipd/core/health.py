@@ -1,0 +1,179 @@
+"""The gates: may this node stand for election, and may it go on holding?
+
+Three verdicts. UNKNOWN never permits to campaign. A holder survives it for as long as a lease (D-Bus
+restarts must not move the VIP), then it counts as unhealthy.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from govipd.core.events import LinkState, ProbeResult, UnitState
+from govipd.core.settings import Settings
+
+# haproxy reloads without a break of service; every other state than these two is one
+# (ActiveState of org.freedesktop.systemd1(5)).
+_SERVING = frozenset({"active", "reloading"})
+
+
+class Gate(Enum):
+    """What is watched."""
+
+    UNIT = "unit"
+    PROBE = "probe"
+    LINK = "link"
+
+
+class Verdict(Enum):
+    """What is known of it."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatus:
+    """A gate's verdict, since when, and the words of the observation behind it."""
+
+    gate: Gate
+    verdict: Verdict
+    detail: str
+    since: float
+
+    def __str__(self) -> str:
+        return f"{self.gate.value} {self.verdict.value} ({self.detail})"
+
+
+class Health:
+    """All gates of one VIP group."""
+
+    def __init__(self, settings: Settings, now: float) -> None:
+        self._settings = settings
+        self._status = {
+            gate: GateStatus(gate, Verdict.UNKNOWN, "not seen yet", now) for gate in Gate
+        }
+        self._passes = 0  # in a row
+        self._failures = 0  # in a row
+        self._link_seen: tuple[bool, str, float] | None = None  # an observation that waits out its debounce
+        self._fit_since: float | None = None
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Go on with what was observed, judged by the new numbers from the next observation on."""
+        self._settings = settings
+
+    def gates(self) -> tuple[GateStatus, ...]:
+        """The gates that count, in a fixed order."""
+        off = set()
+        if not self._settings.unit_gate:
+            off.add(Gate.UNIT)
+        if not self._settings.probe_gate:
+            off.add(Gate.PROBE)
+        return tuple(status for gate, status in self._status.items() if gate not in off)
+
+    def against_campaigning(self) -> tuple[GateStatus, ...]:
+        """The gates that forbid to stand for election: all that are not healthy."""
+        return tuple(s for s in self.gates() if s.verdict is not Verdict.HEALTHY)
+
+    def against_holding(self, now: float) -> tuple[GateStatus, ...]:
+        """The gates that forbid to stay: unhealthy ones, and those unknown for longer than the lease."""
+        return tuple(
+            s
+            for s in self.gates()
+            if s.verdict is Verdict.UNHEALTHY or (s.verdict is Verdict.UNKNOWN and now >= self._unknown_until(s))
+        )
+
+    def unhealthy(self) -> bool:
+        """Whether some gate is known to be bad (rather than not known)."""
+        return any(s.verdict is Verdict.UNHEALTHY for s in self.gates())
+
+    def fit_since(self) -> float | None:
+        """Since when every gate has been healthy; None while one is not."""
+        return self._fit_since
+
+    def note(self, event: ProbeResult | UnitState | LinkState, now: float) -> None:
+        """Take an observation in."""
+        match event:
+            case ProbeResult():
+                self._note_probe(event, now)
+            case UnitState(active_state=None):
+                self._judge(Gate.UNIT, Verdict.UNKNOWN, event.detail, now)
+            case UnitState():
+                healthy = event.active_state in _SERVING
+                self._judge(Gate.UNIT, Verdict.HEALTHY if healthy else Verdict.UNHEALTHY, event.detail, now)
+            case LinkState():
+                self._note_link(event, now)
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Let time decide what it decides: the end of the link's debounce."""
+        if self._link_seen is not None and now >= self._link_seen[2]:
+            up, detail, _ = self._link_seen
+            self._link_seen = None
+            self._judge(Gate.LINK, Verdict.HEALTHY if up else Verdict.UNHEALTHY, detail, now)
+        if self.against_campaigning():
+            self._fit_since = None
+        elif self._fit_since is None:
+            self._fit_since = now
+
+    def next_deadline(self, now: float) -> float | None:
+        """The next instant after `now` at which time alone changes an answer, if there is one."""
+        instants = [self._unknown_until(s) for s in self.gates() if s.verdict is Verdict.UNKNOWN]
+        if self._link_seen is not None:
+            instants.append(self._link_seen[2])
+        return min((t for t in instants if t > now), default=None)
+
+    def _unknown_until(self, status: GateStatus) -> float:
+        return status.since + self._settings.unknown_limit
+
+    def _note_probe(self, event: ProbeResult, now: float) -> None:
+        self._passes = self._passes + 1 if event.passed else 0
+        self._failures = 0 if event.passed else self._failures + 1
+        verdict = self._status[Gate.PROBE].verdict
+        if self._passes >= self._settings.rise:
+            verdict = Verdict.HEALTHY
+        elif self._failures >= self._settings.fall:
+            verdict = Verdict.UNHEALTHY
+        self._judge(Gate.PROBE, verdict, event.detail, now)
+
+    def _note_link(self, event: LinkState, now: float) -> None:
+        if not event.present:
+            self._link_seen = None
+            self._judge(Gate.LINK, Verdict.UNHEALTHY, "the interface does not exist", now)
+            return
+        up = event.admin_up and event.carrier
+        detail = "up" if up else "no carrier" if event.admin_up else "set down"
+        verdict = self._status[Gate.LINK].verdict
+        if verdict is Verdict.UNKNOWN or up == (verdict is Verdict.HEALTHY):
+            self._link_seen = None
+            self._judge(Gate.LINK, Verdict.HEALTHY if up else Verdict.UNHEALTHY, detail, now)
+        elif self._link_seen is None or self._link_seen[0] != up:
+            self._link_seen = (up, detail, now + self._settings.link_debounce)
+
+    def _judge(self, gate: Gate, verdict: Verdict, detail: str, now: float) -> None:
+        before = self._status[gate]
+        since = before.since if before.verdict is verdict else now
+        self._status[gate] = replace(before, verdict=verdict, detail=detail, since=since)
+
+
+class Damping:
+    """Slows a flapping node down: each further fall within the window doubles the wait, up to a bound."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._falls: list[float] = []
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Judge the falls seen so far by the new numbers."""
+        self._settings = settings
+
+    def fell(self, now: float) -> None:
+        """This node left the queue or the VIP because it was not healthy."""
+        self._falls = [t for t in self._falls if now - t < self._settings.flap_window]
+        self._falls.append(now)
+
+    def wait(self, now: float) -> float:
+        """Seconds that every gate must have been healthy before the next campaign."""
+        falls = sum(1 for t in self._falls if now - t < self._settings.flap_window)
+        if falls < 2:
+            return 0.0
+        return min(self._settings.flap_wait * 2.0 ** (falls - 2), self._settings.flap_wait_max)

@@ -1,0 +1,27 @@
+"""Is a watchdog ping earned?
+
+A ping says: the event loop completed a whole step recently, and every task that must run is running. It
+never depends on etcd's answering: an etcd outage leads to a release, not to a crash loop.
+"""
+
+
+class Liveness:
+    """Keeps the time of the last full step, and which tasks have ended."""
+
+    def __init__(self, limit: float, now: float) -> None:
+        """A step that lies more than `limit` seconds back earns no ping."""
+        self._limit = limit
+        self._stepped_at = now
+        self._dead: set[str] = set()
+
+    def stepped(self, now: float) -> None:
+        """A full step of the loop is complete: event taken, decision made, actions handed out."""
+        self._stepped_at = now
+
+    def ended(self, task: str) -> None:
+        """A task that runs for ever has ended."""
+        self._dead.add(task)
+
+    def earned(self, now: float) -> bool:
+        """Whether systemd may be told that all is well."""
+        return not self._dead and now - self._stepped_at <= self._limit

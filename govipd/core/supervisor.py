@@ -1,0 +1,307 @@
+"""The decision for one VIP group on one node: step(event, now) -> actions.
+
+Level-triggered: an event only updates what is known, then what is known decides. Within a step the
+deadline comes first, whatever the event says: after a stall, nothing that waited in the queue can make an
+expired holder go on holding.
+
+What it does not guarantee: that the kernel is silent at the deadline. That is the fence's promise, made
+with the very instant that Hold carries.
+"""
+
+from dataclasses import replace
+
+from govipd.core import events as ev
+from govipd.core.actions import Action, Announce, Campaign, CloseFence, Hold, RemoveAddresses, Report, Resign, Verify
+from govipd.core.health import Damping, GateStatus, Health
+from govipd.core.lease import Lease
+from govipd.core.settings import Settings
+from govipd.core.state import ABSENT, HOLDING, IN_QUEUE, State, Trigger, following
+
+RETRY_S = 0.2  # between tries of a kernel action that failed
+FENCE_LATENCY_S = 0.05  # the kernel's timer closed the fence at most 7 ms late in the measurements
+TAKE_TRIES = 5
+LOSSES_MAX = 5  # addresses removed by somebody else within LOSSES_WINDOW_S before this node gives way
+LOSSES_WINDOW_S = 10.0
+
+
+class Supervisor:
+    """One VIP group's state and everything that decides its next step."""
+
+    def __init__(self, settings: Settings, now: float) -> None:
+        self.state = State.STARTING
+        self.since = now
+        self.trigger = Trigger.CLEAN
+        self.detail = ""
+        self.health = Health(settings, now)
+        self.etcd = ev.EtcdState(usable=True, detail="")
+        self.fault = ev.ClusterFault()
+        self.ahead = ""  # the member before us in the queue
+        self._settings = settings
+        self._damping = Damping(settings)
+        self._campaign = 0  # number of the newest campaign; replies to older ones are stale
+        self._lease: Lease | None = None
+        self._won: ev.Elected | None = None  # the newest proof that this campaign is won
+        self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
+        self._present = True  # an address of ours may be on the interface
+        self._announce_due = False
+        self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
+        self._take_failures = 0
+        self._losses: list[float] = []
+        self._left_at = now
+        self._mac = ""
+        self._stop_by: float | None = None
+        self._actions: list[Action] = []
+
+    # What it is asked
+
+    def start(self) -> list[Action]:
+        """The first actions: not leader means absent, whatever an earlier process left behind."""
+        return [CloseFence()]
+
+    def step(self, event: ev.Event, now: float) -> list[Action]:
+        """Take one event in and decide.
+
+        Args:
+            event: what happened.
+            now: seconds of CLOCK_BOOTTIME, never decreasing from call to call.
+
+        Returns:
+            The actions to start, in this order.
+
+        Raises:
+            IllegalTransitionError: a fault of ours; the caller releases the VIP and ends the process.
+        """
+        self._actions = []
+        self._expire(now)
+        self._note(event, now)
+        self._decide(now)
+        return self._actions
+
+    def next_deadline(self, now: float) -> float | None:
+        """When to call step(Tick()) if nothing else happens before."""
+        instants = [self.health.next_deadline(now), self._retry_at]
+        if self.state in HOLDING:
+            instants.append(self.deadline())
+        if self.state is State.CLOSING:
+            instants.append(self._held_until + FENCE_LATENCY_S)
+        if self.state is State.ASIDE:
+            instants.append(self._campaign_at(now))
+        if self.state in (State.STARTING, State.LEAVING):
+            instants.append(self._stop_by)
+        return min((max(t, now) for t in instants if t is not None), default=None)
+
+    def deadline(self) -> float | None:
+        """Until when this node may answer; None without a confirmed lease."""
+        return None if self._lease is None else self._lease.deadline(self._settings.margin)
+
+    def blockers(self, now: float) -> tuple[str, ...]:
+        """What keeps this node from the queue, in words; empty when nothing does."""
+        words = [str(gate) for gate in self._gates_against(now)]
+        if self.fault.refused:
+            words.append(self.fault.refused)
+        if self._stop_by is not None:
+            words.append("the daemon was told to stop")
+        return tuple(words)
+
+    def wait(self, now: float) -> float:
+        """Seconds until damping lets this healthy node campaign; 0 when it does."""
+        at = self._campaign_at(now)
+        return 0.0 if at is None else max(0.0, at - now)
+
+    # What is known
+
+    def _expire(self, now: float) -> None:
+        deadline = self.deadline()
+        if self.state in HOLDING and (deadline is None or now >= deadline):
+            self._fire(Trigger.EXPIRED, f"lease not confirmed in time: {self.etcd.detail}", now)
+
+    def _note(self, event: ev.Event, now: float) -> None:
+        match event:
+            case ev.ProbeResult() | ev.UnitState():
+                self.health.note(event, now)
+            case ev.LinkState():
+                self._note_link(event, now)
+            case ev.LeaseRenewed():
+                self._lease = Lease.of(event)
+                self._hold(now)
+            case ev.LeaseLost():
+                self._note_lost(event, now)
+            case ev.Queued(campaign=self._campaign):
+                self.ahead = event.ahead
+            case ev.Elected(campaign=self._campaign):
+                self._won = event
+            case ev.Deposed(campaign=self._campaign) if self.state in IN_QUEUE:
+                self._fire(Trigger.LOST, event.detail, now)
+            case ev.Resigned(campaign=self._campaign) if self.state is State.LEAVING:
+                self._fire(Trigger.LEFT, "", now)
+            case ev.EtcdState():
+                self.etcd = event
+            case ev.ClusterFault():
+                self.fault = event
+            case ev.Done():
+                self._note_done(event, now)
+            case ev.Failed():
+                self._note_failed(event, now)
+            case ev.AddressLost():
+                self._note_address_lost(event, now)
+            case ev.Stalled():
+                self._announce_due = True
+                if self.state in HOLDING:
+                    self._actions.append(Verify())
+                self._hold(now)
+            case ev.Reconfigured():
+                self._settings = event.settings
+                self.health.reconfigure(event.settings)
+                self._damping.reconfigure(event.settings)
+                self._announce_due = True
+                self._hold(now)
+            case ev.Stop():
+                self._stop_by = event.by
+            case ev.Queued() | ev.Elected() | ev.Deposed() | ev.Resigned() | ev.Tick():
+                pass  # an answer to a campaign that is over, or nothing but time
+        self.health.tick(now)
+
+    def _note_link(self, event: ev.LinkState, now: float) -> None:
+        self.health.note(event, now)
+        if event.mac != self._mac:  # a bond that failed over: the neighbours know the old one
+            self._mac = event.mac
+            self._announce_due = True
+            self._hold(now)
+
+    def _note_lost(self, event: ev.LeaseLost, now: float) -> None:
+        if self._lease is None or self._lease.id != event.lease_id:
+            return
+        self._lease = None
+        if self.state in IN_QUEUE:
+            self._fire(Trigger.LOST, event.detail, now)
+
+    def _note_done(self, event: ev.Done, now: float) -> None:
+        match event.action:
+            case Hold() if self.state in HOLDING:
+                self._retry_at = None
+                self._take_failures = 0
+                if self._announce_due:
+                    self._announce_due = False
+                    self._actions.append(Announce())
+                if self.state is State.TAKING:
+                    self._fire(Trigger.HELD, "", now)
+            case CloseFence() if self.state is State.CLOSING:
+                self._fire(Trigger.CLOSED, "", now)
+            case CloseFence() if self.state is State.STARTING:
+                self._actions.append(RemoveAddresses())
+            case RemoveAddresses():
+                self._retry_at = None
+                self._present = False
+                if self.state is State.STARTING:
+                    self._fire(Trigger.CLEAN, "", now)
+            case _:
+                pass  # asked for by a state that is left: its end was noted by the actions after it
+
+    def _note_failed(self, event: ev.Failed, now: float) -> None:
+        self._retry_at = now + RETRY_S
+        if isinstance(event.action, Hold) and self.state in HOLDING:
+            self._take_failures += 1
+            if self._take_failures >= TAKE_TRIES:
+                self._fire(Trigger.KERNEL_FAILED, event.detail, now)
+
+    def _note_address_lost(self, event: ev.AddressLost, now: float) -> None:
+        if self.state is not State.LEADER:
+            return
+        self._losses = [t for t in self._losses if now - t < LOSSES_WINDOW_S]
+        self._losses.append(now)
+        if len(self._losses) > LOSSES_MAX:
+            self._fire(Trigger.KERNEL_FAILED, f"something keeps removing {event.address}", now)
+            return
+        self._announce_due = True
+        self._hold(now)
+
+    # What follows from it
+
+    def _decide(self, now: float) -> None:
+        if self.state in HOLDING:
+            blockers = self.blockers(now)
+            if blockers:
+                self._fire(Trigger.UNFIT, "; ".join(blockers), now)
+        if self.state is State.CLOSING and now >= self._held_until + FENCE_LATENCY_S:
+            # The kernel has closed the fence by itself, whatever became of our order to close it.
+            self._fire(Trigger.CLOSED, "by its own deadline", now)
+        out_of_time = self._stop_by is not None and now >= self._stop_by
+        if self.state in (State.STARTING, State.LEAVING) and out_of_time:
+            self._fire(Trigger.STOP, "before everything was confirmed", now)
+        if self.state is State.CANDIDATE:
+            blockers = self.blockers(now)
+            if blockers:
+                self._fire(Trigger.UNFIT, "; ".join(blockers), now)
+            elif self._proven(now):
+                self._fire(Trigger.WON, "", now)
+        if self.state is State.ASIDE:
+            campaign_at = self._campaign_at(now)
+            if self._stop_by is not None:
+                self._fire(Trigger.STOP, "", now)
+            elif campaign_at is not None and now >= campaign_at:
+                self._fire(Trigger.FIT, "", now)
+        self._retry(now)
+
+    def _proven(self, now: float) -> bool:
+        """Whether I lead, by a lease that still runs and a proof that is not older than a lease."""
+        if self._lease is None or self._won is None or self._won.lease_id != self._lease.id:
+            return False
+        proof = replace(self._lease, sent_at=min(self._lease.sent_at, self._won.proved_at))
+        return now < proof.deadline(self._settings.margin)
+
+    def _retry(self, now: float) -> None:
+        if self._retry_at is None or now < self._retry_at:
+            return
+        self._retry_at = None
+        if self.state in HOLDING:
+            self._hold(now)
+        elif self.state in (State.STARTING, State.CLOSING):
+            self._actions.append(CloseFence())
+        elif self.state in ABSENT and self._present:
+            self._actions.append(RemoveAddresses())
+
+    def _fire(self, trigger: Trigger, detail: str, now: float) -> None:
+        before = self.state
+        self.state = following(before, trigger)
+        self.since, self.trigger, self.detail = now, trigger, detail
+        match self.state:
+            case State.CANDIDATE:
+                self._campaign += 1
+                self._won = None
+                self.ahead = ""
+                self._actions.append(Campaign(self._campaign))
+            case State.TAKING:
+                self._announce_due = True
+                self._take_failures = 0
+                self._losses = []
+                self._hold(now)
+            case State.CLOSING:
+                self._retry_at = None
+                self._actions.append(CloseFence())
+            case State.LEAVING:
+                self._left_at = now
+                self._actions.append(Resign(self._campaign))
+                self._actions.append(RemoveAddresses())
+            case State.STARTING | State.ASIDE | State.LEADER | State.STOPPED:
+                pass
+        if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.UNFIT and self.health.unhealthy()):
+            self._damping.fell(now)
+        self._actions.append(Report(self.state, trigger, detail, now))
+
+    def _hold(self, now: float) -> None:
+        deadline = self.deadline()
+        if self.state in HOLDING and deadline is not None and now < deadline:
+            self._held_until = max(self._held_until, deadline)
+            self._present = True
+            self._actions.append(Hold(deadline))
+
+    def _gates_against(self, now: float) -> tuple[GateStatus, ...]:
+        if self.state in HOLDING:
+            return self.health.against_holding(now)
+        return self.health.against_campaigning()
+
+    def _campaign_at(self, now: float) -> float | None:
+        fit_since = self.health.fit_since()
+        if fit_since is None or self.blockers(now):
+            return None
+        return max(fit_since, self._left_at) + self._damping.wait(now)

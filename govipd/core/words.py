@@ -1,0 +1,79 @@
+"""The words for people: what happened, why, and what happens next. One place, so that they agree everywhere."""
+
+from collections.abc import Sequence
+
+from govipd.core.state import State, Trigger
+from govipd.core.supervisor import Supervisor
+
+_WHAT = {
+    State.STARTING: "starting",
+    State.ASIDE: "standing aside",
+    State.CANDIDATE: "candidate",
+    State.TAKING: "taking the VIP",
+    State.LEADER: "leader",
+    State.CLOSING: "dropping the VIP",
+    State.LEAVING: "VIP dropped, leaving the election",
+    State.STOPPED: "stopped",
+}
+
+_WHY = {
+    Trigger.CLEAN: "nothing of an earlier process is left",
+    Trigger.FIT: "every gate is healthy",
+    Trigger.UNFIT: "not fit",
+    Trigger.WON: "won the election",
+    Trigger.HELD: "the kernel answers for the VIP",
+    Trigger.LOST: "the election is lost",
+    Trigger.EXPIRED: "lease expired",
+    Trigger.KERNEL_FAILED: "the kernel refused",
+    Trigger.CLOSED: "the kernel has stopped answering",
+    Trigger.LEFT: "out of the election",
+    Trigger.STOP: "told to stop",
+}
+
+_NEXT = {
+    State.STARTING: "remove what an earlier process left",
+    State.ASIDE: "campaign when every gate is healthy",
+    State.CANDIDATE: "take the VIP when every member ahead has left",
+    State.TAKING: "open the fence, add the addresses, announce them",
+    State.LEADER: "hold it while gates and lease last",
+    State.CLOSING: "leave the election once the kernel has stopped answering",
+    State.LEAVING: "stand aside once etcd has confirmed",
+    State.STOPPED: "nothing",
+}
+
+
+def transition(state: State, trigger: Trigger, detail: str) -> str:
+    """One line for the journal: what, why, what next."""
+    why = f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
+    return f"{_WHAT[state]} ({why}); next: {_NEXT[state]}"
+
+
+def status(supervisor: Supervisor, addresses: Sequence[str], now: float) -> str:
+    """One line for `systemctl status`: role, VIP, gates, lease."""
+    vip = ", ".join(addresses)
+    parts = [_WHAT[supervisor.state]]
+    match supervisor.state:
+        case State.LEADER:
+            parts[0] += f" of {vip}"
+        case State.CANDIDATE if supervisor.ahead:
+            parts[0] += f" for {vip}, behind {supervisor.ahead}"
+        case State.ASIDE if supervisor.blockers(now):
+            parts[0] += f" from {vip}: " + "; ".join(supervisor.blockers(now))
+        case State.ASIDE:
+            parts[0] += f" from {vip}: was not healthy lately, campaigns in {supervisor.wait(now):.0f} s"
+        case _:
+            parts[0] += f" ({vip})"
+    gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in supervisor.health.gates())
+    parts.append(f"gates: {gates}")
+    parts.append(_lease(supervisor, now))
+    if supervisor.fault.warning:
+        parts.append(f"WARNING: {supervisor.fault.warning}")
+    return "; ".join(parts)
+
+
+def _lease(supervisor: Supervisor, now: float) -> str:
+    deadline = supervisor.deadline()
+    if not supervisor.etcd.usable:
+        trouble = f"etcd: {supervisor.etcd.detail}"
+        return trouble if deadline is None or now >= deadline else f"lease runs out, {trouble}"
+    return "lease renewed" if deadline is not None and now < deadline else "no lease"

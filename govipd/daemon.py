@@ -1,0 +1,249 @@
+"""The shell: one queue of events, one timer, signals. It runs the groups and earns the watchdog's pings."""
+
+import asyncio
+import signal
+import traceback
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from govipd.core.events import Event, Stalled, Stop, Tick
+from govipd.core.liveness import Liveness
+from govipd.core.state import State
+from govipd.errors import ConfigError, IllegalTransitionError, KernelError
+from govipd.group import Group, GroupPlan, Priority
+from govipd.ports import Clock, Journal, Notifier, Sink, Source
+
+BEAT_S = 0.5  # the loop steps at least this often, so that a stall can be told from a quiet time
+STALL_S = 0.5  # a beat that is later than this is a stall
+STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
+CLOSE_S = 0.2  # and to take the lease back; it would end by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A validated configuration, in the daemon's terms.
+
+    Two sources with the same key are the same source: a reload leaves it running.
+    """
+
+    groups: Mapping[str, GroupPlan]
+    sources: Mapping[Hashable, Callable[[Sink], Source]]
+
+
+class Daemon:
+    """One process: the VIP groups of one interface.
+
+    Args:
+        plan: what to run.
+        load: reads and validates the configuration anew. Raises ConfigError, which changes nothing.
+        watchdog: systemd's watchdog time-out in seconds, or None.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        load: Callable[[], Plan],
+        clock: Clock,
+        journal: Journal,
+        notifier: Notifier,
+        watchdog: float | None,
+    ) -> None:
+        self._plan = plan
+        self._load = load
+        self._clock = clock
+        self._journal = journal
+        self._notifier = notifier
+        self._watchdog = watchdog
+        now = clock.now()
+        self._liveness = Liveness(limit=watchdog or 2 * BEAT_S + STALL_S, now=now)
+        self._groups: dict[str, Group] = {}
+        self._leaving: list[Group] = []  # no longer configured; each goes when it has released
+        self._sources: dict[Hashable, asyncio.Task[None]] = {}
+        self._queue: asyncio.Queue[tuple[Group | None, Event]] = asyncio.Queue()
+        self._tasks: dict[asyncio.Task[None], Group | None] = {}
+        self._closing: set[asyncio.Future[None]] = set()
+        self._fault: BaseException | None = None
+        self._stopping = False
+        self._reload_wanted = False
+        self._ready = False
+        self._told_status = ""
+
+    async def run(self) -> int:
+        """Run until told to stop. The process's exit status: 0 after an orderly release, 1 after a fault."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        self._apply(self._plan)
+        try:
+            await self._loop()
+        except IllegalTransitionError as e:
+            self._fault = e
+        finally:
+            status = await self._end()
+        return status
+
+    def stop(self) -> None:
+        """Release, resign, end."""
+        if not self._stopping:
+            self._stopping = True
+            self._notifier.stopping()
+            self._post(None, Stop(by=self._clock.now() + STOP_S))
+
+    def reload(self) -> None:
+        """Read the configuration anew and apply the difference; a bad one changes nothing."""
+        self._reload_wanted = True
+        self._post(None, Tick())
+
+    def _reload(self) -> None:
+        self._reload_wanted = False
+        self._notifier.reloading()
+        try:
+            plan = self._load()
+        except ConfigError as e:
+            for line in str(e).splitlines():
+                self._journal.write(Priority.ERROR, f"configuration not applied, nothing changed: {line}", {})
+        else:
+            self._apply(plan)
+            self._journal.write(Priority.NOTICE, "configuration applied", {})
+        self._notifier.ready()
+
+    # The loop
+
+    async def _loop(self) -> None:
+        beat_at = self._clock.now() + BEAT_S
+        pinged_at = float("-inf")
+        while not (self._stopping and all(group.stopped for group in self._all())):
+            group, event = await self._next(beat_at)
+            now = self._clock.now()
+            if now > beat_at + STALL_S:
+                self._hand_out(None, Stalled(now - beat_at + BEAT_S))
+            self._hand_out(group, event)
+            if self._fault is not None:
+                return
+            if self._reload_wanted and not self._stopping:
+                self._reload()
+            self._retire()
+            self._tell()
+            now = self._clock.now()
+            self._liveness.stepped(now)
+            if self._watchdog is not None and now - pinged_at >= self._watchdog / 4 and self._liveness.earned(now):
+                self._notifier.watchdog()
+                pinged_at = now
+            beat_at = now + BEAT_S
+
+    async def _next(self, beat_at: float) -> tuple[Group | None, Event]:
+        """The next event, or a Tick when a group's deadline or the beat comes first."""
+        now = self._clock.now()
+        deadlines = [group.supervisor.next_deadline(now) for group in self._all()]
+        until = min([t for t in deadlines if t is not None], default=beat_at)
+        try:
+            async with asyncio.timeout(max(0.0, min(until, beat_at) - now)):
+                return await self._queue.get()
+        except TimeoutError:
+            return None, Tick()
+
+    def _hand_out(self, group: Group | None, event: Event) -> None:
+        for receiver in self._all() if group is None else [group]:
+            receiver.handle(event)
+
+    def _post(self, group: Group | None, event: Event) -> None:
+        self._queue.put_nowait((group, event))
+
+    def _all(self) -> list[Group]:
+        return [*self._groups.values(), *self._leaving]
+
+    # Configuration
+
+    def _apply(self, plan: Plan) -> None:
+        for name, group in list(self._groups.items()):
+            new = plan.groups.get(name)
+            if new is None or new.identity != group.plan.identity:
+                self._leaving.append(self._groups.pop(name))
+                group.handle(Stop(by=float("inf")))
+            else:
+                group.reconfigure(new)
+        for key in [k for k in self._sources if k not in plan.sources]:
+            task = self._sources.pop(key)
+            del self._tasks[task]
+            task.cancel()
+        for key, make in plan.sources.items():
+            if key not in self._sources:
+                self._sources[key] = self._spawn(str(key), make(lambda event: self._post(None, event)).run(), None)
+        self._plan = plan
+        self._begin_new()
+
+    def _begin_new(self) -> None:
+        """Start configured groups that do not run; one that takes an old one's place waits until that has left."""
+        leaving = {group.plan.name for group in self._leaving}
+        for name, plan in self._plan.groups.items():
+            if name in self._groups or name in leaving or self._stopping:
+                continue
+            group = Group(plan, post=self._post, clock=self._clock, journal=self._journal)
+            self._groups[name] = group
+            for task, work in group.tasks().items():
+                self._spawn(task, work, group)
+            group.start()
+
+    def _retire(self) -> None:
+        """End the groups that have released and are not wanted any more."""
+        for group in [g for g in self._leaving if g.stopped]:
+            self._leaving.remove(group)
+            for task in [t for t, owner in self._tasks.items() if owner is group]:
+                del self._tasks[task]
+                task.cancel()
+            closing = asyncio.ensure_future(group.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._begin_new()
+
+    # Tasks
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None], owner: Group | None) -> asyncio.Task[None]:
+        """Start a task that must run for ever; its end, however it comes, is a fault of the whole process."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks[task] = owner
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task not in self._tasks:  # cancelled by us
+            return
+        self._liveness.ended(task.get_name())
+        if self._fault is None:
+            error = None if task.cancelled() else task.exception()
+            self._fault = error or RuntimeError(f"the task {task.get_name()!r} ended")
+        self._post(None, Tick())
+
+    async def _end(self) -> int:
+        """The one way out. After a fault the VIP is released without asking the supervisor any more."""
+        if self._fault is not None:
+            for line in "".join(traceback.format_exception(self._fault)).splitlines():
+                self._journal.write(Priority.ERROR, line, {})
+            for group in self._all():
+                try:
+                    await group.release()
+                except KernelError as e:
+                    self._journal.write(Priority.ERROR, f"{group.plan.name}: not released: {e}", {})
+        tasks = list(self._tasks)
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in self._all())]
+        if closing:
+            await asyncio.wait(closing, timeout=CLOSE_S)
+        return 0 if self._fault is None else 1
+
+    # What systemd sees
+
+    def _tell(self) -> None:
+        if not self._ready and all(g.supervisor.state is not State.STARTING for g in self._all()):
+            self._ready = True
+            self._notifier.ready()
+        status = " | ".join(group.status() for group in self._all())
+        if status != self._told_status:
+            self._told_status = status
+            self._notifier.status(status)

@@ -1,0 +1,273 @@
+"""The shell around one VIP group's supervisor: it starts the actions and reports what people should see."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+from govipd.core import words
+from govipd.core.actions import (
+    Action,
+    Announce,
+    Campaign,
+    CloseFence,
+    Hold,
+    KernelAction,
+    RemoveAddresses,
+    Report,
+    Resign,
+    Verify,
+)
+from govipd.core.events import Address, ClusterFault, Done, Event, Failed, Reconfigured
+from govipd.core.health import GateStatus, Verdict
+from govipd.core.settings import Settings
+from govipd.core.state import State, Trigger
+from govipd.core.supervisor import Supervisor
+from govipd.errors import KernelError
+from govipd.ports import Addresses, AddressMonitor, Announcer, Clock, Election, Fence, Journal, Sink
+
+READDRESS_RETRY_S = 0.5
+
+
+class Priority(IntEnum):
+    """Of journal entries, as in syslog(3)."""
+
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+
+
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a group needs of the world, as the composition root makes it."""
+
+    election: Election
+    fence: Fence
+    addresses: Addresses
+    announcer: Announcer
+    monitor: AddressMonitor
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """One VIP group as configured. Another `identity` is another election: release, then start anew."""
+
+    name: str
+    identity: Hashable
+    addresses: tuple[Address, ...]
+    settings: Settings
+    make: Callable[[Sink], Parts] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Readdress:
+    """The group consists of other addresses from now on."""
+
+    addresses: tuple[Address, ...]
+
+
+class Group:
+    """One VIP group: its supervisor, and the parts that do what it decides."""
+
+    def __init__(
+        self,
+        plan: GroupPlan,
+        *,
+        post: Callable[["Group", Event], None],
+        clock: Clock,
+        journal: Journal,
+    ) -> None:
+        self.plan = plan
+        self.supervisor = Supervisor(plan.settings, clock.now())
+        self._clock = clock
+        self._journal = journal
+        self._sink: Sink = lambda event: post(self, event)
+        self._parts = plan.make(self._sink)
+        self._pending: deque[KernelAction | _Readdress] = deque()
+        self._work_waits = asyncio.Event()
+        self._told_gates: dict[str, Verdict] = {}
+        self._told_etcd = True
+        self._told_fault = ClusterFault()
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing is held, and nothing will be."""
+        return self.supervisor.state is State.STOPPED
+
+    def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """What must run for as long as the group exists, by name."""
+        return {
+            f"{self.plan.name}: election": self._parts.election.run(),
+            f"{self.plan.name}: kernel worker": self._work(),
+            f"{self.plan.name}: announcer": self._parts.announcer.run(),
+            f"{self.plan.name}: netlink monitor": self._parts.monitor.run(),
+        }
+
+    def start(self) -> None:
+        """Begin: whatever an earlier process left is removed first."""
+        self._do_all(self.supervisor.start())
+
+    def handle(self, event: Event) -> None:
+        """One step.
+
+        Raises:
+            IllegalTransitionError: a fault of ours.
+        """
+        self._do_all(self.supervisor.step(event, self._clock.now()))
+        self._tell_changes()
+
+    def reconfigure(self, plan: GroupPlan) -> None:
+        """Apply a plan of the same identity: only the difference, without letting go of the VIP."""
+        if plan.addresses != self.plan.addresses:
+            self._queue(_Readdress(plan.addresses))
+        self.plan = plan
+        self.handle(Reconfigured(plan.settings))
+        self._publish()
+
+    def status(self) -> str:
+        """One line for `systemctl status`."""
+        addresses = [str(a.ip) for a in self.plan.addresses]
+        return f"{self.plan.name}: {words.status(self.supervisor, addresses, self._clock.now())}"
+
+    async def release(self) -> None:
+        """Last resort, when the supervisor can no longer be asked: stop answering, then remove.
+
+        Raises:
+            KernelError: the kernel did not confirm; the fence's own deadline closes it.
+        """
+        self._parts.announcer.stop()
+        await self._parts.fence.close()
+        await self._parts.addresses.remove()
+
+    async def close(self) -> None:
+        """After the end: give the lease back."""
+        await self._parts.election.close()
+
+    # Actions
+
+    def _do_all(self, actions: list[Action]) -> None:
+        for action in actions:
+            self._do(action)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Campaign():
+                self._parts.election.campaign(action.campaign)
+            case Resign():
+                self._parts.election.resign(action.campaign)
+            case Verify():
+                self._parts.election.verify()
+            case CloseFence():
+                self._parts.announcer.stop()
+                self._queue(action)
+            case Hold() | RemoveAddresses():
+                self._queue(action)
+            case Announce():
+                self._parts.announcer.start()
+            case Report():
+                self._report(action)
+
+    def _queue(self, action: KernelAction | _Readdress) -> None:
+        """Hand an action to the kernel worker; a Hold that a later Hold or CloseFence overtakes is dropped."""
+        if isinstance(action, Hold | CloseFence):
+            self._pending = deque(a for a in self._pending if not isinstance(a, Hold))
+        self._pending.append(action)
+        self._work_waits.set()
+
+    async def _work(self) -> None:
+        """Do kernel actions, one after the other, in the order in which they were decided."""
+        while True:
+            await self._work_waits.wait()
+            if not self._pending:
+                self._work_waits.clear()
+                continue
+            action = self._pending.popleft()
+            try:
+                await self._perform(action)
+            except KernelError as e:
+                if isinstance(action, _Readdress):
+                    self._line(Priority.WARNING, f"new addresses not applied yet: {e}; next: try again")
+                    asyncio.get_running_loop().call_later(READDRESS_RETRY_S, self._queue, action)
+                else:
+                    self._sink(Failed(action, str(e)))
+            else:
+                if not isinstance(action, _Readdress):
+                    self._sink(Done(action))
+
+    async def _perform(self, action: KernelAction | _Readdress) -> None:
+        parts = self._parts
+        match action:
+            case Hold():
+                await parts.fence.open(action.until)
+                await parts.addresses.add(action.until)
+            case CloseFence():
+                await parts.fence.close()
+            case RemoveAddresses():
+                await parts.addresses.remove()
+            case _Readdress():
+                await parts.fence.replace(action.addresses)
+                await parts.addresses.replace(action.addresses)
+                parts.announcer.replace(action.addresses)
+                parts.monitor.replace(action.addresses)
+
+    # What people see
+
+    def _report(self, report: Report) -> None:
+        bad = report.trigger in (Trigger.UNFIT, Trigger.EXPIRED, Trigger.LOST, Trigger.KERNEL_FAILED)
+        fields = {"GOVIP_STATE": report.state.value, "GOVIP_REASON": report.trigger.value}
+        self._line(
+            Priority.WARNING if bad else Priority.NOTICE,
+            words.transition(report.state, report.trigger, report.detail),
+            fields,
+        )
+        self._publish()
+
+    def _tell_changes(self) -> None:
+        """Lines for what changed without a transition: gates, etcd, the other members."""
+        changed = False
+        for gate in self.supervisor.health.gates():
+            if self._told_gates.get(gate.gate.value) is not gate.verdict:
+                self._told_gates[gate.gate.value] = gate.verdict
+                self._tell_gate(gate)
+                changed = True
+        etcd = self.supervisor.etcd
+        if etcd.usable is not self._told_etcd:
+            self._told_etcd = etcd.usable
+            text = "etcd answers again" if etcd.usable else f"etcd does not answer usefully: {etcd.detail}"
+            follows = "" if etcd.usable else "; next: tried again for ever, a held VIP is dropped when its lease ends"
+            self._line(Priority.NOTICE if etcd.usable else Priority.WARNING, text + follows)
+        fault = self.supervisor.fault
+        if fault != self._told_fault:
+            self._told_fault = fault
+            words_of_it = fault.refused or fault.warning or "the members agree again"
+            self._line(Priority.ERROR if fault.refused or fault.warning else Priority.NOTICE, words_of_it)
+        if changed:
+            self._publish()
+
+    def _tell_gate(self, gate: GateStatus) -> None:
+        if gate.verdict is not Verdict.UNKNOWN or self.supervisor.state is not State.STARTING:
+            priority = Priority.INFO if gate.verdict is Verdict.HEALTHY else Priority.WARNING
+            self._line(priority, f"gate {gate}", {"GOVIP_GATE": gate.gate.value})
+
+    def _line(self, priority: Priority, text: str, fields: Mapping[str, str] | None = None) -> None:
+        self._journal.write(priority, f"{self.plan.name}: {text}", {"GOVIP_VIP": self.plan.name, **(fields or {})})
+
+    def _publish(self) -> None:
+        """Show other tools the newest state: the member's record in etcd."""
+        supervisor = self.supervisor
+        age = self._clock.now() - supervisor.since
+        self._parts.election.publish({
+            "v": 1,
+            "state": supervisor.state.value,
+            "since": datetime.fromtimestamp(datetime.now(UTC).timestamp() - age, UTC).isoformat(timespec="milliseconds"),
+            "reason": supervisor.trigger.value,
+            "detail": supervisor.detail,
+            "gates": {g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in supervisor.health.gates()},
+            "addresses": sorted(str(a) for a in self.plan.addresses),
+        })  # fmt: skip

@@ -1,0 +1,104 @@
+"""A real etcd cluster on loopback, for the tests of the election. Members can be stopped, frozen and started."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+class Member:
+    """One etcd process."""
+
+    def __init__(self, name: str, directory: Path, client: int, peer: int, scheme: str, extra: Sequence[str]) -> None:
+        self.name = name
+        self.endpoint = f"{scheme}://127.0.0.1:{client}"
+        self.peer = f"http://127.0.0.1:{peer}"
+        self._directory = directory
+        self._extra = tuple(extra)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, cluster: str) -> None:
+        with (self._directory / f"{self.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "etcd", "--name", self.name, "--data-dir", str(self._directory / self.name),
+                    "--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint,
+                    "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
+                    "--initial-cluster", cluster, "--unsafe-no-fsync", *self._extra,
+                ],
+                stdout=log, stderr=log,
+                env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
+            )  # fmt: skip
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class Cluster:
+    """Members that know each other."""
+
+    def __init__(self, directory: Path, size: int = 1, scheme: str = "http", extra: Sequence[str] = ()) -> None:
+        ports = free_ports(2 * size)
+        self.members = [
+            Member(f"m{i}", directory, ports[2 * i], ports[2 * i + 1], scheme, extra) for i in range(size)
+        ]
+        self._initial = ",".join(f"{m.name}={m.peer}" for m in self.members)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [m.endpoint for m in self.members]
+
+    def start(self) -> None:
+        for member in self.members:
+            member.start(self._initial)
+
+    def restart(self, member: Member) -> None:
+        member.start(self._initial)
+
+    def stop(self) -> None:
+        for member in self.members:
+            member.stop()
+
+    def ctl(self, *args: str, flags: Sequence[str] = (), check: bool = True) -> str:
+        """Run etcdctl to its end and return what it printed."""
+        done = subprocess.run(self.ctl_command(*args, flags=flags), env=CTL_ENV, capture_output=True, timeout=20)
+        if check and done.returncode:
+            raise AssertionError(done.stderr.decode())
+        return done.stdout.decode()
+
+    def ctl_command(self, *args: str, flags: Sequence[str] = ()) -> list[str]:
+        return ["etcdctl", "--endpoints", ",".join(self.endpoints), *flags, *args]
+
+    def wait_healthy(self, flags: Sequence[str] = ()) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            done = subprocess.run(
+                self.ctl_command("get", "x", flags=flags), env=CTL_ENV, capture_output=True, timeout=20
+            )
+            if done.returncode == 0:
+                return
+            time.sleep(0.1)
+        raise AssertionError("etcd did not come up")
+
+
+CTL_ENV = {**os.environ, "ETCDCTL_API": "3"}

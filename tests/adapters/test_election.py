@@ -1,0 +1,310 @@
+"""The election against a real etcd: the queue, the proof, the lease, and etcdctl as a neighbour in the queue."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from govipd.adapters.election import EtcdElection
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.membership import Membership
+from govipd.core.events import (
+    ClusterFault,
+    Deposed,
+    Elected,
+    EtcdState,
+    Event,
+    LeaseLost,
+    LeaseRenewed,
+    Queued,
+    Resigned,
+)
+from tests.adapters.etcd_cluster import CTL_ENV, Cluster
+
+
+class MonotonicClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+
+class Member:
+    """One candidate and everything it reported."""
+
+    def __init__(self, endpoints: list[str], name: str, machine: str = "", addresses: str = "192.0.2.1/32") -> None:
+        self.events: list[Event] = []
+        self._news = asyncio.Event()
+        self.store = Etcd(endpoints, timeout=0.5)
+        membership = Membership(
+            store=self.store,
+            sink=self._sink,
+            prefix="govip/members/api/",
+            member=name,
+            identity={"machine": machine or name, "node": f"192.0.2.{len(name)}"},
+            addresses=frozenset({addresses}),
+        )
+        self.election = EtcdElection(
+            store=self.store,
+            sink=self._sink,
+            clock=MonotonicClock(),
+            name="govip/election/api",
+            member=name,
+            ttl=3.0,
+            membership=membership,
+        )
+
+    def _sink(self, event: Event) -> None:
+        self.events.append(event)
+        self._news.set()
+
+    async def until(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
+        """The first event from position `since` on that satisfies `wanted`."""
+        async with asyncio.timeout(20):
+            while True:
+                self._news.clear()
+                for event in self.events[since:]:
+                    if wanted(event):
+                        return event
+                await self._news.wait()
+
+    async def sees(self, kind: type[Event], since: int = 0) -> Event:
+        return await self.until(lambda e: isinstance(e, kind), since)
+
+
+@asynccontextmanager
+async def running(*members: Member) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(m.election.run()) for m in members]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for member in members:
+            await member.election.close()
+            await member.store.close()
+        assert all(isinstance(e, asyncio.CancelledError) for e in ended), ended
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    cluster.start()
+    try:
+        cluster.wait_healthy()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path, size=3)
+    cluster.start()
+    try:
+        cluster.wait_healthy()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+async def test_the_queue_is_in_order_and_a_resignation_moves_it_up(etcd: Cluster) -> None:
+    """First come, first elected; the second is told who is ahead; the first one's resignation elects it."""
+    a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
+    async with running(a, b):
+        a.election.campaign(1)
+        won = await a.sees(Elected)
+        b.election.campaign(1)
+        assert await b.sees(Queued) == Queued(1, "a")
+        assert not any(isinstance(e, Elected) for e in b.events)
+        a.election.resign(1)
+        assert await a.sees(Resigned) == Resigned(1)
+        await b.sees(Elected)
+        assert isinstance(won, Elected)
+        renewal = next(e for e in a.events if isinstance(e, LeaseRenewed))
+        assert (won.lease_id, renewal.ttl) == (renewal.lease_id, 3.0)
+
+
+async def test_the_key_is_the_standard_recipes(etcd: Cluster) -> None:
+    """`<name>/<lease in hex>`, the member's name as value, attached to the lease."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        a.election.campaign(1)
+        won = await a.sees(Elected)
+        assert isinstance(won, Elected)
+        kv = json.loads(etcd.ctl("get", "--prefix", "govip/election/", "-w", "json"))["kvs"][0]
+        assert kv["lease"] == won.lease_id
+        listing = etcd.ctl("get", "--prefix", "govip/election/")
+        assert listing == f"govip/election/api/{won.lease_id:x}\na\n"
+
+
+async def test_we_wait_while_etcdctl_leads(etcd: Cluster) -> None:
+    """etcdctl elect leads; we queue behind it by name, and are elected when it leaves."""
+    ctl = subprocess.Popen(
+        etcd.ctl_command("elect", "govip/election/api", "etcdctl"), env=CTL_ENV, stdout=subprocess.PIPE
+    )
+    try:
+        assert ctl.stdout is not None
+        await asyncio.to_thread(ctl.stdout.readline)  # it prints its key when it leads
+        a = Member(etcd.endpoints, "a")
+        async with running(a):
+            a.election.campaign(1)
+            assert await a.sees(Queued) == Queued(1, "etcdctl")
+            ctl.send_signal(signal.SIGINT)
+            await a.sees(Elected)
+    finally:
+        ctl.kill()
+        ctl.communicate()
+
+
+async def test_etcdctl_waits_while_we_lead(etcd: Cluster) -> None:
+    """We lead; etcdctl elect waits, and leads when we resign."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        a.election.campaign(1)
+        await a.sees(Elected)
+        ctl = subprocess.Popen(
+            etcd.ctl_command("elect", "govip/election/api", "etcdctl"), env=CTL_ENV, stdout=subprocess.PIPE
+        )
+        try:
+            assert ctl.stdout is not None
+            elected = asyncio.ensure_future(asyncio.to_thread(ctl.stdout.readline))
+            done, _ = await asyncio.wait({elected}, timeout=2)
+            assert not done, "etcdctl leads beside us"
+            a.election.resign(1)
+            assert (await elected).startswith(b"govip/election/api/")
+        finally:
+            ctl.kill()
+            ctl.communicate()
+
+
+async def test_a_deleted_key_deposes(etcd: Cluster) -> None:
+    """etcdctl del of the leader's key: Deposed, and a new campaign stands at the end of the queue."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        a.election.campaign(1)
+        await a.sees(Elected)
+        etcd.ctl("del", "--prefix", "govip/election/")
+        await a.sees(Deposed)
+        a.election.campaign(2)
+        await a.until(lambda e: isinstance(e, Elected) and e.campaign == 2)
+
+
+async def test_a_revoked_lease_is_lost_and_the_next_session_campaigns_again(etcd: Cluster) -> None:
+    """etcdctl lease revoke (FIELD 24, 16): LeaseLost; the next campaign has another lease."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        a.election.campaign(1)
+        won = await a.sees(Elected)
+        assert isinstance(won, Elected)
+        etcd.ctl("lease", "revoke", f"{won.lease_id:x}")
+        lost = await a.sees(LeaseLost)
+        assert isinstance(lost, LeaseLost)
+        assert lost.lease_id == won.lease_id
+        await a.until(lambda e: isinstance(e, LeaseRenewed) and e.lease_id != won.lease_id)
+        a.election.campaign(2)
+        again = await a.until(lambda e: isinstance(e, Elected) and e.campaign == 2)
+        assert isinstance(again, Elected)
+        assert again.lease_id != won.lease_id
+
+
+async def test_a_failed_call_is_not_a_lost_lease(etcd: Cluster) -> None:
+    """etcd stopped for a moment (FIELD 2): no LeaseLost, the same lease is renewed afterwards."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        a.election.campaign(1)
+        won = await a.sees(Elected)
+        etcd.members[0].stop()
+        await a.until(lambda e: isinstance(e, EtcdState) and not e.usable)
+        mark = len(a.events)
+        etcd.restart(etcd.members[0])
+        await a.until(lambda e: isinstance(e, EtcdState) and e.usable, mark)
+        renewed = await a.until(lambda e: isinstance(e, LeaseRenewed), mark)
+        assert isinstance(won, Elected)
+        assert isinstance(renewed, LeaseRenewed)
+        assert renewed.lease_id == won.lease_id
+        assert not any(isinstance(e, LeaseLost) for e in a.events)
+
+
+async def test_a_frozen_member_is_left_for_the_next_endpoint(three: Cluster) -> None:
+    """The endpoint in use answers nothing any more (FIELD 5): renewals go on elsewhere, the place is kept."""
+    a = Member(three.endpoints, "a")
+    async with running(a):
+        a.election.campaign(1)
+        await a.sees(Elected)
+        three.members[0].signal(signal.SIGSTOP)
+        try:
+            mark = len(a.events)
+            await a.until(lambda e: isinstance(e, EtcdState) and not e.usable, mark)
+            mark = len(a.events)
+            await a.sees(LeaseRenewed, mark)
+            await a.sees(Elected, mark)
+        finally:
+            three.members[0].signal(signal.SIGCONT)
+        assert not any(isinstance(e, LeaseLost | Deposed) for e in a.events)
+
+
+async def test_a_resignation_is_confirmed_after_an_outage(etcd: Cluster) -> None:
+    """Resign while etcd is away: confirmed only when etcd has deleted the key."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        a.election.campaign(1)
+        await a.sees(Elected)
+        etcd.members[0].stop()
+        a.election.resign(1)
+        await a.until(lambda e: isinstance(e, EtcdState) and not e.usable)
+        assert not any(isinstance(e, Resigned) for e in a.events)
+        etcd.restart(etcd.members[0])
+        await a.sees(Resigned)
+        assert etcd.ctl("get", "--prefix", "govip/election/") == ""
+
+
+async def test_a_taken_member_name_is_refused_until_it_is_free(etcd: Cluster) -> None:
+    """Another machine has our name: ClusterFault names its address; when it has gone, the fault goes."""
+    first = Member(etcd.endpoints, "a", machine="one")
+    second = Member(etcd.endpoints, "a", machine="two")
+    async with AsyncExitStack() as stack:
+        async with running(first):
+            while not etcd.ctl("get", "--prefix", "govip/members/"):
+                await asyncio.sleep(0.05)
+            await stack.enter_async_context(running(second))
+            fault = await second.sees(ClusterFault)
+            assert isinstance(fault, ClusterFault)
+            assert "a is taken by 192.0.2.1" in fault.refused
+        await second.until(lambda e: isinstance(e, ClusterFault) and not e.refused)
+
+
+async def test_members_that_disagree_on_the_addresses_are_told(etcd: Cluster) -> None:
+    """Both members learn that their addresses differ."""
+    a = Member(etcd.endpoints, "a", addresses="192.0.2.1/32")
+    b = Member(etcd.endpoints, "b", addresses="192.0.2.2/32")
+    async with running(a, b):
+        told = await asyncio.gather(
+            a.until(lambda e: isinstance(e, ClusterFault) and "b has 192.0.2.2/32" in e.warning),
+            b.until(lambda e: isinstance(e, ClusterFault) and "a has 192.0.2.1/32" in e.warning),
+        )
+        assert all(told)
+
+
+async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: Cluster) -> None:
+    """A killed process leaves lease and key; the next one on the same machine ends them before it stands."""
+    dead = Member(etcd.endpoints, "a", machine="one")
+    task = asyncio.ensure_future(dead.election.run())
+    dead.election.campaign(1)
+    await dead.sees(Elected)
+    while not etcd.ctl("get", "--prefix", "govip/members/"):
+        await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await dead.store.close()
+    alive = Member(etcd.endpoints, "a", machine="one")
+    async with running(alive):
+        await alive.sees(LeaseRenewed)
+        alive.election.campaign(1)
+        await alive.sees(Elected)
+        assert not any(isinstance(e, Queued) for e in alive.events)
