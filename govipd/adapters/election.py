@@ -94,14 +94,27 @@ class EtcdElection:
         while True:
             lease = await self._grant()
             async with asyncio.TaskGroup() as tasks:
-                beside = [
-                    tasks.create_task(self._contend(lease)),
-                    tasks.create_task(self._membership.run(lease)),
-                ]
+                part = tasks.create_task(self._take_part(lease))
                 await self._renew(lease)
-                for task in beside:
-                    task.cancel()
+                part.cancel()
             self._end_session()
+
+    async def _take_part(self, lease: int) -> None:
+        """First a name of one's own, then the queue and the record beside it, until cancelled."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                if await self._membership.register(lease):
+                    break
+                pause = LONGEST_PAUSE_S  # another machine has the name: it may go
+                self._tell("election", "")
+            except EtcdError as e:
+                self._tell("election", str(e))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._contend(lease))
+            tasks.create_task(self._membership.run(lease))
 
     def _end_session(self) -> None:
         """The lease is gone and every key with it, so this campaign is over and any resignation is confirmed."""

@@ -62,36 +62,12 @@ class Membership:
         self._addresses = addresses
         self._changed.set()
 
-    async def end_predecessor(self) -> None:
-        """Revoke the lease of this machine's last process, whose key would hold up the queue for a TTL.
+    async def register(self, lease: int) -> bool:
+        """Claim the member's name under a new lease; False while another machine has it.
 
-        Called before the first campaign, when the kernel is known to be clean.
+        Raises:
+            EtcdError: nobody knows; may be repeated.
         """
-        if self._predecessor is not None:
-            await self._store.revoke(self._predecessor)
-            self._predecessor = None
-
-    async def run(self, lease: int) -> None:
-        """Write the record at each change, and look at the others' every few seconds, while the lease lives."""
-        registered = False
-        while True:
-            self._changed.clear()
-            try:
-                if not registered:
-                    registered = await self._register(lease)
-                if registered:
-                    await self._store.txn((), (Put(self._key, self._json(), lease),))
-                    await self._look()
-            except EtcdError:
-                pass  # the renewer tells; here the next turn is enough
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    async def _register(self, lease: int) -> bool:
-        """Claim the member's name; False while another machine has it."""
         put = Put(self._key, self._json(), lease)
         reply = await self._store.txn((Created(self._key, 0),), (put,), (Get(self._key),))
         if reply.succeeded:
@@ -108,6 +84,30 @@ class Membership:
             await self._store.txn((Created(self._key, held.create_revision),), (put,))
         self._tell(ClusterFault())
         return True
+
+    async def end_predecessor(self) -> None:
+        """Revoke the lease of this machine's last process, whose key would hold up the queue for a TTL.
+
+        Called before the first campaign, when the kernel is known to be clean.
+        """
+        if self._predecessor is not None:
+            await self._store.revoke(self._predecessor)
+            self._predecessor = None
+
+    async def run(self, lease: int) -> None:
+        """Write the record at each change, and look at the others' every few seconds, while the lease lives."""
+        while True:
+            self._changed.clear()
+            try:
+                await self._store.txn((), (Put(self._key, self._json(), lease),))
+                await self._look()
+            except EtcdError:
+                pass  # the renewer and the contender tell; here the next turn is enough
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
 
     async def _look(self) -> None:
         """Compare the others' addresses with ours."""
