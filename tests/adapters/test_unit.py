@@ -1,0 +1,246 @@
+"""The unit monitor, against a D-Bus daemon of the test's own with a systemd that says what it is told to."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from dbus_fast import BusType, Message, MessageType, Variant
+from dbus_fast.aio import MessageBus
+
+from govipd.adapters.unit import UnitMonitor
+from govipd.core.events import UnitState
+from tests.adapters.conftest import Events
+
+UNIT_PATH = "/org/freedesktop/systemd1/unit/haproxy_2eservice"
+CONFIG = """
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <listen>unix:path={socket}</listen>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/> <allow eavesdrop="true"/> <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+
+
+class Daemon:
+    """dbus-daemon on a socket of the test's own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.address = f"unix:path={directory}/bus"
+        self._config = directory / "bus.conf"
+        self._config.write_text(CONFIG.format(socket=directory / "bus"))
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            ["dbus-daemon", f"--config-file={self._config}", "--nofork", "--nopidfile", "--print-address"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout
+        assert self.process.stdout.readline()  # listens
+        self.process.stdout.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+class Systemd:
+    """Answers what the monitor asks, on a bus of its own."""
+
+    def __init__(self) -> None:
+        self.properties = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running"}
+        self.result = "success"
+        self.subscribed = False
+        self.silent = False
+        self.bus: MessageBus | None = None
+
+    async def connect(self, address: str) -> None:
+        self.bus = await MessageBus(bus_address=address, bus_type=BusType.SYSTEM).connect()
+        self.bus.add_message_handler(self._answer)
+        await self.bus.request_name("org.freedesktop.systemd1")
+
+    async def disconnect(self) -> None:
+        if self.bus:
+            self.bus.disconnect()
+            await self.bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # not annotated
+
+    def _answer(self, call: Message) -> Message | bool:
+        if call.message_type is not MessageType.METHOD_CALL:
+            return False
+        match call.member, call.path, call.body:
+            case _ if self.silent:
+                return True
+            case "Subscribe", _, [] if self.subscribed:
+                return Message.new_error(call, "org.freedesktop.systemd1.AlreadySubscribed", "again")
+            case "Subscribe", _, []:
+                self.subscribed = True
+                return Message.new_method_return(call)
+            case "LoadUnit", _, ["haproxy.service"]:
+                return Message.new_method_return(call, "o", [UNIT_PATH])
+            case "Get", path, [_, name] if path == UNIT_PATH:
+                value = self.result if name == "Result" else self.properties[name]
+                return Message.new_method_return(call, "v", [Variant("s", value)])
+        raise AssertionError(f"unexpected call: {call.member} {call.body}")
+
+    def become(self, active: str, sub: str, result: str = "success", *, tell: bool = True) -> None:
+        self.properties |= {"ActiveState": active, "SubState": sub}
+        self.result = result
+        assert self.bus
+        if tell:
+            changed = {name: Variant("s", value) for name, value in self.properties.items() if name != "LoadState"}
+            self.bus.send(
+                Message.new_signal(
+                    UNIT_PATH,
+                    "org.freedesktop.DBus.Properties",
+                    "PropertiesChanged",
+                    "sa{sv}as",
+                    ["org.freedesktop.systemd1.Unit", changed, []],
+                )
+            )
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path)
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+async def systemd(daemon: Daemon) -> AsyncIterator[Systemd]:
+    systemd = Systemd()
+    await systemd.connect(daemon.address)
+    yield systemd
+    if daemon.process:
+        await systemd.disconnect()
+
+
+@asynccontextmanager
+async def monitoring(
+    daemon: Daemon, events: Events, poll_s: float = 60.0, systemctl: str = "/nonexistent"
+) -> AsyncIterator[None]:
+    monitor = UnitMonitor(
+        unit="haproxy.service", sink=events, poll_s=poll_s, bus_address=daemon.address, systemctl=systemctl
+    )
+    task = asyncio.create_task(monitor.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def seen(events: Events, *expected: UnitState) -> None:
+    """Wait for the newest event to be one of those."""
+    await events.until(lambda: bool(events) and events[-1] in expected)
+
+
+async def test_state_is_told_at_start_and_at_each_signal(daemon: Daemon, systemd: Systemd, events: Events) -> None:
+    """Without waiting for a poll; a failure names its result."""
+    async with monitoring(daemon, events):
+        await seen(events, UnitState("active", "running"))
+        systemd.become("reloading", "reload")
+        await seen(events, UnitState("reloading", "reload"))
+        systemd.become("failed", "failed", "signal")
+        await seen(events, UnitState("failed", "failed, result: signal"))
+        assert UnitState("failed", "failed") in events  # the signal itself, before the result is asked for
+
+
+async def test_change_without_a_signal_is_found_by_the_next_read(
+    daemon: Daemon, systemd: Systemd, events: Events
+) -> None:
+    """Level-triggered."""
+    async with monitoring(daemon, events, poll_s=0.1):
+        await seen(events, UnitState("active", "running"))
+        systemd.become("inactive", "dead", tell=False)
+        await seen(events, UnitState("inactive", "dead"))
+        assert systemd.subscribed
+
+
+async def test_missing_unit_is_inactive(daemon: Daemon, systemd: Systemd, events: Events) -> None:
+    """Known not to run, and the detail says why."""
+    systemd.properties |= {"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead"}
+    async with monitoring(daemon, events):
+        await seen(events, UnitState("inactive", "not found"))
+
+
+async def test_bus_lost_is_unknown_until_it_returns(daemon: Daemon, systemd: Systemd, events: Events) -> None:
+    """No answer is not an answer; a new connection is made as soon as the bus is back."""
+    async with monitoring(daemon, events, poll_s=0.1):
+        await seen(events, UnitState("active", "running"))
+        daemon.stop()
+        await events.until(lambda: isinstance(events[-1], UnitState) and events[-1].active_state is None)
+        daemon.start()
+        await systemd.connect(daemon.address)
+        await seen(events, UnitState("active", "running"))
+
+
+async def test_frozen_bus_and_silent_systemd_are_unknown(daemon: Daemon, systemd: Systemd, events: Events) -> None:
+    """Every call has a deadline."""
+    async with monitoring(daemon, events, poll_s=0.1):
+        await seen(events, UnitState("active", "running"))
+        daemon.signal(signal.SIGSTOP)
+        await events.until(lambda: isinstance(events[-1], UnitState) and events[-1].active_state is None)
+        daemon.signal(signal.SIGCONT)
+        await seen(events, UnitState("active", "running"))
+        systemd.silent = True
+        await events.until(lambda: isinstance(events[-1], UnitState) and events[-1].active_state is None)
+        systemd.silent = False
+        await seen(events, UnitState("active", "running"))
+
+
+def program(directory: Path, text: str) -> str:
+    path = directory / "systemctl"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return os.fspath(path)
+
+
+async def test_systemctl_stands_in_while_the_bus_is_away(
+    daemon: Daemon, systemd: Systemd, events: Events, tmp_path: Path
+) -> None:
+    """It is asked for exactly this unit, and no more once the bus is back."""
+    systemctl = program(
+        tmp_path,
+        '[ "$*" = "show --property=LoadState,ActiveState,SubState,Result -- haproxy.service" ] || exit 9\n'
+        "printf 'LoadState=loaded\\nActiveState=failed\\nSubState=failed\\nResult=exit-code\\n'",
+    )
+    async with monitoring(daemon, events, poll_s=0.1, systemctl=systemctl):
+        await seen(events, UnitState("active", "running"))
+        daemon.stop()
+        await seen(events, UnitState("failed", "failed, result: exit-code"))
+        daemon.start()
+        await systemd.connect(daemon.address)
+        await seen(events, UnitState("active", "running"))
+        told = len(events)
+        await events.until(lambda: len(events) > told + 3)
+        assert set(events[told:]) == {UnitState("active", "running")}
+
+
+@pytest.mark.parametrize(("script", "detail"), [("exec sleep 60", "no answer within 1 s"), ("exit 3", "exit status 3")])
+async def test_systemctl_that_fails_or_hangs_is_unknown(
+    daemon: Daemon, events: Events, tmp_path: Path, script: str, detail: str
+) -> None:
+    """It too has a deadline."""
+    daemon.stop()
+    async with monitoring(daemon, events, poll_s=0.1, systemctl=program(tmp_path, script)):
+        await events.until(lambda: bool(events))
+    assert isinstance(events[0], UnitState)
+    assert events[0].active_state is None
+    assert detail in events[0].detail
