@@ -133,10 +133,6 @@ class KernelAddresses:
         self._clock = clock
         self._route = RouteSocket()
 
-    def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Be about other addresses from now on. Removes nothing."""
-        self._addresses = addresses
-
     async def mac(self) -> bytes | None:
         """The interface's hardware address now; None when there is none to be had."""
         try:
@@ -184,22 +180,34 @@ class KernelAddresses:
         Raises:
             KernelError: the kernel refused, or did not answer, for at least one address; all were tried.
         """
+        await self._remove(self._addresses)
+
+    async def replace(self, addresses: tuple[Address, ...]) -> None:
+        """The group consists of these from now on; those that are no longer among them are removed first.
+
+        Raises:
+            KernelError: as remove(). The group is what it was; may be repeated.
+        """
+        await self._remove(tuple(address for address in self._addresses if address not in addresses))
+        self._addresses = addresses
+
+    def close(self) -> None:
+        """Close the socket. Nothing is removed."""
+        self._route.close()
+
+    async def _remove(self, addresses: tuple[Address, ...]) -> None:
         try:
             link = await self._route.link(self._interface)
         except InterfaceMissingError:
             return
         errors = []
-        for address in self._addresses:
+        for address in addresses:
             try:
                 await self._delete(link.index, address)
             except KernelError as error:
                 errors.append(error)
         if errors:
             raise KernelError("; ".join(map(str, errors))) from errors[0]
-
-    def close(self) -> None:
-        """Close the socket. Nothing is removed."""
-        self._route.close()
 
     async def _make_way(self, index: int, address: Address, present: dict[Address, int]) -> None:
         for other in present:
@@ -211,16 +219,14 @@ class KernelAddresses:
     async def _delete(self, index: int, address: Address) -> None:
         try:
             async with self._route.request(f"removing {address} from {self._interface}") as route:
-                await route.addr(
-                    "del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
-                )
+                await route.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
         except KernelError as error:
             if _errno(error) not in {EADDRNOTAVAIL, ENODEV}:
                 raise
 
 
 class NetlinkMonitor:
-    """Watches the interface and the VIP group's addresses on it (ports.Source).
+    """Watches the interface and the VIP group's addresses on it (ports.AddressMonitor).
 
     Sends LinkState at start, at each change that the kernel signals, and every `poll_s`; AddressLost when the
     kernel signals that an address of the group went, whoever removed it, and when one seen by the last poll
@@ -253,9 +259,7 @@ class NetlinkMonitor:
                 # KeyError: bind() found no free port.
                 with suppress(NetlinkError, OSError, KernelError, KeyError):
                     async with AsyncIPRoute() as events:
-                        await events.bind(
-                            groups=rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR
-                        )
+                        await events.bind(groups=rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR)
                         await self._look()
                         failures = 0
                         await self._follow(events)
@@ -303,9 +307,7 @@ class NetlinkMonitor:
         else:
             self._index = link.index
             present = self._addresses & (await self._route.addresses(link.index)).keys()
-            self._sink(
-                LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":"))
-            )
+            self._sink(LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":")))
         for address in self._present - present:
             self._sink(AddressLost(address))
         self._present = present

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from namespaces import Namespace, wire
 
 from govipd.core.events import Event
+from tests.adapters.namespaces import Namespace, wire
 
 
 class BootClock:

@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 from itertools import chain, repeat
 
 import pytest
-from conftest import BootClock, Wire
 
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.frames import arp_announcement, arp_reply, neighbor_advertisement
 from govipd.core.events import Address
+from tests.adapters.conftest import BootClock, Wire
 
 MAC = bytes.fromhex("020000000001")
 V4: Address = ip_interface("192.0.2.100/32")
@@ -37,8 +37,7 @@ def test_arp_announcement() -> None:
 def test_arp_reply() -> None:
     """RFC 5944: operation 2, sender and target are the VIP at our hardware address."""
     assert arp_reply(MAC, IPv4Address("192.0.2.100")).hex(" ", 2) == (
-        "ffff ffff ffff 0200 0000 0001 0806 0001 0800 0604 0002 "
-        "0200 0000 0001 c000 0264 0200 0000 0001 c000 0264"
+        "ffff ffff ffff 0200 0000 0001 0806 0001 0800 0604 0002 0200 0000 0001 c000 0264 0200 0000 0001 c000 0264"
     )
 
 

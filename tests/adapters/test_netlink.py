@@ -8,12 +8,12 @@ from ipaddress import ip_interface
 from typing import Any
 
 import pytest
-from conftest import BootClock, Events, Wire
-from namespaces import Namespace, wire
 
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.core.events import Address, AddressLost, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
+from tests.adapters.conftest import BootClock, Events, Wire
+from tests.adapters.namespaces import Namespace, wire
 
 pytestmark = pytest.mark.root
 
@@ -24,9 +24,7 @@ V6: Address = ip_interface("2001:db8::100/128")
 def shown(namespace: Namespace) -> dict[str, dict[str, Any]]:
     """What `ip` says of eth0, without the kernel's own link-local address."""
     (link,) = json.loads(namespace.ip("-json address show dev eth0"))
-    return {
-        f"{a['local']}/{a['prefixlen']}": a for a in link["addr_info"] if not a["local"].startswith("fe80")
-    }
+    return {f"{a['local']}/{a['prefixlen']}": a for a in link["addr_info"] if not a["local"].startswith("fe80")}
 
 
 @pytest.fixture
@@ -50,9 +48,7 @@ async def test_added_address_is_bounded_deprecated_and_without_dad(
     assert "tentative" not in found[str(V6)]
 
 
-async def test_adding_again_renews_the_lifetime(
-    net: Wire, addresses: KernelAddresses, clock: BootClock
-) -> None:
+async def test_adding_again_renews_the_lifetime(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
     """A renewal moves the lifetime, in both directions."""
     await addresses.add(clock.now() + 10)
     await addresses.add(clock.now() + 1000)
@@ -89,15 +85,11 @@ async def test_expired_lease_adds_nothing(net: Wire, addresses: KernelAddresses,
     assert shown(net.host) == {}
 
 
-async def test_remove_is_exact_and_idempotent(
-    net: Wire, addresses: KernelAddresses, clock: BootClock
-) -> None:
+async def test_remove_is_exact_and_idempotent(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
     """Neighbours in number, and the same IPv4 address with another prefix, stay."""
     others = {"192.0.2.10/24", "192.0.2.100/24", "192.0.2.101/32", "2001:db8::10/64", "2001:db8::1001/128"}
     for other in others:
-        net.host.ip(
-            f"address add {other} dev eth0 nodad" if ":" in other else f"address add {other} dev eth0"
-        )
+        net.host.ip(f"address add {other} dev eth0 nodad" if ":" in other else f"address add {other} dev eth0")
     await addresses.add(clock.now() + 60)
     assert set(shown(net.host)) == {*others, str(V4), str(V6)}
     await addresses.remove()
@@ -130,9 +122,7 @@ async def test_ipv6_address_that_failed_dad_is_replaced(
     assert not {"dadfailed", "tentative"} & shown(net.host)[str(V6)].keys()
 
 
-async def test_interface_may_vanish_and_return(
-    net: Wire, addresses: KernelAddresses, clock: BootClock
-) -> None:
+async def test_interface_may_vanish_and_return(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
     """Adding to a missing interface says so, removing succeeds; a new interface of that name is used."""
     await addresses.add(clock.now() + 60)
     net.host.ip("link delete eth0")
@@ -147,15 +137,14 @@ async def test_interface_may_vanish_and_return(
     assert await addresses.mac() == bytes.fromhex(link["address"].replace(":", ""))
 
 
-async def test_replaced_addresses_are_used_from_then_on(
-    net: Wire, addresses: KernelAddresses, clock: BootClock
-) -> None:
-    """Replacing removes nothing; later operations are about the new ones."""
+async def test_replaced_addresses_are_removed(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
+    """What is no longer in the group goes at once; later operations are about the new group."""
+    new: Address = ip_interface("192.0.2.200/32")
     await addresses.add(clock.now() + 60)
-    addresses.replace((ip_interface("192.0.2.200/32"),))
+    await addresses.replace((V6, new))
+    assert set(shown(net.host)) == {str(V6)}
     await addresses.add(clock.now() + 60)
-    await addresses.remove()
-    assert set(shown(net.host)) == {str(V4), str(V6)}
+    assert set(shown(net.host)) == {str(V6), str(new)}
 
 
 @asynccontextmanager
@@ -224,9 +213,7 @@ async def test_monitor_survives_an_overrun_socket(
     async with monitoring(clock, events):
         # The loop stands still while the kernel signals more than the socket can hold.
         batch = "".join(
-            f"address {verb} 198.51.100.{n}/32 dev eth0\n"
-            for n in range(1, 251)
-            for verb in ("add", "delete")
+            f"address {verb} 198.51.100.{n}/32 dev eth0\n" for n in range(1, 251) for verb in ("add", "delete")
         )
         flood = f"for i in 1 2 3 4 5 6 7 8; do ip -batch - <<'END'\n{batch}END\ndone"
         net.host.run("sh", "-c", f"{flood}\nip address delete {V4} dev eth0")
