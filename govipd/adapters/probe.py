@@ -1,0 +1,111 @@
+"""An HTTP check, with requests, in a thread of its own for each check."""
+
+import asyncio
+import math
+import threading
+from contextlib import suppress
+
+import requests
+
+from govipd.core.events import ProbeResult
+from govipd.ports import Clock, Sink
+
+_OUTSTANDING = 4  # checks that were given up, and whose thread has not returned
+
+
+class HttpProbe:
+    """GETs a URL at a fixed rate (ports.Source).
+
+    A check is scored at its deadline, not when its thread returns: a server that accepts and then hangs, or
+    sends a byte now and then, defeats the socket's own time-out. Each check makes a new connection, since a
+    kept one hides a full accept queue. Redirects are an answer, proxies of the environment are ignored.
+
+    The threads are daemonic: one that hangs does not keep the process from exiting. While four hang, a check fails
+    without a fifth.
+
+    Args:
+        url: http or https.
+        interval_s: from the start of one check to the start of the next.
+        timeout_s: for the whole check, name resolution included; not longer than the interval.
+        sink: where ProbeResult goes, once per check.
+        clock: gives the grid on which checks start.
+        expect_status: the one that passes.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        interval_s: float,
+        timeout_s: float,
+        sink: Sink,
+        clock: Clock,
+        expect_status: int = 200,
+    ) -> None:
+        self._url = url
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._sink = sink
+        self._clock = clock
+        self._expect_status = expect_status
+        self._outstanding = 0
+
+    async def run(self) -> None:
+        """Check for ever. Ends only by being cancelled."""
+        start = self._clock.now()
+        while True:
+            self._sink(await self._check())
+            # The next point of the grid: a check that was late (process stopped) is left out, not made up for.
+            elapsed = self._clock.now() - start
+            due = start + self._interval_s * math.ceil(elapsed / self._interval_s)
+            await asyncio.sleep(due - self._clock.now())
+
+    async def _check(self) -> ProbeResult:
+        if self._outstanding >= _OUTSTANDING:
+            return ProbeResult(passed=False, detail=f"no answer to the last {_OUTSTANDING} checks")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[ProbeResult] = loop.create_future()
+
+        def deliver(result: ProbeResult) -> None:
+            self._outstanding -= 1
+            if not answer.done():
+                answer.set_result(result)
+
+        def ask() -> None:
+            result = self._get()
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(deliver, result)
+
+        self._outstanding += 1
+        threading.Thread(target=ask, name="probe", daemon=True).start()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await answer
+        except TimeoutError:
+            return ProbeResult(passed=False, detail=f"no answer within {self._timeout_s:g} s")
+
+    def _get(self) -> ProbeResult:
+        """One request, in a thread; blocks for as long as the server pleases."""
+        began = self._clock.now()
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                with session.get(self._url, timeout=self._timeout_s, stream=True, allow_redirects=False) as reply:
+                    status = reply.status_code
+        except requests.RequestException as error:
+            return ProbeResult(passed=False, detail=_in_words(error, self._timeout_s))
+        if status != self._expect_status:
+            return ProbeResult(passed=False, detail=f"HTTP {status}")
+        return ProbeResult(passed=True, detail=f"{status} in {(self._clock.now() - began) * 1000:.0f} ms")
+
+
+def _in_words(error: requests.RequestException, timeout_s: float) -> str:
+    """What an operator calls it: the operating system's words, which requests buries some causes deep."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout_s:g} s"
+    root: BaseException = error
+    while cause := root.__cause__ or root.__context__:
+        root = cause
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror.lower()
+    return f"no HTTP answer: {root}"
