@@ -100,7 +100,7 @@ class Health:
             case UnitState():
                 healthy = event.active_state in _SERVING
                 self._judge(Gate.UNIT, Verdict.HEALTHY if healthy else Verdict.UNHEALTHY, event.detail, now)
-            case LinkState():
+            case _:
                 self._note_link(event, now)
         self.tick(now)
 

@@ -43,6 +43,7 @@ class Supervisor:
         self._won: ev.Elected | None = None  # the newest proof that this campaign is won
         self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
         self._present = True  # an address of ours may be on the interface
+        self._hold_due = False
         self._announce_due = False
         self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
         self._take_failures = 0
@@ -50,7 +51,8 @@ class Supervisor:
         self._left_at = now
         self._mac = ""
         self._stop_by: float | None = None
-        self._actions: list[Action] = []
+        self._actions: list[Action] = []  # of the step under way
+        self._reports: list[Report] = []  # of the step under way; telling comes after doing
 
     # What it is asked
 
@@ -71,11 +73,13 @@ class Supervisor:
         Raises:
             IllegalTransitionError: a fault of ours; the caller releases the VIP and ends the process.
         """
-        self._actions = []
+        self._actions, self._reports = [], []
         self._expire(now)
         self._note(event, now)
         self._decide(now)
-        return self._actions
+        if self._hold_due:
+            self._hold(now)
+        return [*self._actions, *self._reports]
 
     def next_deadline(self, now: float) -> float | None:
         """When to call step(Tick()) if nothing else happens before."""
@@ -123,7 +127,7 @@ class Supervisor:
                 self._note_link(event, now)
             case ev.LeaseRenewed():
                 self._lease = Lease.of(event)
-                self._hold(now)
+                self._hold_due = True
             case ev.LeaseLost():
                 self._note_lost(event, now)
             case ev.Queued(campaign=self._campaign):
@@ -148,25 +152,25 @@ class Supervisor:
                 self._announce_due = True
                 if self.state in HOLDING:
                     self._actions.append(Verify())
-                self._hold(now)
+                self._hold_due = True
             case ev.Reconfigured():
                 self._settings = event.settings
                 self.health.reconfigure(event.settings)
                 self._damping.reconfigure(event.settings)
                 self._announce_due = True
-                self._hold(now)
+                self._hold_due = True
             case ev.Stop():
                 self._stop_by = event.by
-            case ev.Queued() | ev.Elected() | ev.Deposed() | ev.Resigned() | ev.Tick():
+            case _:
                 pass  # an answer to a campaign that is over, or nothing but time
         self.health.tick(now)
 
     def _note_link(self, event: ev.LinkState, now: float) -> None:
         self.health.note(event, now)
-        if event.mac != self._mac:  # a bond that failed over: the neighbours know the old one
+        if event.mac not in ("", self._mac):  # a bond that failed over: the neighbours know the old one
             self._mac = event.mac
             self._announce_due = True
-            self._hold(now)
+            self._hold_due = True
 
     def _note_lost(self, event: ev.LeaseLost, now: float) -> None:
         if self._lease is None or self._lease.id != event.lease_id:
@@ -213,7 +217,7 @@ class Supervisor:
             self._fire(Trigger.KERNEL_FAILED, f"something keeps removing {event.address}", now)
             return
         self._announce_due = True
-        self._hold(now)
+        self._hold_due = True
 
     # What follows from it
 
@@ -254,7 +258,7 @@ class Supervisor:
             return
         self._retry_at = None
         if self.state in HOLDING:
-            self._hold(now)
+            self._hold_due = True
         elif self.state in (State.STARTING, State.CLOSING):
             self._actions.append(CloseFence())
         elif self.state in ABSENT and self._present:
@@ -274,7 +278,7 @@ class Supervisor:
                 self._announce_due = True
                 self._take_failures = 0
                 self._losses = []
-                self._hold(now)
+                self._hold_due = True
             case State.CLOSING:
                 self._retry_at = None
                 self._actions.append(CloseFence())
@@ -282,13 +286,14 @@ class Supervisor:
                 self._left_at = now
                 self._actions.append(Resign(self._campaign))
                 self._actions.append(RemoveAddresses())
-            case State.STARTING | State.ASIDE | State.LEADER | State.STOPPED:
-                pass
+            case _:
+                pass  # nothing to do but to be there
         if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.UNFIT and self.health.unhealthy()):
             self._damping.fell(now)
-        self._actions.append(Report(self.state, trigger, detail, now))
+        self._reports.append(Report(self.state, trigger, detail, now))
 
     def _hold(self, now: float) -> None:
+        self._hold_due = False
         deadline = self.deadline()
         if self.state in HOLDING and deadline is not None and now < deadline:
             self._held_until = max(self._held_until, deadline)

@@ -1,0 +1,1 @@
+"""govipctl, the operator's command."""

@@ -1,0 +1,97 @@
+"""Drives one supervisor by hand: a clock that only the test moves, and shorthands for the usual events."""
+
+from govipd.core import events as ev
+from govipd.core.actions import Action, Campaign, CloseFence, Hold, RemoveAddresses, Report, Resign
+from govipd.core.settings import Settings
+from govipd.core.state import State
+from govipd.core.supervisor import Supervisor
+
+LEASE = 7
+UP = ev.LinkState(present=True, admin_up=True, carrier=True, mac="02:00:00:00:00:01")
+RUNNING = ev.UnitState("active", "running")
+PASSED = ev.ProbeResult(passed=True, detail="200")
+FAILED = ev.ProbeResult(passed=False, detail="HTTP 503")
+
+
+class Driver:
+    """`told` holds what the last step asked for, without the reports; `reports` holds all of those."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.now = 100.0
+        self.settings = settings or Settings()
+        self.supervisor = Supervisor(self.settings, self.now)
+        self.reports: list[Report] = []
+        self.told: list[Action] = []
+        self.everything: list[Action] = []
+        self._take(self.supervisor.start())
+
+    @property
+    def state(self) -> State:
+        return self.supervisor.state
+
+    def step(self, event: ev.Event, after: float = 0.0) -> list[Action]:
+        self.now += after
+        self._take(self.supervisor.step(event, self.now))
+        return self.told
+
+    def _take(self, actions: list[Action]) -> None:
+        self.reports += [a for a in actions if isinstance(a, Report)]
+        self.told = [a for a in actions if not isinstance(a, Report)]
+        self.everything += self.told
+
+    def tick(self) -> list[Action]:
+        """Go to the next instant at which time alone matters."""
+        deadline = self.supervisor.next_deadline(self.now)
+        assert deadline is not None, "nothing is due"
+        return self.step(ev.Tick(), deadline - self.now)
+
+    def renew(self, ttl: float = 3.0, lease: int = LEASE) -> list[Action]:
+        return self.step(ev.LeaseRenewed(lease, self.now, ttl))
+
+    def done(self) -> list[Action]:
+        """The kernel acknowledges everything of the last step, in order."""
+        for action in self.told:
+            if isinstance(action, Hold | CloseFence | RemoveAddresses):
+                self.step(ev.Done(action))
+        return self.told
+
+    # Ways into each state
+
+    def healthy(self) -> None:
+        for event in (UP, RUNNING, *[PASSED] * self.settings.rise):
+            self.step(event)
+
+    @property
+    def campaign(self) -> int:
+        return [a.campaign for a in self.everything if isinstance(a, Campaign)][-1]
+
+    def to(self, state: State) -> "Driver":
+        """Go the straight way to `state`."""
+        if state is State.STARTING:
+            return self
+        self.step(ev.Done(CloseFence()))
+        self.step(ev.Done(RemoveAddresses()))
+        if state is State.ASIDE:
+            return self
+        if state is State.STOPPED:
+            self.step(ev.Stop(by=self.now + 1))
+            return self
+        self.renew()
+        self.healthy()
+        if state is State.CANDIDATE:
+            return self
+        self.step(ev.Elected(self.campaign, LEASE, self.now))
+        if state is State.TAKING:
+            return self
+        self.done()
+        if state is State.LEADER:
+            return self
+        self.step(ev.UnitState("failed", "failed"))
+        if state is State.CLOSING:
+            return self
+        self.step(ev.Done(CloseFence()))
+        assert state is State.LEAVING
+        return self
+
+    def resigned(self) -> bool:
+        return any(isinstance(a, Resign) for a in self.told)
