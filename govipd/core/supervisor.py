@@ -18,7 +18,9 @@ from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, HOLDING, IN_QUEUE, State, Trigger, following
 
 RETRY_S = 0.2  # between tries of a kernel action that failed
-FENCE_LATENCY_S = 0.05  # the kernel's timer closed the fence at most 7 ms late in the measurements
+# How long an order to close the fence may stay without an answer before its deadline counts instead. The
+# order comes first even when the deadline has passed: a machine that was suspended kept the fence's rest.
+PATIENCE_S = 0.2
 TAKE_TRIES = 5
 LOSSES_MAX = 5  # addresses removed by somebody else within LOSSES_WINDOW_S before this node gives way
 LOSSES_WINDOW_S = 10.0
@@ -87,10 +89,10 @@ class Supervisor:
         if self.state in HOLDING:
             instants.append(self.deadline())
         if self.state is State.CLOSING:
-            instants.append(self._held_until + FENCE_LATENCY_S)
+            instants.append(self._closed_at())
         if self.state is State.ASIDE:
             instants.append(self._campaign_at(now))
-        if self.state in (State.STARTING, State.LEAVING):
+        if self.state in (State.STARTING, State.LEAVING, State.ASIDE):
             instants.append(self._stop_by)
         return min((max(t, now) for t in instants if t is not None), default=None)
 
@@ -226,7 +228,7 @@ class Supervisor:
             blockers = self.blockers(now)
             if blockers:
                 self._fire(Trigger.UNFIT, "; ".join(blockers), now)
-        if self.state is State.CLOSING and now >= self._held_until + FENCE_LATENCY_S:
+        if self.state is State.CLOSING and now >= self._closed_at():
             # The kernel has closed the fence by itself, whatever became of our order to close it.
             self._fire(Trigger.CLOSED, "by its own deadline", now)
         out_of_time = self._stop_by is not None and now >= self._stop_by
@@ -240,7 +242,7 @@ class Supervisor:
                 self._fire(Trigger.WON, "", now)
         if self.state is State.ASIDE:
             campaign_at = self._campaign_at(now)
-            if self._stop_by is not None:
+            if self._stop_by is not None and (out_of_time or not self._present):
                 self._fire(Trigger.STOP, "", now)
             elif campaign_at is not None and now >= campaign_at:
                 self._fire(Trigger.FIT, "", now)
@@ -299,6 +301,10 @@ class Supervisor:
             self._held_until = max(self._held_until, deadline)
             self._present = True
             self._actions.append(Hold(deadline))
+
+    def _closed_at(self) -> float:
+        """When, in CLOSING, the kernel has closed the fence by itself."""
+        return max(self._held_until, self.since) + PATIENCE_S
 
     def _gates_against(self, now: float) -> tuple[GateStatus, ...]:
         if self.state in HOLDING:

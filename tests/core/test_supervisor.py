@@ -8,7 +8,7 @@ from govipd.core import events as ev
 from govipd.core.actions import Announce, Campaign, CloseFence, Hold, RemoveAddresses, Resign, Verify
 from govipd.core.settings import Settings
 from govipd.core.state import HOLDING, State, Trigger
-from govipd.core.supervisor import FENCE_LATENCY_S, LOSSES_MAX, RETRY_S, TAKE_TRIES
+from govipd.core.supervisor import LOSSES_MAX, PATIENCE_S, RETRY_S, TAKE_TRIES
 from tests.core.driver import FAILED, LEASE, PASSED, RUNNING, UP, Driver
 
 VIP = ev.IPv4Interface("192.0.2.100/32")
@@ -66,7 +66,7 @@ def test_never_resigns_while_the_kernel_may_answer() -> None:
         d.step(ev.Failed(CloseFence(), "refused"))
         d.tick()
         assert d.resigned() == (d.state is State.LEAVING)
-    assert d.now == pytest.approx(held_until + FENCE_LATENCY_S)
+    assert d.now == pytest.approx(held_until + PATIENCE_S)
 
 
 def test_a_fence_that_refuses_to_close_is_asked_again() -> None:
@@ -86,6 +86,7 @@ def test_the_deadline_counts_from_the_sending_of_the_last_confirmed_renewal() ->
     assert d.step(ev.LeaseRenewed(LEASE, sent_at, 3.0)) == [Hold(sent_at + 2.5)]
     d.step(ev.EtcdState(usable=False, detail="no answer"))
     assert d.tick() == [CloseFence()]
+    assert d.state is State.CLOSING
     assert d.now == pytest.approx(sent_at + 2.5)
     assert d.reports[-1].trigger is Trigger.EXPIRED
 
@@ -373,6 +374,16 @@ def test_a_stop_does_not_wait_for_etcd_beyond_its_time() -> None:
     d.step(ev.Stop(by=d.now + 0.7))
     assert d.state is State.LEAVING
     d.tick()
+    assert d.state is State.STOPPED
+
+
+def test_a_stop_waits_for_the_addresses_to_be_gone() -> None:
+    """etcd may confirm before the kernel does: a process that ended then would leave the address behind."""
+    d = Driver().to(State.LEAVING)
+    d.step(ev.Stop(by=d.now + 0.7))
+    d.step(ev.Resigned(d.campaign))
+    assert d.state is State.ASIDE
+    d.step(ev.Done(RemoveAddresses()))
     assert d.state is State.STOPPED
 
 

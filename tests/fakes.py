@@ -1,0 +1,152 @@
+"""Fakes of the ports: they record what they are asked, and fail only when a test says so."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from govipd.core import events as ev
+from govipd.errors import KernelError
+from govipd.ports import Sink
+
+
+class FakeClock:
+    """CLOCK_BOOTTIME, or what a test makes of it."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self.offset
+
+
+class FakeElection:
+    """An etcd that grants everything at once."""
+
+    def __init__(self, sink: Sink, clock: FakeClock, calls: list[str]) -> None:
+        self._sink, self._clock, self._calls = sink, clock, calls
+        self.records: list[Mapping[str, object]] = []
+        self.closed = False
+
+    async def run(self) -> None:
+        while True:
+            self._sink(ev.LeaseRenewed(1, self._clock.now(), 3.0))
+            await asyncio.sleep(0.1)
+
+    def campaign(self, campaign: int) -> None:
+        self._calls.append("campaign")
+        self._sink(ev.Elected(campaign, 1, self._clock.now()))
+
+    def resign(self, campaign: int) -> None:
+        self._calls.append("resign")
+        self._sink(ev.Resigned(campaign))
+
+    def verify(self) -> None:
+        self._calls.append("verify")
+
+    def publish(self, record: Mapping[str, object]) -> None:
+        self.records.append(record)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class FakeKernel:
+    """Fence, addresses, announcer and monitor of one group, in one log of calls."""
+
+    def __init__(self, sink: Sink, calls: list[str]) -> None:
+        self._sink, self.calls = sink, calls
+        self.refuses: set[str] = set()
+        self.monitor_fails = asyncio.Event()
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.refuses:
+            raise KernelError(f"{name} refused")
+
+    async def open(self, until: float) -> None:
+        self._call("open")
+
+    async def close(self) -> None:
+        self._call("close")
+
+    async def add(self, until: float) -> None:
+        self._call("add")
+
+    async def remove(self) -> None:
+        self._call("remove")
+
+    def start(self) -> None:
+        self._call("announce")
+
+    def stop(self) -> None:
+        self._call("silence")
+
+
+class FakeFence(FakeKernel):
+    async def replace(self, addresses: tuple[ev.Address, ...]) -> None:
+        self._call("replace fence")
+
+
+class FakeAddresses(FakeKernel):
+    async def replace(self, addresses: tuple[ev.Address, ...]) -> None:
+        self._call("replace addresses")
+
+
+class FakeAnnouncer(FakeKernel):
+    def replace(self, addresses: tuple[ev.Address, ...]) -> None:
+        self._call("replace announcer")
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class FakeMonitor(FakeKernel):
+    def replace(self, addresses: tuple[ev.Address, ...]) -> None:
+        self._call("replace monitor")
+
+    async def run(self) -> None:
+        self._sink(ev.LinkState(present=True, admin_up=True, carrier=True, mac="02:00:00:00:00:01"))
+        await self.monitor_fails.wait()
+        raise RuntimeError("the monitor broke")
+
+
+class FakeSource:
+    """A probe or a unit monitor that repeats one event until told otherwise."""
+
+    def __init__(self, sink: Sink, event: ev.Event) -> None:
+        self._sink = sink
+        self.event = event
+
+    async def run(self) -> None:
+        while True:
+            self._sink(self.event)
+            await asyncio.sleep(0.02)
+
+
+class FakeJournal:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
+        self.lines.append(message)
+
+
+class FakeNotifier:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.statuses: list[str] = []
+
+    def ready(self) -> None:
+        self.said.append("ready")
+
+    def status(self, text: str) -> None:
+        self.statuses.append(text)
+
+    def stopping(self) -> None:
+        self.said.append("stopping")
+
+    def watchdog(self) -> None:
+        self.said.append("watchdog")
+
+    def reloading(self) -> None:
+        self.said.append("reloading")

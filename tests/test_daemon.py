@@ -1,0 +1,239 @@
+"""The shell: what it does with the supervisor's decisions, a reload, a fault and a stop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_interface
+
+from govipd.core import events as ev
+from govipd.core.settings import Settings
+from govipd.core.state import State
+from govipd.daemon import Daemon, Plan
+from govipd.errors import ConfigError
+from govipd.group import GroupPlan, Parts
+from govipd.ports import Sink, Source
+from tests import fakes
+
+PASSED = ev.ProbeResult(passed=True, detail="200")
+RUNNING = ev.UnitState("active", "running")
+
+
+class World:
+    """A daemon over fakes, and everything a test wants to look at."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.clock, self.journal, self.notifier = fakes.FakeClock(), fakes.FakeJournal(), fakes.FakeNotifier()
+        self.elections: list[fakes.FakeElection] = []
+        self.kernels: list[fakes.FakeKernel] = []
+        self.sources: list[fakes.FakeSource] = []
+        self.plan = Plan({"api": self.group("api")}, {"probe": self.source(PASSED), "unit": self.source(RUNNING)})
+        self.next_plan: Plan | str = self.plan
+        self.daemon = Daemon(
+            self.plan, load=self._load, clock=self.clock, journal=self.journal, notifier=self.notifier, watchdog=0.5
+        )
+
+    def group(self, name: str, address: str = "192.0.2.100/32", identity: str = "one") -> GroupPlan:
+        return GroupPlan(name, identity, (ip_interface(address),), Settings(rise=1), self._make)
+
+    def source(self, event: ev.Event) -> Callable[[Sink], Source]:
+        def make(sink: Sink) -> Source:
+            self.sources.append(fakes.FakeSource(sink, event))
+            return self.sources[-1]
+
+        return make
+
+    def _make(self, sink: Sink) -> Parts:
+        self.elections.append(fakes.FakeElection(sink, self.clock, self.calls))
+        kinds = (fakes.FakeFence, fakes.FakeAddresses, fakes.FakeAnnouncer, fakes.FakeMonitor)
+        fence, addresses, announcer, monitor = (kind(sink, self.calls) for kind in kinds)
+        self.kernels += [fence, addresses, announcer, monitor]
+        return Parts(
+            election=self.elections[-1],
+            fence=fence,  # type: ignore[arg-type]  # the tuple above loses the four types
+            addresses=addresses,  # type: ignore[arg-type]
+            announcer=announcer,  # type: ignore[arg-type]
+            monitor=monitor,  # type: ignore[arg-type]
+        )
+
+    def _load(self) -> Plan:
+        if isinstance(self.next_plan, str):
+            raise ConfigError(self.next_plan)
+        return self.next_plan
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    def says(self, words: str) -> Callable[[], bool]:
+        return lambda: any(words in line for line in self.journal.lines)
+
+    def leads(self) -> bool:
+        return bool(self.notifier.statuses) and "leader of" in self.notifier.statuses[-1]
+
+
+@asynccontextmanager
+async def running(expected_status: int = 0) -> AsyncIterator[World]:
+    world = World()
+    task = asyncio.ensure_future(world.daemon.run())
+    try:
+        yield world
+        world.daemon.stop()
+        assert await asyncio.wait_for(task, 10) == expected_status
+        assert all(e.closed for e in world.elections)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> None:
+    """Clean, campaign, open, add, announce; on stop silence, close, then resign."""
+    async with running() as w:
+        await w.until(w.leads)
+        assert w.calls[:7] == ["silence", "close", "remove", "campaign", "open", "add", "announce"]
+        assert w.notifier.said.count("ready") == 1
+        before = len(w.calls)
+    end = [c for c in w.calls[before:] if c not in {"open", "add"}]
+    assert end == ["silence", "close", "resign", "remove"]
+    assert "stopping" in w.notifier.said
+    assert w.elections[0].records[-1]["state"] == "stopped"
+
+
+async def test_every_transition_and_gate_has_its_line() -> None:
+    """What, why, what next; and the gates by name."""
+    async with running() as w:
+        await w.until(w.leads)
+        for words in ("leader (the kernel answers", "gate unit healthy (running)", "gate probe healthy (200)"):
+            assert w.says(words)(), words
+
+
+async def test_a_bad_configuration_changes_nothing_and_says_so() -> None:
+    """SIGHUP with a bad file."""
+    async with running() as w:
+        await w.until(w.leads)
+        before = [c for c in w.calls if c not in {"open", "add"}]
+        w.next_plan = "govip.toml: health.rise: 0: at least 1"
+        w.daemon.reload()
+        await w.until(w.says("configuration not applied, nothing changed: govip.toml: health.rise"))
+        assert w.leads()
+        assert [c for c in w.calls if c not in {"open", "add"}] == before
+
+
+async def test_new_addresses_are_applied_without_letting_go() -> None:
+    """The difference only: no release, no resignation."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.next_plan = replace(w.plan, groups={"api": w.group("api", "192.0.2.101/32")})
+        w.daemon.reload()
+        await w.until(lambda: "192.0.2.101" in w.notifier.statuses[-1] and "replace monitor" in w.calls)
+        assert [c for c in w.calls if c.startswith("replace")] == [
+            "replace fence", "replace addresses", "replace announcer", "replace monitor",
+        ]  # fmt: skip
+        assert "resign" not in w.calls
+        assert len(w.sources) == 2
+
+
+async def test_refused_new_addresses_are_tried_again() -> None:
+    """The kernel refuses once: told, and repeated."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.kernels[1].refuses.add("replace addresses")
+        w.next_plan = replace(w.plan, groups={"api": w.group("api", "192.0.2.101/32")})
+        w.daemon.reload()
+        await w.until(w.says("new addresses not applied yet"))
+        w.kernels[1].refuses.clear()
+        await w.until(lambda: "replace monitor" in w.calls)
+
+
+async def test_another_election_releases_and_starts_anew() -> None:
+    """The identity changed: the old group leaves completely before the new one begins."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.next_plan = replace(w.plan, groups={"api": w.group("api", identity="two")})
+        w.daemon.reload()
+        await w.until(lambda: len(w.elections) == 2 and w.calls.count("announce") == 2)
+        assert w.calls.index("resign") < len(w.calls) - w.calls[::-1].index("campaign") - 1
+        assert w.elections[0].closed
+
+
+async def test_groups_and_sources_come_and_go_with_the_configuration() -> None:
+    """A new VIP starts beside the old one; a removed one releases; a changed source is replaced."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.next_plan = Plan(
+            {"api": w.group("api"), "web": w.group("web", "192.0.2.101/32")},
+            {"probe 2": w.source(PASSED), "unit": w.source(RUNNING)},
+        )
+        w.daemon.reload()
+        await w.until(lambda: w.notifier.statuses[-1].count("leader of") == 2)
+        assert len(w.sources) == 3
+        w.next_plan = w.plan
+        w.daemon.reload()
+        await w.until(lambda: w.notifier.statuses[-1].count("leader of") == 1)
+        await w.until(lambda: w.elections[1].closed)
+
+
+async def test_a_failing_kernel_is_tried_again() -> None:
+    """A refused Hold is repeated, then holds."""
+    async with running() as w:
+        await w.until(lambda: bool(w.kernels))
+        w.kernels[1].refuses.add("add")
+        await w.until(lambda: w.calls.count("add") >= 2)
+        w.kernels[1].refuses.clear()
+        await w.until(w.leads)
+
+
+async def test_a_task_that_breaks_releases_the_vip_and_ends_with_a_fault() -> None:
+    """No task dies silently: the VIP goes, the trace is in the journal, the exit status says so."""
+    async with running(expected_status=1) as w:
+        await w.until(w.leads)
+        monitor = w.kernels[3]
+        w.kernels[0].refuses.add("close")
+        monitor.monitor_fails.set()
+        await w.until(w.says("the monitor broke"))
+        await w.until(w.says("not released: close refused"))
+
+
+async def test_a_stall_past_the_deadline_drops_the_vip_first() -> None:
+    """The clock jumps (the machine slept): the fence is closed before anything else is done."""
+    async with running() as w:
+        await w.until(w.leads)
+        before = len(w.calls)
+        w.clock.offset += 60
+        await w.until(lambda: "resign" in w.calls[before:])
+        after = [c for c in w.calls[before:] if c not in {"open", "add"}]
+        assert after[:2] == ["silence", "close"]
+        await w.until(w.leads)
+
+
+async def test_a_short_stall_verifies_and_announces_anew() -> None:
+    """Stopped for a second: still ours, so proven and announced again."""
+    async with running() as w:
+        await w.until(w.leads)
+        before = len(w.calls)
+        w.clock.offset += 1.6
+        await w.until(lambda: {"verify", "announce"} <= set(w.calls[before:]))
+        assert "resign" not in w.calls[before:]
+
+
+async def test_the_watchdog_is_pinged_while_all_is_well() -> None:
+    """Four times per time-out."""
+    async with running() as w:
+        await w.until(lambda: w.notifier.said.count("watchdog") >= 5)
+
+
+async def test_etcd_trouble_and_disagreement_are_told_once_each() -> None:
+    """One line when it begins, one when it ends."""
+    async with running() as w:
+        await w.until(w.leads)
+        group = next(iter(w.daemon._groups.values()))
+        for _ in range(3):
+            group.handle(ev.EtcdState(usable=False, detail="no answer"))
+        group.handle(ev.EtcdState(usable=True, detail=""))
+        group.handle(ev.ClusterFault(warning="members disagree"))
+        group.handle(ev.ClusterFault())
+        for words in ("etcd does not answer usefully: no answer", "etcd answers again", "members disagree", "agree again"):
+            assert sum(words in line for line in w.journal.lines) == 1, words
+        assert group.supervisor.state is State.LEADER
