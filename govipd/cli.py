@@ -111,7 +111,6 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
             prefix=f"{config.etcd.prefix}members/{vip.name}/",
             member=config.election.member,
             identity=_identity(vip.interface),
-            addresses=frozenset(map(str, vip.addresses)),
         )
         election = EtcdElection(
             store=store,

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
@@ -261,13 +261,15 @@ class Group:
     def _publish(self) -> None:
         """Show other tools the newest state: the member's record in etcd."""
         supervisor = self.supervisor
-        age = self._clock.now() - supervisor.since
-        self._parts.election.publish({
+        since = datetime.now(UTC) - timedelta(seconds=self._clock.now() - supervisor.since)
+        gates = {g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in supervisor.health.gates()}
+        record = {
             "v": 1,
             "state": supervisor.state.value,
-            "since": datetime.fromtimestamp(datetime.now(UTC).timestamp() - age, UTC).isoformat(timespec="milliseconds"),
+            "since": since.isoformat(timespec="milliseconds"),
             "reason": supervisor.trigger.value,
             "detail": supervisor.detail,
-            "gates": {g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in supervisor.health.gates()},
-            "addresses": sorted(str(a) for a in self.plan.addresses),
-        })  # fmt: skip
+            "gates": gates,
+            "addresses": sorted(map(str, self.plan.addresses)),
+        }
+        self._parts.election.publish(record)

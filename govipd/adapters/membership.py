@@ -28,7 +28,6 @@ class Membership:
         member: this member's name.
         identity: what tells this machine from another of the same name, and where it can be found
             ("machine", "node"); part of every record.
-        addresses: the VIP's addresses, as every member should have them.
     """
 
     def __init__(
@@ -39,27 +38,20 @@ class Membership:
         prefix: str,
         member: str,
         identity: Mapping[str, str],
-        addresses: frozenset[str],
     ) -> None:
         self._store = store
         self._sink = sink
         self._prefix = prefix
         self._key = prefix + member
         self._identity = dict(identity)
-        self._addresses = addresses
         self._record: Mapping[str, object] = {}
         self._changed = asyncio.Event()
         self._predecessor: int | None = None  # the lease of a dead process of this very machine
         self._told = ClusterFault()
 
     def publish(self, record: Mapping[str, object]) -> None:
-        """The record to show from now on."""
+        """The record to show from now on. Its "addresses" are what every member should have."""
         self._record = record
-        self._changed.set()
-
-    def reconfigure(self, addresses: frozenset[str]) -> None:
-        """The VIP's addresses have changed."""
-        self._addresses = addresses
         self._changed.set()
 
     async def register(self, lease: int) -> bool:
@@ -112,11 +104,12 @@ class Membership:
     async def _look(self) -> None:
         """Compare the others' addresses with ours."""
         reply = await self._store.txn((), (Get(self._prefix, prefix=True),))
+        ours = _addresses(self._record)
         differing = []
         for kv in reply.gets[0]:
-            theirs = _parse(kv).get("addresses")
-            if kv.key != self._key and isinstance(theirs, list) and frozenset(map(str, theirs)) != self._addresses:
-                differing.append(f"{kv.key.removeprefix(self._prefix)} has {', '.join(map(str, theirs))[:200]}")
+            theirs = _addresses(_parse(kv))
+            if ours and theirs and ours != theirs:
+                differing.append(f"{kv.key.removeprefix(self._prefix)} has {', '.join(sorted(theirs))[:200]}")
         warning = f"members disagree on the addresses: {'; '.join(differing)}" if differing else ""
         self._tell(ClusterFault(warning=warning))
 
@@ -126,7 +119,7 @@ class Membership:
             self._sink(fault)
 
     def _json(self) -> bytes:
-        return json.dumps({**self._identity, "addresses": sorted(self._addresses), **self._record}).encode()
+        return json.dumps({**self._identity, **self._record}).encode()
 
 
 def _parse(kv: KeyValue) -> Mapping[str, object]:
@@ -138,3 +131,8 @@ def _parse(kv: KeyValue) -> Mapping[str, object]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _addresses(record: Mapping[str, object]) -> frozenset[str]:
+    value = record.get("addresses")
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset()

@@ -46,8 +46,8 @@ class Member:
             prefix="govip/members/api/",
             member=name,
             identity={"machine": machine or name, "node": f"192.0.2.{len(name)}"},
-            addresses=frozenset({addresses}),
         )
+        membership.publish({"addresses": [addresses]})
         self.election = EtcdElection(
             store=self.store,
             sink=self._sink,

@@ -58,8 +58,10 @@ class Driver:
     # Ways into each state
 
     def healthy(self) -> None:
-        for event in (UP, RUNNING, *[PASSED] * self.settings.rise):
-            self.step(event)
+        self.step(UP)
+        self.step(RUNNING)
+        for _ in range(self.settings.rise):
+            self.step(PASSED)
 
     @property
     def campaign(self) -> int:

@@ -1,5 +1,7 @@
 """The decisions: what each event leads to in each state, and in which order things are asked for."""
 
+from ipaddress import IPv4Interface
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from govipd.core.state import HOLDING, State, Trigger
 from govipd.core.supervisor import LOSSES_MAX, PATIENCE_S, RETRY_S, TAKE_TRIES
 from tests.core.driver import FAILED, LEASE, PASSED, RUNNING, UP, Driver
 
-VIP = ev.IPv4Interface("192.0.2.100/32")
+VIP = IPv4Interface("192.0.2.100/32")
 
 
 def test_a_start_first_removes_what_a_dead_process_left() -> None:
