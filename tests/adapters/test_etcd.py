@@ -1,0 +1,223 @@
+"""The etcd client against real etcds: TLS, mutual TLS, authentication, endpoints, deadlines."""
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from govipd.adapters.etcd import Etcd, Login, Tls
+from govipd.adapters.store import Created, Delete, Get, Put
+from govipd.errors import (
+    ConfigError,
+    EtcdRefusedError,
+    EtcdUnavailableError,
+    LeaseNotFoundError,
+    WatchLostError,
+)
+from tests.adapters.etcd_cluster import Cluster, free_ports
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("etcd"))
+    cluster.start()
+    try:
+        cluster.wait_healthy()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def openssl(directory: Path, *args: str) -> None:
+    subprocess.run(["openssl", *args], cwd=directory, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, a server certificate for 127.0.0.1, a client certificate, and a CA that signed nothing."""
+    directory = tmp_path_factory.mktemp("pki")
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    for ca in ("ca", "other"):
+        openssl(directory, "req", "-x509", *new, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-subj", f"/CN={ca}")
+    (directory / "ext").write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+    for name in ("server", "client"):
+        openssl(directory, "req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "ext")
+        openssl(directory, "x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.crt")
+    return directory
+
+
+@pytest.fixture
+def mutual(pki: Path, tmp_path: Path) -> Iterator[Cluster]:
+    server = ("--cert-file", str(pki / "server.crt"), "--key-file", str(pki / "server.key"))
+    client = ("--client-cert-auth", "--trusted-ca-file", str(pki / "ca.crt"))
+    cluster = Cluster(tmp_path, scheme="https", extra=[*server, *client])
+    cluster.start()
+    try:
+        flags = [f"--cacert={pki}/ca.crt", f"--cert={pki}/client.crt", f"--key={pki}/client.key"]
+        cluster.wait_healthy(flags)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+async def grants(etcd: Etcd) -> bool:
+    try:
+        return (await etcd.grant(5))[1] == 5.0
+    finally:
+        await etcd.close()
+
+
+async def test_mutual_tls(mutual: Cluster, pki: Path) -> None:
+    """With the CA and a client certificate it works; without either it is refused with a reason."""
+    tls = Tls(pki / "ca.crt", pki / "client.crt", pki / "client.key")
+    assert await grants(Etcd(mutual.endpoints, 5.0, tls))
+    for wrong in (Tls(pki / "other.crt", pki / "client.crt", pki / "client.key"), Tls(pki / "ca.crt"), Tls()):
+        with pytest.raises(EtcdUnavailableError, match=r"127\.0\.0\.1"):
+            await grants(Etcd(mutual.endpoints, 5.0, wrong))
+
+
+async def test_an_unreadable_certificate_is_named(mutual: Cluster, pki: Path) -> None:
+    """The error names the file."""
+    with pytest.raises(EtcdRefusedError, match="missing.crt"):
+        await grants(Etcd(mutual.endpoints, 5.0, Tls(pki / "missing.crt")))
+
+
+def test_an_endpoint_must_be_a_url() -> None:
+    """What is allowed stands in the error."""
+
+    async def connect() -> None:
+        await Etcd(["127.0.0.1:2379"], 1.0).grant(5)
+
+    with pytest.raises(ConfigError, match="http://HOST:PORT"):
+        asyncio.run(connect())
+
+
+async def test_authentication_and_its_renewal(tmp_path: Path) -> None:
+    """A user restricted to the prefix works; an expired token is replaced without a failed call."""
+    cluster = Cluster(tmp_path, extra=["--auth-token-ttl", "1"])
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    cluster.start()
+    try:
+        cluster.wait_healthy()
+        cluster.ctl("user", "add", "root:root")
+        cluster.ctl("user", "grant-role", "root", "root")
+        cluster.ctl("role", "add", "govip")
+        cluster.ctl("role", "grant-permission", "govip", "readwrite", "govip/", "--prefix")
+        cluster.ctl("user", "add", "govip:secret")
+        cluster.ctl("user", "grant-role", "govip", "govip")
+        cluster.ctl("auth", "enable")
+        etcd = Etcd(cluster.endpoints, 5.0, login=Login("govip", password))
+        lease, _ = await etcd.grant(60)
+        for _ in range(3):
+            assert (await etcd.txn((), (Put("govip/x", b"1", lease), Get("govip/x")))).gets[0][0].value == b"1"
+            assert await etcd.renew(lease) == 60.0
+            await asyncio.sleep(1.6)  # longer than a token lives
+        cluster.ctl("role", "add", "another", flags=["--user", "root:root"])  # outdates every token
+        await etcd.txn((), (Get("govip/x"),))
+        with pytest.raises(EtcdRefusedError, match="permission denied"):
+            await etcd.txn((), (Get("elsewhere"),))
+        await etcd.close()
+        password.write_text("wrong\n")
+        with pytest.raises(EtcdRefusedError, match="authentication failed"):
+            await grants(Etcd(cluster.endpoints, 5.0, login=Login("govip", password)))
+        with pytest.raises(EtcdRefusedError, match="gone"):
+            await grants(Etcd(cluster.endpoints, 5.0, login=Login("govip", tmp_path / "gone")))
+    finally:
+        cluster.stop()
+
+
+async def test_the_next_endpoint_is_used_after_a_failure(plain: Cluster) -> None:
+    """A dead endpoint fails one call; the call after it goes elsewhere."""
+    dead = f"http://127.0.0.1:{free_ports(1)[0]}"
+    etcd = Etcd([dead, *plain.endpoints], 2.0)
+    with pytest.raises(EtcdUnavailableError, match=dead):
+        await etcd.grant(5)
+    assert await grants(etcd)
+
+
+async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
+    """A frozen etcd (FIELD 5): grant, renew, txn and the creation of a watch all end in time."""
+    cluster = Cluster(tmp_path)
+    cluster.start()
+    try:
+        cluster.wait_healthy()
+        etcd = Etcd(cluster.endpoints, 0.5)
+        lease, _ = await etcd.grant(60)
+        await etcd.renew(lease)
+        cluster.members[0].signal(signal.SIGSTOP)
+        for call in (etcd.renew(lease), etcd.grant(5), etcd.txn((), (Get("x"),)), etcd.deleted("x", 1)):
+            began = time.monotonic()
+            with pytest.raises(EtcdUnavailableError):
+                await call
+            assert time.monotonic() - began < 5.0
+        cluster.members[0].signal(signal.SIGCONT)
+        while True:
+            try:
+                assert await etcd.renew(lease) == 60.0
+                break
+            except EtcdUnavailableError:
+                await asyncio.sleep(0.1)
+        await etcd.close()
+    finally:
+        cluster.stop()
+
+
+async def test_an_unknown_lease_is_not_found(plain: Cluster) -> None:
+    """For a renewal and for a put; revoking it is no error."""
+    etcd = Etcd(plain.endpoints, 5.0)
+    with pytest.raises(LeaseNotFoundError):
+        await etcd.renew(12345)
+    with pytest.raises(LeaseNotFoundError):
+        await etcd.txn((), (Put("x", b"", 12345),))
+    await etcd.revoke(12345)
+    await etcd.close()
+
+
+async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
+    """Conditions, the newest key below a revision, and the deletion that a watch reports."""
+    etcd = Etcd(plain.endpoints, 5.0)
+    lease, _ = await etcd.grant(60)
+    first = await etcd.txn((Created("q/a", 0),), (Put("q/a", b"a", lease), Get("q/a")))
+    assert first.succeeded
+    again = await etcd.txn((Created("q/a", 0),), (Put("q/a", b"b", lease),), (Get("q/a"),))
+    assert (again.succeeded, again.gets[0][0].value, again.gets[0][0].lease) == (False, b"a", lease)
+    second = await etcd.txn((), (Put("q/b", b"b", lease), Get("q/b")))
+    mine = second.gets[0][0]
+    ahead = await etcd.txn((), (Get("q/", prefix=True, max_create_revision=mine.create_revision - 1, newest=True),))
+    assert [kv.key for kv in ahead.gets[0]] == ["q/a"]
+    watch = asyncio.ensure_future(etcd.deleted("q/a", ahead.revision + 1))
+    await asyncio.sleep(0.2)
+    assert not watch.done()
+    await etcd.txn((), (Delete("q/a"),))
+    await asyncio.wait_for(watch, 5)
+    await etcd.revoke(lease)
+    await etcd.close()
+
+
+async def test_a_compacted_watch_is_lost(plain: Cluster) -> None:
+    """A watch from a compacted revision says so instead of waiting for ever."""
+    etcd = Etcd(plain.endpoints, 5.0)
+    lease, _ = await etcd.grant(60)
+    for _ in range(5):
+        revision = (await etcd.txn((), (Put("x", b"", lease),))).revision
+    plain.ctl("compact", str(revision))
+    with pytest.raises(WatchLostError):
+        await asyncio.wait_for(etcd.deleted("x", 1), 5)
+    await etcd.close()
+
+
+async def test_a_connection_closed_by_another_call_is_not_a_cancellation(plain: Cluster) -> None:
+    """gRPC raises CancelledError in calls whose channel is closed: it must not end the task in silence."""
+    etcd = Etcd(plain.endpoints, 0.5)
+    revision = (await etcd.txn((), (Get("x"),))).revision
+    watch = asyncio.ensure_future(etcd.deleted("x", revision + 1))
+    await asyncio.sleep(0.2)
+    await etcd.close()
+    with pytest.raises(WatchLostError):
+        await asyncio.wait_for(watch, 5)
