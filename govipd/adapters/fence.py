@@ -1,0 +1,26 @@
+"""The kernel-enforced lease (ports.Fence)."""
+
+from govipd.core.events import Address
+from govipd.ports import Addresses
+
+
+class AddressFence:
+    """The addresses' own lifetime as the fence: `Addresses.add`, which follows `open`, sets it.
+
+    Weaker than nftables: lifetimes are whole seconds, and the kernel removes an address late (see
+    `govipd.adapters.netlink.KernelAddresses`).
+    """
+
+    def __init__(self, addresses: Addresses) -> None:
+        self._addresses = addresses
+
+    async def open(self, until: float) -> None:
+        """Nothing to open: an address answers as soon, and for as long, as it is there."""
+
+    async def replace(self, addresses: tuple[Address, ...]) -> None:
+        """See Addresses.replace."""
+        await self._addresses.replace(addresses)
+
+    async def close(self) -> None:
+        """Remove the addresses: the kernel stops answering when they are gone."""
+        await self._addresses.remove()
