@@ -94,7 +94,7 @@ def _read(path: Path, interface: str) -> Plan:
             url=health.url, interval_s=health.interval, timeout_s=health.timeout, sink=sink, clock=clock
         )
     if health.unit:
-        sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink, clock=clock)
+        sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink)
     groups = {vip.name: _group(config, vip, clock) for vip in config.for_interface(interface)}
     return Plan(groups, sources)
 

@@ -1,0 +1,87 @@
+# make help lists the targets.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+
+VENV_HOME := /opt/govip
+# Debian's Python first: the virtual environment must not depend on a developer's.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+BIN := .venv/bin
+APT := etcd-server etcd-client haproxy nftables iproute2 iputils-ping dbus openssl \
+       mmdebstrap systemd-container python3-venv
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: install
+install: ## install govipd on this machine (root)
+	$(PYTHON) -m venv $(VENV_HOME)
+	$(VENV_HOME)/bin/pip install --quiet --disable-pip-version-check .
+	install -d /usr/local/sbin /usr/local/bin /etc/govip /etc/sysctl.d /etc/systemd/system
+	ln -sf $(VENV_HOME)/bin/govipd /usr/local/sbin/govipd
+	ln -sf $(VENV_HOME)/bin/govipctl /usr/local/bin/govipctl
+	install -m 644 units/govipd@.service /etc/systemd/system/
+	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
+	install -m 644 conf/haproxy-govip.cfg /etc/govip/haproxy-govip.cfg
+	test -e /etc/govip/govip.toml || install -m 644 conf/govip.toml /etc/govip/govip.toml
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; sysctl -q -p /etc/sysctl.d/90-govip.conf; fi
+
+.PHONY: uninstall
+uninstall: ## remove it again; the configuration stays (root)
+	if [ -d /run/systemd/system ]; then systemctl disable --now 'govipd@*' || true; fi
+	rm -rf $(VENV_HOME) /usr/local/sbin/govipd /usr/local/bin/govipctl
+	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+
+.PHONY: deps
+deps: ## the Debian packages that tests and demo need (root)
+	@if [ "$$(id -u)" != 0 ]; then echo "run this as root: the lab boots machines in namespaces" >&2; exit 1; fi
+	missing=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(APT) 2>/dev/null \
+		| awk '$$1 == "ii" {print $$2}' | sort | comm -13 - <(printf '%s\n' $(APT) | sort) | tr '\n' ' ')
+	if [ -n "$$missing" ]; then
+		echo "installing $$missing"
+		apt-get update -qq
+		# The daemons of these packages run inside the lab's machines, not on this one.
+		policy=/usr/sbin/policy-rc.d
+		if [ ! -e $$policy ]; then
+			printf '#!/bin/sh\nexit 101\n' > $$policy
+			chmod 755 $$policy
+			trap "rm -f $$policy" EXIT
+		fi
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing
+	fi
+
+.venv/stamp: pyproject.toml | deps
+	@$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable . --group dev
+	touch $@
+
+.PHONY: venv
+venv: .venv/stamp ## the virtual environment for tests and demo
+
+.PHONY: lint
+lint: venv ## ruff and the import contract
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+
+.PHONY: types
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: test
+test: lint types ## everything: lint, types, core, adapters, lab (root)
+	$(BIN)/pytest --cov --cov-report=term
+
+.PHONY: demo
+demo: venv ## three machines, one VIP, and what can go wrong (root)
+	$(BIN)/python -m tests.lab.demo
+
+.PHONY: demo-shell
+demo-shell: venv ## the same three machines, for you to break (root)
+	$(BIN)/python -m tests.lab shell
+
+.PHONY: clean
+clean: ## remove what the targets above made here
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist

@@ -1,0 +1,339 @@
+"""The configuration: TOML to a frozen Config, or a ConfigError that names every fault.
+
+A line of the error says file, key, value, what is allowed, and where it helps what to do. Durations are
+seconds. Nothing is applied here: the caller decides what a valid Config means.
+"""
+
+import difflib
+import math
+import stat
+from collections.abc import Collection, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import tomli
+from msgspec import Meta, Struct
+from msgspec.structs import fields, force_setattr
+
+from govipd.core.settings import Settings
+from govipd.errors import ConfigError
+
+HostAddress = IPv4Address | IPv6Address
+Address = IPv4Interface | IPv6Interface
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Count = Annotated[int, Meta(ge=1, le=100)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+# The least that margin may be of the TTL: two machines' clocks may differ by this rate.
+CLOCK_RATE = 0.05
+
+
+class Etcd(Struct, frozen=True, kw_only=True):
+    """[etcd]: how to reach it. All endpoints are used in turn."""
+
+    endpoints: Annotated[tuple[str, ...], Meta(min_length=1)] = ("http://127.0.0.1:2379",)
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    user: str | None = None
+    password_file: str | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{1,128}/$")] = "govip/"
+
+
+class Election(Struct, frozen=True, kw_only=True):
+    """[election]: the lease, and this member's name (the host's, when empty)."""
+
+    ttl: float = 3.0
+    margin: float = 0.5
+    member: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
+    fence: Literal["address"] = "address"
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """[health]: the gates. An empty unit or url switches that gate off."""
+
+    unit: Annotated[str, Meta(pattern=r"^([A-Za-z0-9:_.\\@-]+\.(service|socket|target))?$")] = "haproxy.service"
+    url: Annotated[str, Meta(pattern=r"^(https?://[^/\s]+\S*)?$")] = "http://127.0.0.1:8404/healthz"
+    interval: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
+    timeout: Annotated[float, Meta(ge=0.01, le=10)] = 0.5
+    rise: Count = 2
+    fall: Count = 2
+    link_debounce: Annotated[float, Meta(ge=0, le=10)] = 0.2
+    flap_window: Seconds = 60.0
+    flap_wait: Seconds = 1.0
+    flap_wait_max: Seconds = 30.0
+
+
+class Vip(Struct, frozen=True, kw_only=True):
+    """[[vip]]: a group of addresses that move together, and the election that decides where they are."""
+
+    name: Name
+    interface: Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}$")]
+    addresses: tuple[Address, ...]
+    election: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_./-]{0,254}[A-Za-z0-9_.-])?$")] = ""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """A valid configuration."""
+
+    path: str
+    etcd: Etcd
+    election: Election
+    health: Health
+    vip: tuple[Vip, ...]
+
+    def for_interface(self, interface: str) -> tuple[Vip, ...]:
+        """The VIPs of one interface.
+
+        Raises:
+            ConfigError: there is none; the interfaces that have one are named.
+        """
+        found = tuple(vip for vip in self.vip if vip.interface == interface)
+        if not found:
+            known = ", ".join(sorted({vip.interface for vip in self.vip}))
+            raise ConfigError(f"{self.path}: no [[vip]] has interface = {interface!r}; the file has {known}")
+        return found
+
+    def settings(self) -> Settings:
+        """What the decisions depend on."""
+        health = self.health
+        return Settings(
+            margin=self.election.margin,
+            rise=health.rise,
+            fall=health.fall,
+            unknown_limit=self.election.ttl,
+            link_debounce=health.link_debounce,
+            unit_gate=bool(health.unit),
+            probe_gate=bool(health.url),
+            flap_window=health.flap_window,
+            flap_wait=health.flap_wait,
+            flap_wait_max=health.flap_wait_max,
+        )
+
+
+def load(path: Path, *, hostname: str, local_addresses: Collection[HostAddress] = ()) -> Config:
+    """Read and validate.
+
+    Args:
+        path: the TOML file.
+        hostname: the member's name where the file gives none.
+        local_addresses: this host's own addresses, which no VIP may be.
+
+    Raises:
+        ConfigError: one line per fault.
+    """
+    return _Reader(path, local_addresses).read(_parse(path), hostname)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomli.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not UTF-8 at byte {e.start}; TOML files are UTF-8") from e
+    except tomli.TOMLDecodeError as e:
+        raise ConfigError(f"{path}: not TOML: {e}") from e
+    except RecursionError as e:
+        raise ConfigError(f"{path}: not TOML that can be read: nested too deeply") from e
+
+
+_S = TypeVar("_S", bound=Struct)
+
+
+class _Reader:
+    """Collects every fault before it gives up."""
+
+    def __init__(self, path: Path, local_addresses: Collection[HostAddress]) -> None:
+        self._path = path
+        self._local = local_addresses
+        self._faults: list[str] = []
+
+    def read(self, document: Mapping[str, Any], hostname: str) -> Config:
+        self._unknown("", document, ("etcd", "election", "health", "vip"))
+        etcd = self._struct(Etcd, "etcd", document.get("etcd", {}))
+        election = self._struct(Election, "election", document.get("election", {}))
+        health = self._struct(Health, "health", document.get("health", {}))
+        vips = self._vips(document.get("vip"))
+        if etcd:
+            self._check_etcd(etcd)
+            for vip in vips:
+                if not vip.election:
+                    force_setattr(vip, "election", f"{etcd.prefix}election/{vip.name}")
+        if election:
+            self._check_timing(election)
+            if not election.member:
+                force_setattr(election, "member", hostname)
+        self._check_vips(vips, etcd)
+        if self._faults:
+            raise ConfigError("\n".join(self._faults))
+        assert etcd and election and health  # noqa: PT018  # each missing one has left a fault
+        return Config(path=str(self._path), etcd=etcd, election=election, health=health, vip=tuple(vips))
+
+    # Types
+
+    def _fault(self, key: str, value: object, text: str) -> None:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        self._faults.append(f"{self._path}: {key} = {shown}: {text}")
+
+    def _unknown(self, where: str, table: Mapping[str, Any], known: Collection[str]) -> None:
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
+                if key == "password":
+                    hint = "a password does not belong here; put it into a file of mode 0600 and set password_file"
+                    self._fault(where + key, "...", f"no such key; {hint}")
+                else:
+                    self._fault(where + key, table[key], f"no such key; {hint}")
+
+    def _struct(self, kind: type[_S], where: str, table: object) -> _S | None:
+        """Convert a table key by key, so that each fault is found; None when there was one."""
+        if not isinstance(table, dict):
+            self._fault(where, table, f"must be a table, written [{where}]")
+            return None
+        before = len(self._faults)
+        self._unknown(f"{where}.", table, kind.__struct_fields__)
+        values: dict[str, Any] = {}
+        for f in fields(kind):
+            key = f"{where}.{f.name}"
+            if f.name not in table:
+                if f.required:
+                    self._faults.append(f"{self._path}: {key} is missing")
+            elif f.name == "addresses":
+                values[f.name] = self._addresses(key, table[f.name])
+            else:
+                try:
+                    values[f.name] = msgspec.convert(table[f.name], f.type)
+                    if isinstance(values[f.name], float) and not math.isfinite(values[f.name]):
+                        self._fault(key, table[f.name], "must be a finite number")
+                except msgspec.ValidationError as e:
+                    self._fault(key, table[f.name], _allowed(str(e)))
+        return kind(**values) if len(self._faults) == before else None
+
+    def _vips(self, tables: object) -> list[Vip]:
+        if not isinstance(tables, list) or not tables:
+            self._faults.append(f"{self._path}: vip is missing: write a [[vip]] with name, interface and addresses")
+            return []
+        vips = (self._struct(Vip, f"vip[{i}]", table) for i, table in enumerate(tables))
+        return [vip for vip in vips if vip]
+
+    def _addresses(self, key: str, values: object) -> tuple[Address, ...]:
+        if not isinstance(values, list) or not 1 <= len(values) <= 16:
+            self._fault(key, values, 'must be 1 to 16 addresses, such as ["192.0.2.100/32"]')
+            return ()
+        parsed = []
+        for i, value in enumerate(values):
+            try:
+                # Not a number, which ip_interface would take for an address; its str() is never one.
+                parsed.append(ip_interface(value if isinstance(value, str) else ""))
+            except ValueError:
+                self._fault(f"{key}[{i}]", value, 'must be an address, such as "192.0.2.100/32" or "2001:db8::100/128"')
+        return tuple(parsed)
+
+    # Meaning
+
+    def _check_etcd(self, etcd: Etcd) -> None:
+        for i, endpoint in enumerate(etcd.endpoints):
+            key = f"etcd.endpoints[{i}]"
+            try:
+                url = urlsplit(endpoint)
+                complete = url.scheme in {"http", "https"} and url.hostname and url.port
+            except ValueError:
+                complete = None
+            if not complete or url.path or url.query:
+                self._fault(key, endpoint, "must be http://HOST:PORT or https://HOST:PORT")
+            elif endpoint.split(":")[0] != etcd.endpoints[0].split(":")[0]:
+                self._fault(key, endpoint, "all endpoints must use the same scheme")
+            elif url.scheme == "http" and (etcd.ca or etcd.cert or etcd.key):
+                self._fault(key, endpoint, "must begin with https:// when ca, cert or key is set")
+        if bool(etcd.cert) != bool(etcd.key):
+            self._fault("etcd.cert", etcd.cert, f"cert and key go together; key is {etcd.key!r}")
+        if bool(etcd.user) != bool(etcd.password_file):
+            self._fault("etcd.user", etcd.user, f"user and password_file go together; it is {etcd.password_file!r}")
+        for name in ("ca", "cert", "key", "password_file"):
+            self._check_file(f"etcd.{name}", getattr(etcd, name), secret=name in {"key", "password_file"})
+
+    def _check_file(self, key: str, name: str | None, *, secret: bool) -> None:
+        if name is None:
+            return
+        try:
+            with Path(name).open("rb") as file:
+                file.read(1)
+            mode = stat.S_IMODE(Path(name).stat().st_mode)
+        except (OSError, ValueError) as e:
+            self._fault(key, name, f"cannot be read: {getattr(e, 'strerror', None) or e}")
+            return
+        if secret and mode & 0o077:
+            self._fault(key, name, f"has mode {mode:04o}: others could read the secret; chmod 0600 {name}")
+
+    def _check_timing(self, election: Election) -> None:
+        """Refuse timings under which two machines could answer, or nobody would for long.
+
+        - etcd counts leases in whole seconds, and raises what is below its minimum (2 at its default settings).
+        - The margin covers a difference of clock rates of CLOCK_RATE over one TTL, and the time until the
+          kernel is silent.
+        - What the margin leaves must outlast an etcd leader's election: half of the TTL at least.
+        """
+        ttl, margin = election.ttl, election.margin
+        if not (ttl.is_integer() and 2 <= ttl <= 300):
+            self._fault("election.ttl", ttl, "must be whole seconds from 2 to 300; etcd's leases are whole seconds")
+            return
+        least = max(0.1, CLOCK_RATE * ttl)
+        if election.fence == "address":
+            least = max(least, 0.5)  # the kernel counts an address's lifetime in whole seconds
+        if not least <= margin <= ttl / 2:
+            self._fault(
+                "election.margin",
+                margin,
+                f"must be from {least:g} to {ttl / 2:g}: at least {CLOCK_RATE:g} x ttl = {CLOCK_RATE * ttl:g} for "
+                f'clocks that differ, 0.5 with fence = "address", and at most half of ttl = {ttl:g}, so that the '
+                "VIP outlasts an election of etcd's leader",
+            )
+
+    def _check_vips(self, vips: list[Vip], etcd: Etcd | None) -> None:
+        endpoints = {urlsplit(e).hostname for e in etcd.endpoints} if etcd and not self._faults else set()
+        names: dict[str, int] = {}
+        elections: dict[str, int] = {}
+        seen: dict[HostAddress, str] = {}
+        for i, vip in enumerate(vips):
+            if vip.name in names:
+                self._fault(f"vip[{i}].name", vip.name, f"is the name of vip[{names[vip.name]}] too; give it another")
+            elif vip.election in elections:
+                self._fault(f"vip[{i}].election", vip.election, "is the election of another [[vip]] too")
+            names[vip.name] = elections[vip.election] = i
+            for j, address in enumerate(vip.addresses):
+                key = f"vip[{i}].addresses[{j}]"
+                self._check_address(key, address, endpoints)
+                if address.ip in seen:
+                    self._fault(key, str(address), f"stands in {seen[address.ip]} already")
+                seen[address.ip] = key
+
+    def _check_address(self, key: str, address: Address, endpoints: Collection[str | None]) -> None:
+        ip = address.ip
+        shown = str(address)
+        if ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_link_local:
+            self._fault(key, shown, "must be a unicast address that other machines can use")
+        elif ip.version == 4 and (ip == IPv4Address("255.255.255.255") or ip in IPv4Interface("240.0.0.0/4").network):
+            self._fault(key, shown, "is reserved; must be a unicast address")
+        elif ip in self._local:
+            self._fault(key, shown, "is an address of this host; a VIP must be free: remove it from the host's network")
+        elif any(_same(ip, host) for host in endpoints):
+            self._fault(key, shown, "is an etcd endpoint: the election would need the VIP that it decides about")
+
+
+def _same(ip: HostAddress, host: str | None) -> bool:
+    try:
+        return host is not None and ip_address(host) == ip
+    except ValueError:
+        return False  # a name: resolving it here could hang, and tomorrow it may mean another address
+
+
+def _allowed(message: str) -> str:
+    """The validator's words in ours: "Expected `int`, got `str`" -> "must be int, not str"."""
+    text = message.partition(" - at ")[0].replace("`", "")
+    return text.replace("Expected ", "must be ", 1).replace(", got ", ", not ", 1)
