@@ -15,6 +15,19 @@ class BootClock:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class LeapingClock(BootClock):
+    """Leaps ahead as a test says, as a process sees it that was stopped."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self.leaps: list[float] = []  # before each of the next readings
+
+    def now(self) -> float:
+        if self.leaps:
+            self.ahead += self.leaps.pop(0)
+        return super().now() + self.ahead
+
+
 class Events(list[Event]):
     """Collects events; a test waits until they satisfy it."""
 
@@ -34,8 +47,8 @@ class Events(list[Event]):
 
 
 @pytest.fixture
-def clock() -> BootClock:
-    return BootClock()
+def clock() -> LeapingClock:
+    return LeapingClock()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.frames import arp_announcement, arp_reply, neighbor_advertisement
 from govipd.core.events import Address
-from tests.adapters.conftest import BootClock, Wire
+from tests.adapters.conftest import BootClock, LeapingClock, Wire
 
 MAC = bytes.fromhex("020000000001")
 V4: Address = ip_interface("192.0.2.100/32")
@@ -84,15 +84,6 @@ def capture(net: Wire) -> Iterator[Capture]:
         packet.setblocking(False)
         with net.host.inside():
             yield Capture(packet)
-
-
-class LeapingClock(BootClock):
-    """Moved ahead by a test, as a process sees it that was stopped."""
-
-    ahead = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.ahead
 
 
 @asynccontextmanager
@@ -178,9 +169,8 @@ async def test_missing_interface_is_waited_for(net: Wire, capture: Capture, cloc
 
 
 @pytest.mark.root
-async def test_round_that_a_stopped_process_missed_is_left_out(capture: Capture) -> None:
+async def test_round_that_a_stopped_process_missed_is_left_out(capture: Capture, clock: LeapingClock) -> None:
     """The lease may be another's by then: the shell comes first, the next round after it."""
-    clock = LeapingClock()
     seen = []
 
     def macs() -> Iterator[bytes]:

@@ -1,0 +1,233 @@
+"""The fences, against the kernel: a peer asks, by ARP, neighbour solicitation and echo request, who answers."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_interface
+
+import pytest
+
+from govipd.adapters.fence import AddressFence, NftFence
+from govipd.adapters.netlink import KernelAddresses
+from govipd.core.events import Address
+from govipd.errors import KernelError
+from tests.adapters.conftest import BootClock, LeapingClock, Wire
+
+pytestmark = pytest.mark.root
+
+V4: Address = ip_interface("192.0.2.100/32")
+V6: Address = ip_interface("2001:db8::100/128")
+OWN4: Address = ip_interface("192.0.2.10/24")
+OWN6: Address = ip_interface("2001:db8::10/64")
+TABLE = "govipd_eth0"
+
+
+class Asker:
+    """Sends echo requests from the peer and notes when answers come. The VIP's neighbour entry is fixed."""
+
+    def __init__(self, net: Wire, address: Address) -> None:
+        self.answers: list[float] = []
+        self.asked = 0
+        self._net = net
+        self._to = (str(address.ip), 0)
+        self._v6 = address.version == 6
+        family, protocol = (
+            (socket.AF_INET6, socket.IPPROTO_ICMPV6) if self._v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
+        )
+        with net.peer.inside():
+            self._socket = socket.socket(family, socket.SOCK_DGRAM, protocol)  # icmp(7): the kernel adds id and sum
+        self._socket.setblocking(False)
+        (link,) = json.loads(net.host.ip("-json link show dev eth0"))
+        net.peer.ip(f"neigh replace {address.ip} lladdr {link['address']} dev eth0 nud permanent")
+
+    def ask(self) -> None:
+        self._socket.sendto((b"\x80" if self._v6 else b"\x08") + bytes(7), self._to)
+        self.asked += 1
+
+    def listen(self, now: float) -> int:
+        while True:
+            try:
+                self._socket.recv(1000)
+            except BlockingIOError:
+                return len(self.answers)
+            self.answers.append(now)
+
+    async def answered(self, clock: BootClock) -> bool:
+        """Ask until there is an answer, or twenty questions found none."""
+        before = self.listen(clock.now())
+        for _ in range(20):
+            self.ask()
+            await asyncio.sleep(0.01)
+            if self.listen(clock.now()) > before:
+                return True
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def machines(net: Wire) -> Wire:
+    """The host has its own addresses and the VIP's; the peer is in the same networks."""
+    for address in (OWN4, V4):
+        net.host.ip(f"address add {address} dev eth0")
+    for address in (OWN6, V6):
+        net.host.ip(f"address add {address} dev eth0 nodad")
+    net.peer.ip("address add 192.0.2.1/24 dev eth0")
+    net.peer.ip("address add 2001:db8::1/64 dev eth0 nodad")
+    net.peer.run("sysctl", "-q", "net.ipv4.ping_group_range=0 0")
+    return net
+
+
+@pytest.fixture(params=[V4, V6], ids=["IPv4", "IPv6"])
+def vip(machines: Wire, request: pytest.FixtureRequest) -> Iterator[Asker]:
+    asker = Asker(machines, request.param)
+    yield asker
+    asker.close()
+
+
+@pytest.fixture
+async def fence(net: Wire, clock: LeapingClock) -> AsyncIterator[NftFence]:
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    yield fence
+    await fence.remove()
+
+
+async def test_closed_fence_holds_the_vip_back_and_nothing_else(
+    machines: Wire, fence: NftFence, vip: Asker, clock: LeapingClock
+) -> None:
+    """The host's other addresses answer."""
+    assert await vip.answered(clock)
+    await fence.close()
+    assert not await vip.answered(clock)
+    for own in (OWN4, OWN6):
+        machines.peer.run("ping", "-c", "1", "-w", "5", str(own.ip))
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+async def test_closed_fence_answers_no_neighbour(
+    machines: Wire, fence: NftFence, clock: LeapingClock, address: Address
+) -> None:
+    """Neither ARP nor neighbour solicitation finds the VIP; opened, they do."""
+    await fence.close()
+    machines.peer.run("ping", "-c", "1", "-W", "1", str(address.ip), check=False)
+    assert "lladdr" not in machines.peer.ip(f"neigh show {address.ip}")
+    machines.peer.ip("neigh flush dev eth0")
+    await fence.open(clock.now() + 60)
+    machines.peer.run("ping", "-c", "1", "-w", "5", str(address.ip))
+    assert "lladdr" in machines.peer.ip(f"neigh show {address.ip}")
+
+
+async def test_open_fence_closes_by_itself(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
+    """The last answer comes at the instant it was opened for, no process helping."""
+    until = clock.now() + 0.5
+    await fence.open(until)
+    while clock.now() < until + 0.5:
+        vip.ask()
+        await asyncio.sleep(0.002)
+        vip.listen(clock.now())
+    assert until - 0.2 < vip.answers[-1] < until + 0.1
+
+
+async def test_renewal_moves_the_instant_and_loses_nothing(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
+    """In both directions; every question during 300 renewals is answered."""
+    await fence.open(clock.now() + 60)
+    for _ in range(300):
+        vip.ask()
+        await fence.open(clock.now() + 60)
+        vip.ask()
+        await asyncio.sleep(0)
+        vip.listen(clock.now())
+    await asyncio.sleep(0.2)
+    assert vip.listen(clock.now()) == vip.asked
+    await fence.open(clock.now() + 0.1)
+    await asyncio.sleep(0.3)
+    assert not await vip.answered(clock)
+
+
+async def test_close_is_immediate_and_idempotent(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
+    """When close() returns, nobody is answered."""
+    await fence.open(clock.now() + 60)
+    assert await vip.answered(clock)
+    await fence.close()
+    await fence.close()
+    assert not await vip.answered(clock)
+
+
+@pytest.mark.parametrize("damage", ["flush ruleset", f"flush table inet {TABLE}", f"delete chain inet {TABLE} input"])
+async def test_damage_is_repaired_by_the_next_operation(
+    machines: Wire, fence: NftFence, clock: LeapingClock, damage: str
+) -> None:
+    """Whatever an operator does to the tables."""
+    await fence.open(clock.now() + 60)
+    whole = machines.host.run("nft", "--stateless", "list", "ruleset").count("drop")
+    if damage.startswith("delete"):
+        machines.host.run("nft", f"flush chain inet {TABLE} input")
+    machines.host.run("nft", damage)
+    await fence.open(clock.now() + 60)
+    assert machines.host.run("nft", "--stateless", "list", "ruleset").count("drop") == whole
+    machines.host.run("nft", "flush ruleset")
+    await fence.close()
+    assert machines.host.run("nft", "--stateless", "list", "ruleset").count("drop") == whole
+
+
+async def test_passed_instant_is_refused_and_closes(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
+    """Whether it had passed before, or passes while the fence is being opened."""
+    await fence.open(clock.now() + 60)
+    with pytest.raises(KernelError, match="run out"):
+        await fence.open(clock.now() - 1)
+    assert not await vip.answered(clock)
+    clock.leaps = [0.0, 61.0]  # the process is stopped after it computed the remainder
+    with pytest.raises(KernelError, match="run out"):
+        await fence.open(clock.now() + 60)
+    assert not await vip.answered(clock)
+
+
+async def test_open_fence_outlives_its_process(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
+    """The next one takes it over without a gap, and can close it."""
+    await fence.open(clock.now() + 60)
+    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    assert await vip.answered(clock)
+    await successor.open(clock.now() + 60)
+    assert await vip.answered(clock)
+    await successor.close()
+    assert not await vip.answered(clock)
+    await successor.remove()
+
+
+async def test_replaced_addresses_are_let_go(machines: Wire, fence: NftFence, clock: LeapingClock) -> None:
+    """An open one that stays is not disturbed; a new one is closed until the fence is opened."""
+    askers = [Asker(machines, V4), Asker(machines, V6)]
+    await fence.replace((V4,))
+    await fence.open(clock.now() + 60)
+    await fence.replace((V4, V6))
+    assert [await asker.answered(clock) for asker in askers] == [True, False]
+    await fence.replace((V6,))
+    await fence.open(clock.now() + 60)
+    assert [await asker.answered(clock) for asker in askers] == [True, True]
+    await fence.close()
+    assert [await asker.answered(clock) for asker in askers] == [True, False]
+    for asker in askers:
+        asker.close()
+
+
+async def test_removed_fence_leaves_other_tables_alone(machines: Wire, fence: NftFence) -> None:
+    """Taking down what is not there succeeds."""
+    machines.host.run("nft", "add table inet others")
+    await fence.close()
+    await fence.remove()
+    await fence.remove()
+    assert machines.host.run("nft", "list", "tables").split() == ["table", "inet", "others"]
+
+
+async def test_address_fence_is_the_address(machines: Wire, vip: Asker, clock: LeapingClock) -> None:
+    """Closing it removes the addresses; opening it is left to adding them."""
+    addresses = KernelAddresses(interface="eth0", addresses=(V4, V6), clock=clock)
+    fence = AddressFence(addresses)
+    await fence.open(clock.now() + 60)
+    await addresses.add(clock.now() + 60)
+    assert await vip.answered(clock)
+    await fence.close()
+    assert not await vip.answered(clock)
+    addresses.close()
