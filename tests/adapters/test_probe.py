@@ -136,7 +136,7 @@ async def test_hanging_checks_are_bounded(net: Wire, events: Events, clock: Boot
         connections += 1
         await trickle(reader, writer)
 
-    async with probing(events, clock, timeout_s=0.05):
+    async with probing(events, clock, timeout_s=0.5):
         async with serving(counted):
             await events.until(lambda: connections == 4)
             events.clear()
