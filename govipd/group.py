@@ -111,7 +111,8 @@ class Group:
 
     def start(self) -> None:
         """Begin: whatever an earlier process left is removed first."""
-        self._do_all(self.supervisor.start())
+        for action in self.supervisor.start():
+            self._do(action)
 
     def handle(self, event: Event) -> None:
         """One step.
@@ -119,8 +120,14 @@ class Group:
         Raises:
             IllegalTransitionError: a fault of ours.
         """
-        self._do_all(self.supervisor.step(event, self._clock.now()))
-        self._tell_changes()
+        actions = self.supervisor.step(event, self._clock.now())
+        for action in actions:
+            if not isinstance(action, Report):
+                self._do(action)
+        self._tell_changes()  # the cause stands before its effect in the journal
+        for action in actions:
+            if isinstance(action, Report):
+                self._report(action)
 
     def reconfigure(self, plan: GroupPlan) -> None:
         """Apply a plan of the same identity: only the difference, without letting go of the VIP."""
@@ -150,10 +157,6 @@ class Group:
         await self._parts.election.close()
 
     # Actions
-
-    def _do_all(self, actions: list[Action]) -> None:
-        for action in actions:
-            self._do(action)
 
     def _do(self, action: Action) -> None:
         match action:

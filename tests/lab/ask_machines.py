@@ -1,0 +1,119 @@
+"""Observer (b), a process of its own in the client's network: which machine answers for the VIP?
+
+Every few milliseconds each machine is asked *directly*, by frames to its own MAC address: an ARP request for
+the IPv4 VIP and an ICMP echo to it, a neighbour solicitation for the IPv6 VIP and an ICMPv6 echo to it. Who
+answers holds the VIP, whatever the neighbours believe. One line per answer on stdout: time
+(CLOCK_MONOTONIC), kind (arp, icmp, ns, icmp6), machine. Ends at SIGTERM, or when its parent has gone.
+
+Arguments: the client's MAC and addresses, the VIP's addresses, then NAME=MAC for each machine.
+"""
+
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from ipaddress import IPv4Address, IPv6Address
+
+INTERVAL_S = 0.005
+ETH_IPV4, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
+NA, ECHO6, ECHO6_REPLY, NS = 136, 128, 129, 135
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))  # every message here has an even length
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def arp_request(mac: bytes, ip: IPv4Address, vip: IPv4Address) -> bytes:
+    return struct.pack("!HHHBBH", ETH_ARP, 1, ETH_IPV4, 6, 4, 1) + mac + ip.packed + bytes(6) + vip.packed
+
+
+def echo(ip: IPv4Address, vip: IPv4Address) -> bytes:
+    body = struct.pack("!BBHHH", 8, 0, 0, 0x6F76, 1)
+    body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 0, 0, 64, 1, 0, ip.packed, vip.packed)
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    return struct.pack("!H", ETH_IPV4) + header + body
+
+
+def icmp6(source: IPv6Address, vip: IPv6Address, body: bytes, hop_limit: int) -> bytes:
+    pseudo = source.packed + vip.packed + struct.pack("!II", len(body), 58)
+    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(body), 58, hop_limit)
+    return struct.pack("!H", ETH_IPV6) + header + source.packed + vip.packed + body
+
+
+def questions(mac: bytes, v4: IPv4Address, v6: IPv6Address, vip4: IPv4Address, vip6: IPv6Address) -> list[bytes]:
+    """The four frames, without the destination."""
+    solicitation = struct.pack("!BBHI", NS, 0, 0, 0) + vip6.packed + b"\1\1" + mac
+    return [
+        mac + arp_request(mac, v4, vip4),
+        mac + echo(v4, vip4),
+        mac + icmp6(v6, vip6, solicitation, 255),
+        mac + icmp6(v6, vip6, struct.pack("!BBHHH", ECHO6, 0, 0, 0x6F76, 1), 64),
+    ]
+
+
+def kind_of(frame: bytes, vip4: IPv4Address, vip6: IPv6Address) -> str | None:
+    """Which question this frame answers for the VIP, if any."""
+    ethertype = int.from_bytes(frame[12:14])
+    if ethertype == ETH_ARP and frame[20:22] == b"\0\2" and frame[28:32] == vip4.packed:
+        return "arp"
+    if ethertype == ETH_IPV4 and frame[23] == 1 and frame[26:30] == vip4.packed and frame[34] == 0:
+        return "icmp"
+    if ethertype == ETH_IPV6 and len(frame) > 54 and frame[20] == 58:
+        if frame[54] == NA and frame[62:78] == vip6.packed and frame[58] & 0x40:
+            return "ns"
+        if frame[54] == ECHO6_REPLY and frame[22:38] == vip6.packed:
+            return "icmp6"
+    return None
+
+
+def main() -> None:
+    """Ask until told to stop."""
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    mac = bytes.fromhex(sys.argv[1].replace(":", ""))
+    v4, v6, vip4, vip6 = (cls(a) for cls, a in zip((IPv4Address, IPv6Address) * 2, sys.argv[2:6], strict=True))
+    assert isinstance(v4, IPv4Address)
+    assert isinstance(v6, IPv6Address)
+    assert isinstance(vip4, IPv4Address)
+    assert isinstance(vip6, IPv6Address)
+    machines = {bytes.fromhex(m.replace(":", "")): name for name, _, m in (a.partition("=") for a in sys.argv[6:])}
+    frames = [to + q for q in questions(mac, v4, v6, vip4, vip6) for to in machines]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        s.bind(("eth0", 3))
+        s.setblocking(False)
+        parent = os.getppid()
+        due = time.monotonic()
+        while not stopped and os.getppid() == parent:
+            for frame in frames:
+                try:
+                    s.send(frame)
+                except OSError:
+                    break  # the client's own link is down for a moment
+            due = max(due + INTERVAL_S, time.monotonic())
+            while (wait := due - time.monotonic()) > 0:
+                if not select.select([s], [], [], wait)[0]:
+                    break
+                frame, address = s.recvfrom(2048)
+                if address[2] == socket.PACKET_OUTGOING or frame[6:12] not in machines:
+                    continue
+                if kind := kind_of(frame, vip4, vip6):
+                    print(f"{time.monotonic():.6f} {kind} {machines[frame[6:12]]}")
+
+
+if __name__ == "__main__":
+    main()

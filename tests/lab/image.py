@@ -1,0 +1,116 @@
+"""The machines' disk: a Debian 12, and on top of it govipd, installed as README.md says. Both are cached.
+
+The machines have no network, so the Python packages are downloaded here once and given to pip as files.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tests.lab.host import launcher, remove_machine, run, unmount
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SUITE = "bookworm"
+PACKAGES = (
+    "systemd", "systemd-sysv", "dbus", "iproute2", "etcd-server", "etcd-client", "haproxy", "python3",
+    "python3-venv", "procps", "curl", "iputils-ping", "nftables", "ca-certificates", "make",
+)  # fmt: skip
+KEPT = 3  # images of each kind; another lab may be running on the one before
+SOURCES = ("govipd", "units", "conf", "pyproject.toml", "Makefile", "README.md", "LICENSE")
+
+
+def cache() -> Path:
+    """Where images are kept between runs."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    directory = Path(os.environ.get("GOVIP_LAB_CACHE", home / "govip-lab"))
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def layers(say: Callable[[str], None] = print) -> list[Path]:
+    """The image as overlay layers, the uppermost first. Built when it is not there."""
+    base = _cached("base", [SUITE, *PACKAGES, "2"], lambda d: _build_base(d, say))
+    wheels = _cached("wheels", [_dependencies()], lambda d: _build_wheels(d, say))
+    contents = [f"{p.relative_to(CHECKOUT)} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in _sources()]
+    govip = _cached("govip", [base.name, wheels.name, *contents], lambda d: _install(d, base, wheels, say))
+    return [govip / "upper", base]
+
+
+def _cached(kind: str, recipe: Iterable[str], build: Callable[[Path], None]) -> Path:
+    """The directory for this recipe; built aside and moved into place, so that it is whole or absent."""
+    key = hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:16]
+    place = cache() / f"{kind}-{key}"
+    if not place.is_dir():
+        aside = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=cache()))
+        try:
+            build(aside)
+            aside.chmod(0o755)
+            aside.rename(place)
+            for old in sorted(cache().glob(f"{kind}-*"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+                shutil.rmtree(old)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return place
+
+
+def _build_base(directory: Path, say: Callable[[str], None]) -> None:
+    say(f"building a Debian {SUITE} image (once, about half a minute)")
+    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(directory),
+        timeout=600)  # fmt: skip
+    wants = directory / "etc/systemd/system/multi-user.target.wants"
+    (wants / "etcd.service").unlink(missing_ok=True)  # started once the machine has its configuration
+    (wants / "haproxy.service").unlink(missing_ok=True)
+    (directory / "etc/machine-id").write_text("")
+
+
+def _dependencies() -> str:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    return "\n".join([*project["build-system"]["requires"], *project["project"]["dependencies"]])
+
+
+def _build_wheels(directory: Path, say: Callable[[str], None]) -> None:
+    say("downloading govipd's Python packages (once)")
+    with tempfile.TemporaryDirectory() as venv:
+        run("/usr/bin/python3", "-m", "venv", venv)
+        run(f"{venv}/bin/pip", "wheel", "--quiet", "--disable-pip-version-check", "--wheel-dir", str(directory),
+            *_dependencies().splitlines(), timeout=600)  # fmt: skip
+
+
+def _sources() -> list[Path]:
+    listed = run("git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard", *SOURCES).splitlines()
+    return sorted(CHECKOUT / name for name in set(listed) if (CHECKOUT / name).is_file())
+
+
+def _install(directory: Path, base: Path, wheels: Path, say: Callable[[str], None]) -> None:
+    """`make install` from a copy of the checkout, inside the image."""
+    say("installing govipd in the image")
+    name = f"govip{os.getpid()}-install"
+    root = directory / "root"
+    for part in ("upper", "work", "root"):
+        (directory / part).mkdir()
+    run("mount", "-t", "overlay", "overlay", "-o",
+        f"lowerdir={base},upperdir={directory}/upper,workdir={directory}/work", str(root))  # fmt: skip
+    try:
+        source = root / "usr/src/govipd"
+        for path in _sources():
+            target = source / path.relative_to(CHECKOUT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+        subprocess.run(
+            [
+                *launcher(name), "systemd-nspawn", "--quiet", "-D", str(root), "-M", name, "--register=no",
+                "--keep-unit", "--private-network", f"--bind-ro={wheels}:/wheels", "--pipe",
+                "--setenv=PIP_NO_INDEX=1", "--setenv=PIP_FIND_LINKS=/wheels", "--chdir=/usr/src/govipd",
+                "make", "install",
+            ],
+            check=True, timeout=300, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        shutil.rmtree(source)
+    finally:
+        unmount(root)
+        remove_machine(name)

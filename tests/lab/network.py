@@ -1,0 +1,98 @@
+"""The wires: a switch in a namespace of its own, a namespace for each machine and for the client.
+
+Only documentation addresses (RFC 5737, RFC 3849), and nothing in the host's own namespace.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from tests.lab.host import NETNS, run
+
+VIP4 = IPv4Address("192.0.2.100")
+VIP6 = IPv6Address("2001:db8::100")
+CUT = "lab_cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One end of a wire: a namespace with an eth0."""
+
+    name: str
+    number: int
+
+    @property
+    def v4(self) -> IPv4Address:
+        return IPv4Address("192.0.2.0") + self.number
+
+    @property
+    def v6(self) -> IPv6Address:
+        return IPv6Address(f"2001:db8::{self.number}")
+
+    @property
+    def mac(self) -> bytes:
+        return bytes([2, 0, 0, 0, 0, self.number])
+
+
+class Network:
+    """The switch and what is plugged into it."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._switch = self.namespace("switch")
+        run("ip", "netns", "add", self._switch)
+        self._ip(self._switch, "link add br0 type bridge forward_delay 0 mcast_snooping 0", "link set br0 up")
+
+    def namespace(self, name: str) -> str:
+        """The network namespace's name on this host."""
+        return f"{self._prefix}-{name}"
+
+    def enter(self, name: str) -> list[str]:
+        """The command prefix that runs a command in a machine's network (not in the machine)."""
+        return ["nsenter", f"--net={NETNS / self.namespace(name)}", "--"]
+
+    def plug(self, port: Port) -> None:
+        """A new namespace for a machine, wired to the switch."""
+        ns = self.namespace(port.name)
+        run("ip", "netns", "add", ns)
+        mac = port.mac.hex(":")
+        self._ip(self._switch, f"link add {port.name} type veth peer name eth0 address {mac} netns {ns}",
+                 f"link set {port.name} master br0 up")  # fmt: skip
+        sysctls = ("net.ipv6.conf.eth0.accept_dad=0", "net.ipv6.conf.eth0.accept_ra=0")
+        run(*self.enter(port.name), "sysctl", "-qw", *sysctls)
+        self._ip(ns, "link set lo up", "link set eth0 up", f"addr add {port.v4}/24 dev eth0",
+                 f"addr add {port.v6}/64 dev eth0 nodad")  # fmt: skip
+
+    def unplug(self, port: Port) -> None:
+        """The machine's end of the wire, its addresses and its firewall vanish, as with its power."""
+        run("ip", "netns", "del", self.namespace(port.name), check=False)
+        run("ip", "-n", self._switch, "link", "del", port.name, check=False)
+
+    def port_down(self, port: Port) -> None:
+        """Pull the cable."""
+        self._ip(self._switch, f"link set {port.name} down")
+
+    def port_up(self, port: Port) -> None:
+        """Plug it in again."""
+        self._ip(self._switch, f"link set {port.name} up")
+
+    def cut(self, port: Port, others: Sequence[Port], direction: str = "both") -> None:
+        """Drop every packet between a machine and others; direction "in", "out" or "both", seen from it."""
+        v4 = ", ".join(str(o.v4) for o in others)
+        v6 = ", ".join(str(o.v6) for o in others)
+        rules = [f"table inet {CUT} {{"]
+        if direction in {"in", "both"}:
+            rules.append(f"chain in {{ type filter hook input priority -300; ip saddr {{ {v4} }} drop;"
+                         f" ip6 saddr {{ {v6} }} drop; }}")  # fmt: skip
+        if direction in {"out", "both"}:
+            rules.append(f"chain out {{ type filter hook output priority -300; ip daddr {{ {v4} }} drop;"
+                         f" ip6 daddr {{ {v6} }} drop; }}")  # fmt: skip
+        run(*self.enter(port.name), "nft", "-f", "-", stdin="\n".join([*rules, "}"]))
+
+    def heal(self, port: Port) -> None:
+        """Undo cut()."""
+        run(*self.enter(port.name), "nft", "delete", "table", "inet", CUT, check=False)
+
+    @staticmethod
+    def _ip(namespace: str, *commands: str) -> None:
+        run("ip", "-n", namespace, "-batch", "-", stdin="\n".join(commands))

@@ -1,0 +1,61 @@
+"""The files that make an image into one machine: what the README tells a user to write."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.lab.network import VIP4, VIP6, Port
+
+GOVIP_TOML = f"""\
+[etcd]
+endpoints = [{{endpoints}}]
+
+[[vip]]
+name = "api"
+interface = "eth0"
+addresses = ["{VIP4}/32", "{VIP6}/128"]
+"""
+
+HAPROXY_CFG = """\
+global
+    stats socket /run/haproxy/admin.sock mode 660 level admin
+    user haproxy
+    group haproxy
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 10s
+    timeout server 10s
+frontend service
+    bind :::80 v4v6
+    http-request return status 200 content-type text/plain string {name}
+"""
+
+ETCD = """\
+ETCD_NAME={name}
+ETCD_DATA_DIR=/var/lib/etcd/default
+ETCD_LISTEN_CLIENT_URLS=http://{ip}:2379,http://127.0.0.1:2379
+ETCD_ADVERTISE_CLIENT_URLS=http://{ip}:2379
+ETCD_LISTEN_PEER_URLS=http://{ip}:2380
+ETCD_INITIAL_ADVERTISE_PEER_URLS=http://{ip}:2380
+ETCD_INITIAL_CLUSTER={cluster}
+ETCD_INITIAL_CLUSTER_STATE=new
+"""
+
+
+def provision(root: Path, port: Port, nodes: Sequence[Port]) -> None:
+    """Write a machine's configuration below `root`."""
+    endpoints = ", ".join(f'"http://{n.v4}:2379"' for n in nodes)
+    cluster = ",".join(f"{n.name}=http://{n.v4}:2380" for n in nodes)
+    health = (root / "etc/govip/haproxy-govip.cfg").read_text()
+    files = {
+        "etc/hostname": f"{port.name}\n",
+        "etc/machine-id": f"{port.number:032x}\n",
+        "etc/default/etcd": ETCD.format(name=port.name, ip=port.v4, cluster=cluster),
+        "etc/haproxy/haproxy.cfg": HAPROXY_CFG.format(name=port.name) + health,
+        "etc/govip/govip.toml": GOVIP_TOML.format(endpoints=endpoints),
+    }
+    for name, text in files.items():
+        (root / name).write_text(text)
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    for unit in ("etcd.service", "haproxy.service"):
+        (wants / unit).symlink_to(f"/lib/systemd/system/{unit}")
