@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
-from govipd.adapters.fence import AddressFence
+from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.journal import journal_for
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
@@ -33,7 +34,7 @@ from govipd.config import Config, Vip, load
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError
 from govipd.group import GroupPlan, Parts
-from govipd.ports import Clock, Sink, Source
+from govipd.ports import Clock, Fence, Sink, Source
 
 EX_CONFIG = 78
 DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
@@ -104,6 +105,9 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
 
     def make(sink: Sink) -> Parts:
         addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock)
+        fence: Fence = AddressFence(addresses)
+        if config.election.fence == "nftables":
+            fence = NftFence(addresses=vip.addresses, clock=clock, table=_table(vip))
         store = etcd_client(config)
         membership = Membership(
             store=store,
@@ -123,7 +127,7 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
         )
         return Parts(
             election=election,
-            fence=AddressFence(addresses),
+            fence=fence,
             addresses=addresses,
             announcer=FrameAnnouncer(interface=vip.interface, addresses=vip.addresses, mac=addresses.mac, clock=clock),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
@@ -132,6 +136,12 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
     election = config.election
     identity = (config.etcd, election.ttl, election.member, election.fence, vip.election, vip.interface)
     return GroupPlan(vip.name, identity, vip.addresses, config.settings(), make)
+
+
+def _table(vip: Vip) -> str:
+    """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
+    plain = re.sub(r"[^A-Za-z0-9]", lambda c: f"_{ord(c[0]):02x}", f"{vip.interface}.{vip.name}")
+    return f"govipd_{plain}"
 
 
 def etcd_client(config: Config) -> Etcd:

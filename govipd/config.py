@@ -49,7 +49,7 @@ class Election(Struct, frozen=True, kw_only=True):
     ttl: float = 3.0
     margin: float = 0.5
     member: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
-    fence: Literal["address"] = "address"
+    fence: Literal["nftables", "address"] = "nftables"
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -285,13 +285,13 @@ class _Reader:
             return
         least = max(0.1, CLOCK_RATE * ttl)
         if election.fence == "address":
-            least = max(least, 0.5)  # the kernel counts an address's lifetime in whole seconds
+            least = max(least, 1.0)  # the kernel removes an address up to a second late
         if not least <= margin <= ttl / 2:
             self._fault(
                 "election.margin",
                 margin,
                 f"must be from {least:g} to {ttl / 2:g}: at least {CLOCK_RATE:g} x ttl = {CLOCK_RATE * ttl:g} for "
-                f'clocks that differ, 0.5 with fence = "address", and at most half of ttl = {ttl:g}, so that the '
+                f'clocks that differ, 1 with fence = "address", and at most half of ttl = {ttl:g}, so that the '
                 "VIP outlasts an election of etcd's leader",
             )
 

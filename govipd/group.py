@@ -153,7 +153,13 @@ class Group:
         await self._parts.addresses.remove()
 
     async def close(self) -> None:
-        """After the end: give the lease back."""
+        """After the end: give the lease back, and take the fence down where nothing is left behind it."""
+        if self.stopped and not self.supervisor.present:
+            try:
+                await self._parts.fence.remove()
+            except KernelError as e:
+                self._line(Priority.WARNING, f"the fence is still there, closed: {e}")
+        self._parts.addresses.close()
         await self._parts.election.close()
 
     # Actions
@@ -174,7 +180,7 @@ class Group:
             case Announce():
                 self._parts.announcer.start()
             case Report():
-                self._report(action)
+                pass  # told by handle(), after everything is done
 
     def _queue(self, action: KernelAction | _Readdress) -> None:
         """Hand an action to the kernel worker; a Hold that a later Hold or CloseFence overtakes is dropped."""
@@ -214,8 +220,8 @@ class Group:
             case RemoveAddresses():
                 await parts.addresses.remove()
             case _Readdress():
+                await parts.addresses.replace(action.addresses)  # gone before the fence lets go of them
                 await parts.fence.replace(action.addresses)
-                await parts.addresses.replace(action.addresses)
                 parts.announcer.replace(action.addresses)
                 parts.monitor.replace(action.addresses)
 

@@ -67,8 +67,19 @@ class Fence(Protocol):
         """
 
 
+    async def remove(self) -> None:
+        """Take the fence down, when no address is left behind it. Succeeds when there is none.
+
+        Raises:
+            KernelError: the kernel did not confirm.
+        """
+
+
 class Addresses(Protocol):
     """The VIP group's addresses on its interface."""
+
+    def close(self) -> None:
+        """Close what it keeps open. Nothing is removed."""
 
     async def add(self, until: float) -> None:
         """See that every address is present with exactly its prefix, to vanish at about `until` at the latest.

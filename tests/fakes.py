@@ -87,7 +87,14 @@ class FakeFence(FakeKernel):
         self._call("replace fence")
 
 
+    async def remove(self) -> None:
+        self._call("remove fence")
+
+
 class FakeAddresses(FakeKernel):
+    def close(self) -> None:  # type: ignore[override]  # the port's close() of addresses is another one
+        self._call("close addresses")
+
     async def replace(self, addresses: tuple[ev.Address, ...]) -> None:
         self._call("replace addresses")
 

@@ -96,7 +96,7 @@ async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> No
         assert w.notifier.said.count("ready") == 1
         before = len(w.calls)
     end = [c for c in w.calls[before:] if c not in {"open", "add"}]
-    assert end == ["silence", "close", "resign", "remove"]
+    assert end == ["silence", "close", "resign", "remove", "remove fence", "close addresses"]
     assert "stopping" in w.notifier.said
     assert w.elections[0].records[-1]["state"] == "stopped"
 
@@ -129,7 +129,7 @@ async def test_new_addresses_are_applied_without_letting_go() -> None:
         w.daemon.reload()
         await w.until(lambda: "192.0.2.101" in w.notifier.statuses[-1] and "replace monitor" in w.calls)
         assert [c for c in w.calls if c.startswith("replace")] == [
-            "replace fence", "replace addresses", "replace announcer", "replace monitor",
+            "replace addresses", "replace fence", "replace announcer", "replace monitor",
         ]  # fmt: skip
         assert "resign" not in w.calls
         assert len(w.sources) == 2

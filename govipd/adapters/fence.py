@@ -29,6 +29,9 @@ class AddressFence:
         """See Addresses.replace."""
         await self._addresses.replace(addresses)
 
+    async def remove(self) -> None:
+        """Nothing to take down."""
+
     async def close(self) -> None:
         """Remove the addresses: the kernel stops answering when they are gone."""
         await self._addresses.remove()

@@ -38,13 +38,13 @@ class Supervisor:
         self.etcd = ev.EtcdState(usable=True, detail="")
         self.fault = ev.ClusterFault()
         self.ahead = ""  # the member before us in the queue
+        self.present = True  # an address of ours may be on the interface
         self._settings = settings
         self._damping = Damping(settings)
         self._campaign = 0  # number of the newest campaign; replies to older ones are stale
         self._lease: Lease | None = None
         self._won: ev.Elected | None = None  # the newest proof that this campaign is won
         self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
-        self._present = True  # an address of ours may be on the interface
         self._hold_due = False
         self._announce_due = False
         self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
@@ -197,7 +197,7 @@ class Supervisor:
                 self._actions.append(RemoveAddresses())
             case RemoveAddresses():
                 self._retry_at = None
-                self._present = False
+                self.present = False
                 if self.state is State.STARTING:
                     self._fire(Trigger.CLEAN, "", now)
             case _:
@@ -242,7 +242,7 @@ class Supervisor:
                 self._fire(Trigger.WON, "", now)
         if self.state is State.ASIDE:
             campaign_at = self._campaign_at(now)
-            if self._stop_by is not None and (out_of_time or not self._present):
+            if self._stop_by is not None and (out_of_time or not self.present):
                 self._fire(Trigger.STOP, "", now)
             elif campaign_at is not None and now >= campaign_at:
                 self._fire(Trigger.FIT, "", now)
@@ -263,7 +263,7 @@ class Supervisor:
             self._hold_due = True
         elif self.state in (State.STARTING, State.CLOSING):
             self._actions.append(CloseFence())
-        elif self.state in ABSENT and self._present:
+        elif self.state in ABSENT and self.present:
             self._actions.append(RemoveAddresses())
 
     def _fire(self, trigger: Trigger, detail: str, now: float) -> None:
@@ -299,7 +299,7 @@ class Supervisor:
         deadline = self.deadline()
         if self.state in HOLDING and deadline is not None and now < deadline:
             self._held_until = max(self._held_until, deadline)
-            self._present = True
+            self.present = True
             self._actions.append(Hold(deadline))
 
     def _closed_at(self) -> float:

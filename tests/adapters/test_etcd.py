@@ -83,7 +83,7 @@ async def test_mutual_tls(mutual: Cluster, pki: Path) -> None:
 
 async def test_an_unreadable_certificate_is_named(mutual: Cluster, pki: Path) -> None:
     """The error names the file."""
-    with pytest.raises(EtcdRefusedError, match="missing.crt"):
+    with pytest.raises(EtcdRefusedError, match=r"missing\.crt"):
         await grants(Etcd(mutual.endpoints, 5.0, Tls(pki / "missing.crt")))
 
 

@@ -1,6 +1,7 @@
 """The lab: machines, a client, a switch. A context manager that leaves nothing behind."""
 
 import atexit
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,31 @@ class Lab:
     def heal(self, node: Machine) -> None:
         """Undo isolate()."""
         self.network.heal(node.port)
+
+    def make_whole(self) -> None:
+        """Whatever was done to the machines is undone: all are on, connected, and run everything."""
+        for node in self.nodes:
+            if not node.running:
+                node.boot()
+            node.thaw()
+            self.network.port_up(node.port)
+            self.heal(node)
+        for node in self.nodes:
+            for unit in ("haproxy.service", "etcd.service", f"{DAEMON}.service"):
+                for pid in node.unit_pids(unit):
+                    host.kill(pid, signal.SIGCONT)
+            node.run(f"systemctl reset-failed; systemctl start --no-block etcd haproxy {DAEMON}")
+        self.wait_ready()
+        self.wait_serving()
+        until(lambda: len(self.queue()) == len(self.nodes), 60, "every machine stands in the queue")
+
+    def queue(self) -> list[str]:
+        """The members in the election, the leader first; empty when etcd does not tell."""
+        for node in self.others():
+            done = node.run("govipctl status --json", check=False)
+            if done.stdout:
+                return list(json.loads(done.stdout)["api"]["queue"])
+        return []
 
     @contextmanager
     def observe(self) -> Iterator["Watching"]:

@@ -43,7 +43,7 @@ class Machine:
         return self._pid is not None
 
     def boot(self) -> None:
-        """Switch on, and wait for systemd and D-Bus. (etcd starts when enough of its members have.)"""
+        """Switch on, and wait for systemd and D-Bus; etcd starts when enough of its members have."""
         self._network.plug(self.port)
         with (self._directory / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(

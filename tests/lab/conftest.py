@@ -1,0 +1,29 @@
+"""One lab for all tests that use it; each test gets it whole."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def machines() -> Iterator[Lab]:
+    """Three machines, booted once."""
+    with Lab() as lab:
+        lab.start_daemons()
+        yield lab
+
+
+@pytest.fixture
+def lab(machines: Lab) -> Lab:
+    """The machines, with everything undone that an earlier test did."""
+    machines.make_whole()
+    return machines
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this directory boots machines."""
+    for item in items:
+        if "/lab/" in str(item.path):
+            item.add_marker(pytest.mark.lab)

@@ -1,0 +1,20 @@
+"""The scenarios of the demo, as tests."""
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.lab.scenarios import SCENARIOS, Scenario, play
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_scenario(lab: Lab, scenario: Scenario) -> None:
+    """Who serves afterwards is who should, and at no moment two machines answered."""
+    result = play(lab, scenario)
+    assert result.faults == (), "\n".join([*result.faults, *result.report.address_events[-40:]])
+
+
+def test_a_reload_of_the_proxy_loses_no_request_to_a_move(lab: Lab) -> None:
+    """`systemctl reload haproxy`, ten times on the holder: no move, and the other machines never answered."""
+    result = play(lab, next(s for s in SCENARIOS if s.name == "haproxy-reloaded"))
+    assert result.report.moves == 0
+    assert {r.by for r in result.report.requests if r.by} == {result.before}
