@@ -24,6 +24,8 @@ from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
 from govipd.adapters.fence import AddressFence, NftFence
+from govipd.adapters.handoff import HandoffFile
+from govipd.adapters.job import job_type
 from govipd.adapters.journal import journal_for
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
@@ -32,7 +34,7 @@ from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import Config, Vip, load
 from govipd.daemon import Daemon, Plan
-from govipd.errors import ConfigError
+from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Clock, Fence, Sink, Source
 
@@ -60,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_CONFIG
     if args.check_config:
         return 0
+    if args.clean_up:
+        return asyncio.run(_clean_up(plan))
     daemon = Daemon(
         plan,
         load=partial(_read, args.config, args.interface),
@@ -67,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         journal=journal_for(os.environ, sys.stderr),
         notifier=SystemdNotifier(),
         watchdog=watchdog_interval_s(os.environ),
+        job_type=job_type,
     )
     return asyncio.run(daemon.run())
 
@@ -76,8 +81,26 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--interface", required=True, metavar="IF", help="handle the VIPs of this interface")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--check-config", action="store_true", help="validate the configuration and exit")
+    parser.add_argument("--clean-up", action="store_true", help="remove what a killed daemon left, and exit")
     parser.add_argument("--version", action="version", version=f"govipd {version('govipd')}")
     return parser
+
+
+async def _clean_up(plan: Plan) -> int:
+    """What a daemon does when it stops, for one that could not: no address, no fence."""
+    status = 0
+    for group in plan.groups.values():
+        parts = group.make(lambda _: None)
+        try:
+            await parts.fence.close()
+            await parts.addresses.remove()
+            await parts.fence.remove()
+        except KernelError as e:
+            print(f"{group.name}: {e}", file=sys.stderr)
+            status = 1
+        parts.memory.forget()
+        parts.addresses.close()
+    return status
 
 
 def _read(path: Path, interface: str) -> Plan:
@@ -102,11 +125,14 @@ def _read(path: Path, interface: str) -> Plan:
 
 def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
     """One VIP group, and how to make its parts."""
+    election = config.election
+    identity = (config.etcd, election.ttl, election.member, election.fence, vip.election, vip.interface)
 
     def make(sink: Sink) -> Parts:
-        addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock)
+        fenced = config.election.fence == "nftables"
+        addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock, fenced=fenced)
         fence: Fence = AddressFence(addresses)
-        if config.election.fence == "nftables":
+        if fenced:
             fence = NftFence(addresses=vip.addresses, clock=clock, table=_table(vip))
         store = etcd_client(config)
         membership = Membership(
@@ -116,7 +142,7 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
             member=config.election.member,
             identity=_identity(vip.interface),
         )
-        election = EtcdElection(
+        candidacy = EtcdElection(
             store=store,
             sink=sink,
             clock=clock,
@@ -126,16 +152,21 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
             membership=membership,
         )
         return Parts(
-            election=election,
+            election=candidacy,
             fence=fence,
             addresses=addresses,
             announcer=FrameAnnouncer(interface=vip.interface, addresses=vip.addresses, mac=addresses.mac, clock=clock),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
+            memory=HandoffFile(path=_memory(vip), identity=repr((*identity[1:], vip.addresses)), clock=clock),
         )
 
-    election = config.election
-    identity = (config.etcd, election.ttl, election.member, election.fence, vip.election, vip.interface)
     return GroupPlan(vip.name, identity, vip.addresses, config.settings(), make)
+
+
+def _memory(vip: Vip) -> Path | None:
+    """The VIP group's file in the unit's runtime directory (RUNTIME_DIRECTORY, systemd.exec(5))."""
+    directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(directory) / f"{vip.name}.json" if directory else None
 
 
 def _table(vip: Vip) -> str:

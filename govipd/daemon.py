@@ -3,20 +3,21 @@
 import asyncio
 import signal
 import traceback
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from govipd.core.events import Event, Stalled, Stop, Tick
 from govipd.core.liveness import Liveness
-from govipd.core.state import State
+from govipd.core.state import ANSWERING, State
 from govipd.errors import ConfigError, IllegalTransitionError, KernelError
 from govipd.group import Group, GroupPlan, Priority
 from govipd.ports import Clock, Journal, Notifier, Sink, Source
 
-BEAT_S = 0.5  # the loop steps at least this often, so that a stall can be told from a quiet time
+BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told from a quiet time
 STALL_S = 0.5  # a beat that is later than this is a stall
 STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
+ASK_S = 0.3  # systemd's time to tell why it ends us; without an answer the VIP is released
 CLOSE_S = 0.2  # and to take the lease back; it would end by itself
 
 
@@ -38,6 +39,7 @@ class Daemon:
         plan: what to run.
         load: reads and validates the configuration anew. Raises ConfigError, which changes nothing.
         watchdog: systemd's watchdog time-out in seconds, or None.
+        job_type: tells why systemd ends the process: "restart" hands the VIP over to the next one.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Daemon:
         journal: Journal,
         notifier: Notifier,
         watchdog: float | None,
+        job_type: Callable[[], Awaitable[str]],
     ) -> None:
         self._plan = plan
         self._load = load
@@ -56,15 +59,18 @@ class Daemon:
         self._journal = journal
         self._notifier = notifier
         self._watchdog = watchdog
+        self._job_type = job_type
         now = clock.now()
         self._liveness = Liveness(limit=watchdog or 2 * BEAT_S + STALL_S, now=now)
         self._groups: dict[str, Group] = {}
+        self._handed_over: list[Group] = []  # theirs is the next process's
         self._leaving: list[Group] = []  # no longer configured; each goes when it has released
         self._sources: dict[Hashable, asyncio.Task[None]] = {}
         self._queue: asyncio.Queue[tuple[Group | None, Event]] = asyncio.Queue()
         self._tasks: dict[asyncio.Task[None], Group | None] = {}
         self._closing: set[asyncio.Future[None]] = set()
         self._fault: BaseException | None = None
+        self._stop_wanted = False
         self._stopping = False
         self._reload_wanted = False
         self._ready = False
@@ -86,11 +92,32 @@ class Daemon:
         return status
 
     def stop(self) -> None:
-        """Release, resign, end."""
-        if not self._stopping:
-            self._stopping = True
+        """End: hand over when systemd restarts us, else release and resign."""
+        if not self._stop_wanted:
+            self._stop_wanted = True
             self._notifier.stopping()
-            self._post(None, Stop(by=self._clock.now() + STOP_S))
+            asking = asyncio.ensure_future(self._ask_why())
+            self._closing.add(asking)
+            asking.add_done_callback(self._closing.discard)
+
+    async def _ask_why(self) -> None:
+        try:
+            async with asyncio.timeout(ASK_S):
+                restart = await self._job_type() == "restart"
+        except TimeoutError:
+            restart = False
+        if restart:
+            self._hand_over()
+        self._stopping = True
+        self._post(None, Stop(by=self._clock.now() + STOP_S))
+
+    def _hand_over(self) -> None:
+        """The groups that hold their VIP are left as they are; the next process goes on with them."""
+        for name, group in list(self._groups.items()):
+            if group.supervisor.state in ANSWERING:
+                self._handed_over.append(self._groups.pop(name))
+                text = f"{name}: a restart: the VIP stays; next: the new process adopts it"
+                self._journal.write(Priority.NOTICE, text, {"GOVIP_VIP": name})
 
     def reload(self) -> None:
         """Read the configuration anew and apply the difference; a bad one changes nothing."""
@@ -123,7 +150,7 @@ class Daemon:
             self._hand_out(group, event)
             if self._fault is not None:
                 return
-            if self._reload_wanted and not self._stopping:
+            if self._reload_wanted and not self._stop_wanted:
                 self._reload()
             self._retire()
             self._tell()
@@ -179,7 +206,7 @@ class Daemon:
         """Start configured groups that do not run; one that takes an old one's place waits until that has left."""
         leaving = {group.plan.name for group in self._leaving}
         for name, plan in self._plan.groups.items():
-            if name in self._groups or name in leaving or self._stopping:
+            if name in self._groups or name in leaving or self._stop_wanted:
                 continue
             group = Group(plan, post=self._post, clock=self._clock, journal=self._journal)
             self._groups[name] = group
@@ -232,6 +259,8 @@ class Daemon:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for group in self._handed_over:
+            group.hand_over()
         closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in self._all())]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_S)
@@ -240,7 +269,8 @@ class Daemon:
     # What systemd sees
 
     def _tell(self) -> None:
-        if not self._ready and all(g.supervisor.state is not State.STARTING for g in self._all()):
+        begun = all(g.supervisor.state not in (State.STARTING, State.ADOPTING) for g in self._all())
+        if not self._ready and begun:
             self._ready = True
             self._notifier.ready()
         status = " | ".join(group.status() for group in self._all())

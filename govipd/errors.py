@@ -21,6 +21,10 @@ class InterfaceMissingError(KernelError):
     """The configured network interface does not exist (yet, or any more)."""
 
 
+class MemoryRefusedError(GovipdError):
+    """What one process leaves for the next could not be written, or not be trusted."""
+
+
 class EtcdError(GovipdError):
     """Base of what an etcd call can end with."""
 

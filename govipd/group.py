@@ -11,11 +11,15 @@ from typing import Any
 from govipd.core import words
 from govipd.core.actions import (
     Action,
+    Adopt,
     Announce,
     Campaign,
     CloseFence,
+    Forget,
     Hold,
+    Holding,
     KernelAction,
+    Remember,
     RemoveAddresses,
     Report,
     Resign,
@@ -26,10 +30,11 @@ from govipd.core.health import GateStatus, Verdict
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
 from govipd.core.supervisor import Supervisor
-from govipd.errors import KernelError
-from govipd.ports import Addresses, AddressMonitor, Announcer, Clock, Election, Fence, Journal, Sink
+from govipd.errors import KernelError, MemoryRefusedError
+from govipd.ports import Addresses, AddressMonitor, Announcer, Clock, Election, Fence, Journal, Memory, Sink
 
 READDRESS_RETRY_S = 0.5
+_BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been looked at yet
 
 
 class Priority(IntEnum):
@@ -52,6 +57,7 @@ class Parts:
     addresses: Addresses
     announcer: Announcer
     monitor: AddressMonitor
+    memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Group:
         self._work_waits = asyncio.Event()
         self._told_gates: dict[str, Verdict] = {}
         self._told_etcd = True
+        self._told_memory = False
         self._told_fault = ClusterFault()
 
     @property
@@ -110,8 +117,13 @@ class Group:
         }
 
     def start(self) -> None:
-        """Begin: whatever an earlier process left is removed first."""
-        for action in self.supervisor.start():
+        """Begin: what an earlier process held is adopted, whatever else it left is removed."""
+        left = None
+        try:
+            left = self._parts.memory.load()
+        except MemoryRefusedError as e:
+            self._line(Priority.WARNING, f"nothing of an earlier process is adopted: {e}; next: start clean")
+        for action in self.supervisor.start(left, self._clock.now()):
             self._do(action)
 
     def handle(self, event: Event) -> None:
@@ -152,6 +164,11 @@ class Group:
         await self._parts.fence.close()
         await self._parts.addresses.remove()
 
+    def hand_over(self) -> None:
+        """End without letting go: fence, addresses and lease stay as they are, for the next process to adopt."""
+        self._parts.announcer.stop()
+        self._parts.addresses.close()
+
     async def close(self) -> None:
         """After the end: give the lease back, and take the fence down where nothing is left behind it."""
         if self.stopped and not self.supervisor.present:
@@ -166,6 +183,14 @@ class Group:
 
     def _do(self, action: Action) -> None:
         match action:
+            case Adopt():
+                self._parts.election.adopt(action.campaign, action.holding)
+                left = action.holding.until - self._clock.now()
+                self._line(Priority.NOTICE, words.adopting(left), {"GOVIP_STATE": State.ADOPTING.value})
+            case Remember():
+                self._remember(action.holding)
+            case Forget():
+                self._parts.memory.forget()
             case Campaign():
                 self._parts.election.campaign(action.campaign)
             case Resign():
@@ -225,6 +250,17 @@ class Group:
                 parts.announcer.replace(action.addresses)
                 parts.monitor.replace(action.addresses)
 
+    def _remember(self, holding: Holding) -> None:
+        """Keep it for the next process; a failure costs the next process the adoption, not this one the VIP."""
+        try:
+            self._parts.memory.save(holding)
+        except MemoryRefusedError as e:
+            if not self._told_memory:
+                self._line(Priority.WARNING, f"a restart will move the VIP: {e}")
+            self._told_memory = True
+        else:
+            self._told_memory = False
+
     # What people see
 
     def _report(self, report: Report) -> None:
@@ -260,7 +296,7 @@ class Group:
             self._publish()
 
     def _tell_gate(self, gate: GateStatus) -> None:
-        if gate.verdict is not Verdict.UNKNOWN or self.supervisor.state is not State.STARTING:
+        if gate.verdict is not Verdict.UNKNOWN or self.supervisor.state not in _BEGINNING:
             priority = Priority.INFO if gate.verdict is Verdict.HEALTHY else Priority.WARNING
             self._line(priority, f"gate {gate}", {"GOVIP_GATE": gate.gate.value})
 

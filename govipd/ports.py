@@ -7,6 +7,7 @@ Every coroutine here ends by itself within a bound that its implementation state
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from govipd.core.actions import Holding
 from govipd.core.events import Address, Event
 
 Sink = Callable[[Event], None]
@@ -28,6 +29,9 @@ class Election(Protocol):
 
     def campaign(self, campaign: int) -> None:
         """Want to be in the queue, under this campaign number. Replies come as events."""
+
+    def adopt(self, campaign: int, holding: Holding) -> None:
+        """Before run(): go on with an earlier process's lease and key, as with a campaign of one's own."""
 
     def resign(self, campaign: int) -> None:
         """Want to be out of the queue. Resigned follows once etcd confirmed it."""
@@ -129,6 +133,27 @@ class AddressMonitor(Protocol):
 
     async def run(self) -> None:
         """Observe for ever."""
+
+
+class Memory(Protocol):
+    """What one process leaves for the next (the unit's runtime directory)."""
+
+    def load(self) -> Holding | None:
+        """What the last process left; None when there is nothing that could be ours.
+
+        Raises:
+            MemoryRefusedError: something is there that cannot be trusted; the text says why.
+        """
+
+    def save(self, holding: Holding) -> None:
+        """Replace what is kept, whole or not at all.
+
+        Raises:
+            MemoryRefusedError: it could not be written; what was there stays.
+        """
+
+    def forget(self) -> None:
+        """Keep nothing. Never raises: what stays is out of date, and refused or disproved by the next process."""
 
 
 class Source(Protocol):

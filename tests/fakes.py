@@ -5,7 +5,8 @@ import time
 from collections.abc import Mapping
 
 from govipd.core import events as ev
-from govipd.errors import KernelError
+from govipd.core.actions import Holding
+from govipd.errors import KernelError, MemoryRefusedError
 from govipd.ports import Sink
 
 
@@ -35,6 +36,10 @@ class FakeElection:
     def campaign(self, campaign: int) -> None:
         self._calls.append("campaign")
         self._sink(ev.Elected(campaign, 1, self._clock.now()))
+
+    def adopt(self, campaign: int, holding: Holding) -> None:
+        self._calls.append("adopt")
+        self._sink(ev.Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))
 
     def resign(self, campaign: int) -> None:
         self._calls.append("resign")
@@ -115,6 +120,27 @@ class FakeMonitor(FakeKernel):
         self._sink(ev.LinkState(present=True, admin_up=True, carrier=True, mac="02:00:00:00:00:01"))
         await self.monitor_fails.wait()
         raise RuntimeError("the monitor broke")
+
+
+class FakeMemory:
+    """One process's memory; `left` is what the last one left, or why it is refused."""
+
+    def __init__(self) -> None:
+        self.left: Holding | str | None = None
+        self.full = False
+
+    def load(self) -> Holding | None:
+        if isinstance(self.left, str):
+            raise MemoryRefusedError(self.left)
+        return self.left
+
+    def save(self, holding: Holding) -> None:
+        if self.full:
+            raise MemoryRefusedError("no space left on device")
+        self.left = holding
+
+    def forget(self) -> None:
+        self.left = None
 
 
 class FakeSource:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 
 from govipd.core import events as ev
+from govipd.core.actions import Holding
 from govipd.core.settings import Settings
 from govipd.core.state import State
 from govipd.daemon import Daemon, Plan
@@ -30,9 +31,20 @@ class World:
         self.sources: list[fakes.FakeSource] = []
         self.plan = Plan({"api": self.group("api")}, {"probe": self.source(PASSED), "unit": self.source(RUNNING)})
         self.next_plan: Plan | str = self.plan
+        self.memory = fakes.FakeMemory()
+        self.job = "stop"
         self.daemon = Daemon(
-            self.plan, load=self._load, clock=self.clock, journal=self.journal, notifier=self.notifier, watchdog=0.5
+            self.plan,
+            load=self._load,
+            clock=self.clock,
+            journal=self.journal,
+            notifier=self.notifier,
+            watchdog=0.5,
+            job_type=self._job_type,
         )
+
+    async def _job_type(self) -> str:
+        return self.job
 
     def group(self, name: str, address: str = "192.0.2.100/32", identity: str = "one") -> GroupPlan:
         return GroupPlan(name, identity, (ip_interface(address),), Settings(rise=1), self._make)
@@ -55,6 +67,7 @@ class World:
             addresses=addresses,  # type: ignore[arg-type]
             announcer=announcer,  # type: ignore[arg-type]
             monitor=monitor,  # type: ignore[arg-type]
+            memory=self.memory,
         )
 
     def _load(self) -> Plan:
@@ -75,14 +88,15 @@ class World:
 
 
 @asynccontextmanager
-async def running(expected_status: int = 0) -> AsyncIterator[World]:
+async def running(expected_status: int = 0, prepare: Callable[[World], None] = lambda _: None) -> AsyncIterator[World]:
     world = World()
+    prepare(world)
     task = asyncio.ensure_future(world.daemon.run())
     try:
         yield world
         world.daemon.stop()
         assert await asyncio.wait_for(task, 10) == expected_status
-        assert all(e.closed for e in world.elections)
+        assert all(e.closed is (world.job != "restart") for e in world.elections)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -237,3 +251,58 @@ async def test_etcd_trouble_and_disagreement_are_told_once_each() -> None:
         for words in ("not answer usefully: no answer", "etcd answers again", "members disagree", "agree again"):
             assert sum(words in line for line in w.journal.lines) == 1, words
         assert group.supervisor.state is State.LEADER
+
+
+async def test_a_restart_hands_the_vip_over() -> None:
+    """SIGTERM under a restart job (FIELD 11): nothing is closed, resigned or removed; the memory is kept."""
+    async with running() as w:
+        await w.until(w.leads)
+        before = len(w.calls)
+        w.job = "restart"
+    assert [c for c in w.calls[before:] if c not in {"open", "add"}] == ["silence", "close addresses"]
+    assert isinstance(w.memory.left, Holding)
+    assert w.says("a restart: the VIP stays")()
+
+
+async def test_the_next_process_adopts_what_was_handed_over() -> None:
+    """The fence is not closed in between."""
+
+    def prepare(w: World) -> None:
+        w.memory.left = Holding(1, 5, w.clock.now() + 2.5)
+
+    async with running(prepare=prepare) as w:
+        await w.until(w.leads)
+        assert w.calls[:4] == ["adopt", "open", "add", "announce"]
+
+
+async def test_a_memory_that_is_refused_starts_clean_and_says_why() -> None:
+    """Torn, foreign, stale: told, and everything an earlier process left goes."""
+
+    def prepare(w: World) -> None:
+        w.memory.left = "it is of another group"
+
+    async with running(prepare=prepare) as w:
+        await w.until(w.leads)
+        assert w.calls[:3] == ["silence", "close", "remove"]
+        assert w.says("nothing of an earlier process is adopted: it is of another group")()
+
+
+async def test_a_full_disk_is_told_once_and_costs_nothing_else() -> None:
+    """The memory cannot be written: the VIP stays, one line says what that means."""
+    async with running(prepare=lambda w: setattr(w.memory, "full", True)) as w:
+        await w.until(w.leads)
+        await w.until(lambda: w.calls.count("open") > 3)
+        assert sum("a restart will move the VIP: no space" in line for line in w.journal.lines) == 1
+
+
+async def test_an_unanswered_question_why_is_a_stop() -> None:
+    """systemd does not say why it ends us: release."""
+    async with running() as w:
+        await w.until(w.leads)
+
+        async def hang() -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        w.daemon._job_type = hang
+    assert "resign" in w.calls

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from govipd.adapters.membership import Membership
 from govipd.adapters.store import Created, Delete, Get, KeyValue, Put, Store
+from govipd.core.actions import Holding
 from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Queued, Resigned
 from govipd.errors import EtcdError, LeaseNotFoundError
 from govipd.ports import Clock, Sink
@@ -64,6 +65,15 @@ class EtcdElection:
         self._wanted = campaign
         self._changed.set()
 
+    def adopt(self, campaign: int, holding: Holding) -> None:
+        """See ports.Election. Nothing of it is believed before etcd has confirmed it."""
+        self._lease = holding.lease_id
+        key = f"{self._prefix}{holding.lease_id:x}"
+        self._key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
+        self._key_possible = True
+        self._wanted = campaign
+        self._renew_now.set()
+
     def resign(self, campaign: int) -> None:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
         self._wanted = None
@@ -92,7 +102,7 @@ class EtcdElection:
     async def run(self) -> None:
         """Sessions for ever, each with a lease of its own."""
         while True:
-            lease = await self._grant()
+            lease = self._lease or await self._grant()
             async with asyncio.TaskGroup() as tasks:
                 part = tasks.create_task(self._take_part(lease))
                 await self._renew(lease)
@@ -204,7 +214,7 @@ class EtcdElection:
         if ahead:
             self._sink(Queued(campaign, ahead[0].value.decode(errors="replace")))
         else:
-            self._sink(Elected(campaign, lease, sent_at))
+            self._sink(Elected(campaign, lease, sent_at, key.create_revision))
         await self._watch((ahead or own)[0].key, reply.revision + 1)
 
     async def _join(self, lease: int) -> KeyValue:

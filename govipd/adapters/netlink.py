@@ -123,15 +123,21 @@ class KernelAddresses:
     the margin has to cover the overrun; nftables needs none. Renewed every 0.5 s or 0.9 s with a `valid_lft`
     of 1, no address flickered.
 
+    Behind another fence (`fenced`) the lifetime is rounded up instead: that fence ends the answers at `until`, and
+    the address is there for the next process to go on with.
+
     **Prefix.** With /32 and /128 the VIP is alone in its subnet. With a shorter IPv4 prefix, the kernel
     deletes a primary address together with its secondaries, unless the sysctl `promote_secondaries` is on
     (systemd's default): leave it on.
     """
 
-    def __init__(self, *, interface: str, addresses: tuple[Address, ...], clock: Clock) -> None:
+    def __init__(
+        self, *, interface: str, addresses: tuple[Address, ...], clock: Clock, fenced: bool = False
+    ) -> None:
         self._interface = interface
         self._addresses = addresses
         self._clock = clock
+        self._fenced = fenced
         self._route = RouteSocket()
 
     async def mac(self) -> bytes | None:
@@ -171,7 +177,7 @@ class KernelAddresses:
                     address=str(address.ip),
                     prefixlen=address.network.prefixlen,
                     preferred_lft=0,
-                    valid_lft=max(1, math.floor(remaining - _TIMER_FUZZ_S)),
+                    valid_lft=math.ceil(remaining) if self._fenced else max(1, math.floor(remaining - _TIMER_FUZZ_S)),
                     **({"flags": _IFA_F_NODAD} if address.version == 6 else {}),
                 )
 

@@ -2,28 +2,17 @@
 
 import asyncio
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
 
-from dbus_fast import BusType, Message, MessageType
+from dbus_fast import Message
 from dbus_fast.aio import MessageBus
-from dbus_fast.errors import DBusFastError
 
+from govipd.adapters.bus import DEADLINE_S, MANAGER, PROPERTIES, SYSTEMD, BusError, RefusedError, call, connection, get
 from govipd.core.events import UnitState
-from govipd.errors import GovipdError
 from govipd.ports import Sink
 
-_DEADLINE_S = 1.0  # for one D-Bus call, one connection, one run of systemctl
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0)  # between connections; the last one repeats
-
-_SYSTEMD = "org.freedesktop.systemd1"
-_MANAGER = "/org/freedesktop/systemd1"
-_PROPERTIES = "org.freedesktop.DBus.Properties"
-
-
-class UnitUnreadableError(GovipdError):
-    """Nobody could tell the unit's state."""
 
 
 class UnitMonitor:
@@ -67,16 +56,16 @@ class UnitMonitor:
         failures = 0
         while True:
             try:
-                async with _connection(self._bus_address) as (bus, lost):
+                async with connection(self._bus_address) as (bus, lost):
                     await self._follow(bus, lost)
-            except UnitUnreadableError as error:
+            except BusError as error:
                 failures = 0 if not self._away else failures + 1
                 self._away = str(error)
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 
     async def _follow(self, bus: MessageBus, lost: asyncio.Future[None]) -> None:
         """Report the unit's state until the bus fails."""
-        path = (await _call(bus, _MANAGER, f"{_SYSTEMD}.Manager", "LoadUnit", "s", self._unit))[0]
+        path = (await call(bus, MANAGER, f"{SYSTEMD}.Manager", "LoadUnit", "s", self._unit))[0]
         changed = asyncio.Event()
 
         def on_message(message: Message) -> None:
@@ -88,13 +77,13 @@ class UnitMonitor:
                 self._sink(_unit_state(properties))
 
         bus.add_message_handler(on_message)
-        await _call(
+        await call(
             bus,
             "/org/freedesktop/DBus",
             "org.freedesktop.DBus",
             "AddMatch",
             "s",
-            f"type='signal',sender='{_SYSTEMD}',path='{path}',interface='{_PROPERTIES}',member='PropertiesChanged'",
+            f"type='signal',sender='{SYSTEMD}',path='{path}',interface='{PROPERTIES}',member='PropertiesChanged'",
             destination="org.freedesktop.DBus",
         )
         lost.add_done_callback(lambda _: changed.set())
@@ -107,18 +96,18 @@ class UnitMonitor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
                     await changed.wait()
-        raise UnitUnreadableError("the D-Bus connection was lost")
+        raise BusError("the D-Bus connection was lost")
 
     async def _read(self, bus: MessageBus, path: str) -> Mapping[str, str]:
         # systemd signals only to subscribers, and forgets them when it loses its own connection to the bus.
-        with suppress(_RefusedError):  # AlreadySubscribed
-            await _call(bus, _MANAGER, f"{_SYSTEMD}.Manager", "Subscribe")
+        with suppress(RefusedError):  # AlreadySubscribed
+            await call(bus, MANAGER, f"{SYSTEMD}.Manager", "Subscribe")
         properties = {}
         for name in ("LoadState", "ActiveState", "SubState"):
-            properties[name] = await _get(bus, path, f"{_SYSTEMD}.Unit", name)
+            properties[name] = str(await get(bus, path, f"{SYSTEMD}.Unit", name))
         if properties["ActiveState"] == "failed":
-            with suppress(_RefusedError):  # no service
-                properties["Result"] = await _get(bus, path, f"{_SYSTEMD}.Service", "Result")
+            with suppress(RefusedError):  # no service
+                properties["Result"] = str(await get(bus, path, f"{SYSTEMD}.Service", "Result"))
         return properties
 
     async def _stand_in(self) -> None:
@@ -127,7 +116,7 @@ class UnitMonitor:
             if self._away:
                 try:
                     state = _unit_state(await self._show())
-                except UnitUnreadableError as error:
+                except BusError as error:
                     state = UnitState(None, f"D-Bus: {self._away}; {error}")
                 if self._away:  # still
                     self._sink(state)
@@ -140,72 +129,19 @@ class UnitMonitor:
                 self._systemctl, *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL
             )
         except OSError as error:
-            raise UnitUnreadableError(f"systemctl: {error.strerror}") from error
+            raise BusError(f"systemctl: {error.strerror}") from error
         try:
-            async with asyncio.timeout(_DEADLINE_S):
+            async with asyncio.timeout(DEADLINE_S):
                 output, _ = await process.communicate()
         except TimeoutError as error:
-            raise UnitUnreadableError(f"systemctl: no answer within {_DEADLINE_S:g} s") from error
+            raise BusError(f"systemctl: no answer within {DEADLINE_S:g} s") from error
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
         if process.returncode != 0:
-            raise UnitUnreadableError(f"systemctl: exit status {process.returncode}")
+            raise BusError(f"systemctl: exit status {process.returncode}")
         return dict(line.split("=", 1) for line in output.decode().splitlines() if "=" in line)
-
-
-class _RefusedError(UnitUnreadableError):
-    """The call was answered, with an error."""
-
-
-@asynccontextmanager
-async def _connection(address: str | None) -> AsyncIterator[tuple[MessageBus, asyncio.Future[None]]]:
-    """A connection to the bus, and a future that is done when it is lost."""
-    try:
-        bus = MessageBus(bus_address=address, bus_type=BusType.SYSTEM)
-        async with asyncio.timeout(_DEADLINE_S):
-            await bus.connect()
-    except TimeoutError as error:
-        raise UnitUnreadableError(f"no connection within {_DEADLINE_S:g} s") from error
-    except (DBusFastError, EOFError, OSError) as error:
-        raise UnitUnreadableError(f"no connection: {error}") from error
-    lost = asyncio.ensure_future(bus.wait_for_disconnect())  # type: ignore[no-untyped-call]  # not annotated
-    try:
-        yield bus, lost
-    finally:
-        bus.disconnect()
-        with suppress(DBusFastError, EOFError, OSError):
-            await lost
-
-
-async def _call(
-    bus: MessageBus,
-    path: str,
-    interface: str,
-    member: str,
-    signature: str = "",
-    *body: str,
-    destination: str = _SYSTEMD,
-) -> list[Any]:
-    message = Message(destination, path, interface, member, signature=signature, body=list(body))
-    try:
-        async with asyncio.timeout(_DEADLINE_S):
-            reply = await bus.call(message)
-    except TimeoutError as error:
-        raise UnitUnreadableError(f"{member}: no answer within {_DEADLINE_S:g} s") from error
-    except (DBusFastError, EOFError, OSError) as error:
-        raise UnitUnreadableError(f"{member}: {error or 'the connection was lost'}") from error
-    if reply is None:
-        raise UnitUnreadableError(f"{member}: the connection was lost")
-    if reply.message_type is MessageType.ERROR:
-        raise _RefusedError(f"{member}: {reply.error_name}")
-    return reply.body
-
-
-async def _get(bus: MessageBus, path: str, interface: str, name: str) -> str:
-    (variant,) = await _call(bus, path, _PROPERTIES, "Get", "ss", interface, name)
-    return str(variant.value)
 
 
 def _unit_state(properties: Mapping[str, str]) -> UnitState:

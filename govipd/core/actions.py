@@ -13,6 +13,35 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What a process that holds the VIP leaves for the next one, so that it can prove the place to be its own."""
+
+    lease_id: int
+    create_revision: int  # of the key
+    until: float  # the latest instant, of CLOCK_BOOTTIME, at which the kernel may answer
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Go on with an earlier process's lease and key: renew, and prove. Answered as Campaign is."""
+
+    campaign: int
+    holding: Holding
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep this for the next process; the newest counts."""
+
+    holding: Holding
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The next process has nothing to go on with."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resign:
     """Leave the queue, retried until etcd confirms. Answered by Resigned."""
 
@@ -60,4 +89,4 @@ class Report:
 
 
 KernelAction = Hold | CloseFence | RemoveAddresses
-Action = Campaign | Resign | Verify | KernelAction | Announce | Report
+Action = Adopt | Campaign | Resign | Verify | KernelAction | Announce | Remember | Forget | Report

@@ -77,6 +77,7 @@ class Elected:
     campaign: int
     lease_id: int
     proved_at: float  # the clock just before the read was sent
+    create_revision: int = 0  # of my key
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from govipd.errors import IllegalTransitionError
 class State(Enum):
     """What this node is doing about the VIP."""
 
+    ADOPTING = "adopting"  # an earlier process held the VIP; whether it is still ours is being proven
     STARTING = "starting"  # whatever an earlier process left in the kernel is being removed
     ASIDE = "aside"  # not in the queue: a gate, a rule or the operator says no
     CANDIDATE = "candidate"  # in the queue
@@ -24,6 +25,7 @@ class State(Enum):
 class Trigger(Enum):
     """Why a transition happens."""
 
+    ADOPTED = "adopted"  # what an earlier process held is proven to be ours still
     CLEAN = "clean"  # nothing of an earlier process is left
     FIT = "fit"  # every gate is healthy
     UNFIT = "unfit"  # a gate is not, or the operator wants this node out
@@ -45,6 +47,7 @@ _DROP = {
 }
 
 TRANSITIONS: dict[State, dict[Trigger, State]] = {
+    State.ADOPTING: {Trigger.ADOPTED: State.TAKING, **_DROP},
     State.STARTING: {Trigger.CLEAN: State.ASIDE, Trigger.STOP: State.STOPPED},
     State.ASIDE: {Trigger.FIT: State.CANDIDATE, Trigger.STOP: State.STOPPED},
     State.CANDIDATE: {
@@ -59,8 +62,9 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
     State.STOPPED: {},
 }
 
-HOLDING = frozenset({State.TAKING, State.LEADER})  # the states in which the fence may be opened
-IN_QUEUE = frozenset({State.CANDIDATE, State.TAKING, State.LEADER})  # a campaign runs
+HOLDING = frozenset({State.TAKING, State.LEADER})  # the fence may be opened
+ANSWERING = HOLDING | {State.ADOPTING}  # the fence may be open
+IN_QUEUE = ANSWERING | {State.CANDIDATE}  # a campaign runs
 ABSENT = frozenset({State.ASIDE, State.CANDIDATE, State.LEAVING})  # no address may be on the interface
 
 

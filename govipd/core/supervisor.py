@@ -11,11 +11,25 @@ with the very instant that Hold carries.
 from dataclasses import replace
 
 from govipd.core import events as ev
-from govipd.core.actions import Action, Announce, Campaign, CloseFence, Hold, RemoveAddresses, Report, Resign, Verify
+from govipd.core.actions import (
+    Action,
+    Adopt,
+    Announce,
+    Campaign,
+    CloseFence,
+    Forget,
+    Hold,
+    Holding,
+    Remember,
+    RemoveAddresses,
+    Report,
+    Resign,
+    Verify,
+)
 from govipd.core.health import Damping, GateStatus, Health
 from govipd.core.lease import Lease
 from govipd.core.settings import Settings
-from govipd.core.state import ABSENT, HOLDING, IN_QUEUE, State, Trigger, following
+from govipd.core.state import ABSENT, ANSWERING, HOLDING, IN_QUEUE, State, Trigger, following
 
 RETRY_S = 0.2  # between tries of a kernel action that failed
 # How long an order to close the fence may stay without an answer before its deadline counts instead. The
@@ -58,9 +72,20 @@ class Supervisor:
 
     # What it is asked
 
-    def start(self) -> list[Action]:
-        """The first actions: not leader means absent, whatever an earlier process left behind."""
-        return [CloseFence()]
+    def start(self, left: Holding | None, now: float) -> list[Action]:
+        """The first actions.
+
+        What an earlier process held is kept while it may be ours, which is until its own deadline. Anything
+        else it left goes: not leader means absent.
+        """
+        if left is None or now >= left.until:
+            return [CloseFence()]
+        self.state = State.ADOPTING
+        self.trigger = Trigger.ADOPTED
+        self._campaign = 1
+        self._lease = Lease(left.lease_id, sent_at=now, ttl=0.0)  # known, not yet confirmed to this process
+        self._held_until = left.until
+        return [Adopt(self._campaign, left)]
 
     def step(self, event: ev.Event, now: float) -> list[Action]:
         """Take one event in and decide.
@@ -86,8 +111,8 @@ class Supervisor:
     def next_deadline(self, now: float) -> float | None:
         """When to call step(Tick()) if nothing else happens before."""
         instants = [self.health.next_deadline(now), self._retry_at]
-        if self.state in HOLDING:
-            instants.append(self.deadline())
+        if self.state in ANSWERING:
+            instants.append(self._answers_until())
         if self.state is State.CLOSING:
             instants.append(self._closed_at())
         if self.state is State.ASIDE:
@@ -99,6 +124,11 @@ class Supervisor:
     def deadline(self) -> float | None:
         """Until when this node may answer; None without a confirmed lease."""
         return None if self._lease is None else self._lease.deadline(self._settings.margin)
+
+    def _answers_until(self) -> float:
+        """Until when the kernel may answer, in a state in which it may."""
+        deadline = self.deadline()
+        return self._held_until if self.state is State.ADOPTING or deadline is None else deadline
 
     def blockers(self, now: float) -> tuple[str, ...]:
         """What keeps this node from the queue, in words; empty when nothing does."""
@@ -117,8 +147,7 @@ class Supervisor:
     # What is known
 
     def _expire(self, now: float) -> None:
-        deadline = self.deadline()
-        if self.state in HOLDING and (deadline is None or now >= deadline):
+        if self.state in ANSWERING and now >= self._answers_until():
             self._fire(Trigger.EXPIRED, f"lease not confirmed in time: {self.etcd.detail}", now)
 
     def _note(self, event: ev.Event, now: float) -> None:
@@ -194,7 +223,7 @@ class Supervisor:
             case CloseFence() if self.state is State.CLOSING:
                 self._fire(Trigger.CLOSED, "", now)
             case CloseFence() if self.state is State.STARTING:
-                self._actions.append(RemoveAddresses())
+                self._actions += [RemoveAddresses(), Forget()]
             case RemoveAddresses():
                 self._retry_at = None
                 self.present = False
@@ -224,10 +253,12 @@ class Supervisor:
     # What follows from it
 
     def _decide(self, now: float) -> None:
-        if self.state in HOLDING:
+        if self.state in ANSWERING:
             blockers = self.blockers(now)
             if blockers:
                 self._fire(Trigger.UNFIT, "; ".join(blockers), now)
+        if self.state is State.ADOPTING and self._proven(now):
+            self._fire(Trigger.ADOPTED, "", now)
         if self.state is State.CLOSING and now >= self._closed_at():
             # The kernel has closed the fence by itself, whatever became of our order to close it.
             self._fire(Trigger.CLOSED, "by its own deadline", now)
@@ -288,6 +319,7 @@ class Supervisor:
                 self._left_at = now
                 self._actions.append(Resign(self._campaign))
                 self._actions.append(RemoveAddresses())
+                self._actions.append(Forget())
             case _:
                 pass  # nothing to do but to be there
         if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.UNFIT and self.health.unhealthy()):
@@ -296,18 +328,21 @@ class Supervisor:
 
     def _hold(self, now: float) -> None:
         self._hold_due = False
-        deadline = self.deadline()
-        if self.state in HOLDING and deadline is not None and now < deadline:
+        if self.state not in HOLDING or self._lease is None or self._won is None:
+            return
+        deadline = self._lease.deadline(self._settings.margin)
+        if now < deadline:
             self._held_until = max(self._held_until, deadline)
             self.present = True
             self._actions.append(Hold(deadline))
+            self._actions.append(Remember(Holding(self._lease.id, self._won.create_revision, self._held_until)))
 
     def _closed_at(self) -> float:
         """When, in CLOSING, the kernel has closed the fence by itself."""
         return max(self._held_until, self.since) + PATIENCE_S
 
     def _gates_against(self, now: float) -> tuple[GateStatus, ...]:
-        if self.state in HOLDING:
+        if self.state in ANSWERING:
             return self.health.against_holding(now)
         return self.health.against_campaigning()
 

@@ -6,6 +6,7 @@ from govipd.core.state import State, Trigger
 from govipd.core.supervisor import Supervisor
 
 _WHAT = {
+    State.ADOPTING: "adopting the VIP of an earlier process",
     State.STARTING: "starting",
     State.ASIDE: "standing aside",
     State.CANDIDATE: "candidate",
@@ -17,6 +18,7 @@ _WHAT = {
 }
 
 _WHY = {
+    Trigger.ADOPTED: "still ours, proven",
     Trigger.CLEAN: "nothing of an earlier process is left",
     Trigger.FIT: "every gate is healthy",
     Trigger.UNFIT: "not fit",
@@ -31,6 +33,7 @@ _WHY = {
 }
 
 _NEXT = {
+    State.ADOPTING: "go on as leader once etcd has confirmed lease and key",
     State.STARTING: "remove what an earlier process left",
     State.ASIDE: "campaign when every gate is healthy",
     State.CANDIDATE: "take the VIP when every member ahead has left",
@@ -46,6 +49,11 @@ def transition(state: State, trigger: Trigger, detail: str) -> str:
     """One line for the journal: what, why, what next."""
     why = f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
     return f"{_WHAT[state]} ({why}); next: {_NEXT[state]}"
+
+
+def adopting(left: float) -> str:
+    """One line for the journal: an earlier process's lease is taken over, with `left` seconds to prove it."""
+    return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"
 
 
 def status(supervisor: Supervisor, addresses: Sequence[str], now: float) -> str:

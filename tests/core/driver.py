@@ -1,7 +1,18 @@
 """Drives one supervisor by hand: a clock that only the test moves, and shorthands for the usual events."""
 
 from govipd.core import events as ev
-from govipd.core.actions import Action, Campaign, CloseFence, Hold, RemoveAddresses, Report, Resign
+from govipd.core.actions import (
+    Action,
+    Campaign,
+    CloseFence,
+    Forget,
+    Hold,
+    Holding,
+    Remember,
+    RemoveAddresses,
+    Report,
+    Resign,
+)
 from govipd.core.settings import Settings
 from govipd.core.state import State
 from govipd.core.supervisor import Supervisor
@@ -13,17 +24,23 @@ PASSED = ev.ProbeResult(passed=True, detail="200")
 FAILED = ev.ProbeResult(passed=False, detail="HTTP 503")
 
 
-class Driver:
-    """`told` holds what the last step asked for, without the reports; `reports` holds all of those."""
+def left_at(now: float) -> Holding:
+    """What a process that renewed at `now` leaves for the next one."""
+    return Holding(LEASE, 5, now + 2.5)
 
-    def __init__(self, settings: Settings | None = None) -> None:
+
+class Driver:
+    """`told` is what the last step asked for, without reports and what is kept; those are in lists of their own."""
+
+    def __init__(self, settings: Settings | None = None, left: Holding | None = None) -> None:
         self.now = 100.0
         self.settings = settings or Settings()
         self.supervisor = Supervisor(self.settings, self.now)
         self.reports: list[Report] = []
+        self.kept: list[Remember | Forget] = []
         self.told: list[Action] = []
         self.everything: list[Action] = []
-        self._take(self.supervisor.start())
+        self._take(self.supervisor.start(left, self.now))
 
     @property
     def state(self) -> State:
@@ -36,7 +53,8 @@ class Driver:
 
     def _take(self, actions: list[Action]) -> None:
         self.reports += [a for a in actions if isinstance(a, Report)]
-        self.told = [a for a in actions if not isinstance(a, Report)]
+        self.kept += [a for a in actions if isinstance(a, Remember | Forget)]
+        self.told = [a for a in actions if not isinstance(a, Report | Remember | Forget)]
         self.everything += self.told
 
     def tick(self) -> list[Action]:
@@ -71,6 +89,8 @@ class Driver:
         """Go the straight way to `state`."""
         if state is State.STARTING:
             return self
+        if state is State.ADOPTING:
+            return Driver(self.settings, left_at(self.now))
         self.step(ev.Done(CloseFence()))
         self.step(ev.Done(RemoveAddresses()))
         if state is State.ASIDE:

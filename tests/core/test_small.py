@@ -48,6 +48,11 @@ def test_the_status_line_says_role_vip_gates_and_lease(state: State) -> None:
     assert "lease" in line
 
 
+def test_the_adoption_says_how_long_it_may_take() -> None:
+    """What, why, what next."""
+    assert "its lease runs 2.1 s more" in words.adopting(2.14)
+
+
 def test_the_status_line_tells_what_is_in_the_way() -> None:
     """Who is ahead, how long damping waits, that etcd is away, that members disagree."""
     d = Driver().to(State.CANDIDATE)

@@ -7,11 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from govipd.core import events as ev
-from govipd.core.actions import Announce, Campaign, CloseFence, Hold, RemoveAddresses, Resign, Verify
+from govipd.core.actions import (
+    Adopt,
+    Announce,
+    Campaign,
+    CloseFence,
+    Forget,
+    Hold,
+    Holding,
+    Remember,
+    RemoveAddresses,
+    Resign,
+    Verify,
+)
 from govipd.core.settings import Settings
-from govipd.core.state import HOLDING, State, Trigger
+from govipd.core.state import ANSWERING, HOLDING, State, Trigger
 from govipd.core.supervisor import LOSSES_MAX, PATIENCE_S, RETRY_S, TAKE_TRIES
-from tests.core.driver import FAILED, LEASE, PASSED, RUNNING, UP, Driver
+from tests.core.driver import FAILED, LEASE, PASSED, RUNNING, UP, Driver, left_at
 
 VIP = IPv4Interface("192.0.2.100/32")
 
@@ -408,6 +420,64 @@ def test_a_taken_name_keeps_out_of_the_queue_until_it_is_free() -> None:
     assert d.state is State.CANDIDATE
 
 
+def test_what_the_last_process_held_is_adopted_once_it_is_proven() -> None:
+    """No action touches the kernel before; then the fence is opened anew, under the same lease (FIELD 11)."""
+    d = Driver(left=left_at(100.0))
+    assert d.told == [Adopt(1, left_at(100.0))]
+    assert d.state is State.ADOPTING
+    d.step(ev.Elected(1, LEASE, d.now, 5))
+    assert d.state is State.ADOPTING
+    assert d.renew() == [Hold(102.5)]
+    assert d.step(ev.Done(Hold(102.5))) == [Announce()]
+    assert d.state is State.LEADER
+    assert d.kept == [Remember(Holding(LEASE, 5, 102.5))]
+
+
+def test_a_confirmed_lease_alone_does_not_adopt() -> None:
+    """The key must be proven too."""
+    d = Driver(left=left_at(100.0))
+    assert d.renew() == []
+    assert d.state is State.ADOPTING
+
+
+def test_what_is_not_proven_in_time_is_dropped() -> None:
+    """The last process's deadline counts, whatever this one has renewed."""
+    d = Driver(left=left_at(100.0))
+    d.renew()
+    d.tick()
+    assert (d.now, d.state) == (102.5, State.CLOSING)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [ev.LeaseLost(LEASE, "not found"), ev.Deposed(1, "gone"), ev.UnitState("failed", "failed"), ev.Stop(by=200.0)],
+)
+def test_what_is_disproved_or_not_wanted_is_dropped(event: ev.Event) -> None:
+    """In the order of every release: the fence first."""
+    d = Driver(left=left_at(100.0))
+    assert d.step(event) == [CloseFence()]
+    assert d.step(ev.Done(CloseFence())) == [Resign(1), RemoveAddresses()]
+    assert d.kept == [Forget()]
+
+
+def test_what_has_ended_is_not_adopted() -> None:
+    """The kernel has closed that fence: a clean start."""
+    d = Driver(left=left_at(97.0))
+    assert d.told == [CloseFence()]
+    assert d.state is State.STARTING
+
+
+def test_a_holder_keeps_what_the_next_process_needs() -> None:
+    """Renewed with each Hold, and gone once the fence is closed."""
+    d = Driver().to(State.LEADER)
+    d.now += 1
+    d.renew()
+    assert d.kept[-1] == Remember(Holding(LEASE, 0, 103.5))
+    d.step(ev.Stop(by=200.0))
+    d.step(ev.Done(CloseFence()))
+    assert d.kept[-1] == Forget()
+
+
 _states = st.sampled_from(list(State))
 _events = st.one_of(
     st.sampled_from([
@@ -436,7 +506,7 @@ def test_no_sequence_of_events_breaks_the_contract(start: State, events: list[tu
     known to be closed; the next deadline never lies in the past without being dealt with.
     """
     d = Driver().to(start)
-    held_until, closed = 0.0, d.state not in HOLDING
+    held_until, closed = 0.0, d.state not in ANSWERING
     for event, after in events:
         d.step(event, after)
         if event == ev.Done(CloseFence()):

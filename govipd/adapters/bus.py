@@ -1,0 +1,81 @@
+"""Calls to systemd over D-Bus (org.freedesktop.systemd1(5)), each with a deadline."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from dbus_fast import BusType, Message, MessageType
+from dbus_fast.aio import MessageBus
+from dbus_fast.errors import DBusFastError
+
+from govipd.errors import GovipdError
+
+DEADLINE_S = 1.0  # for one call or one connection
+SYSTEMD = "org.freedesktop.systemd1"
+MANAGER = "/org/freedesktop/systemd1"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+
+
+class BusError(GovipdError):
+    """No answer, or none that says what was asked."""
+
+
+class RefusedError(BusError):
+    """The call was answered, with an error."""
+
+
+@asynccontextmanager
+async def connection(address: str | None) -> AsyncIterator[tuple[MessageBus, asyncio.Future[None]]]:
+    """A connection to the bus, and a future that is done when it is lost."""
+    try:
+        bus = MessageBus(bus_address=address, bus_type=BusType.SYSTEM)
+        async with asyncio.timeout(DEADLINE_S):
+            await bus.connect()
+    except TimeoutError as error:
+        raise BusError(f"no connection within {DEADLINE_S:g} s") from error
+    except (DBusFastError, EOFError, OSError) as error:
+        raise BusError(f"no connection: {error}") from error
+    lost = asyncio.ensure_future(bus.wait_for_disconnect())  # type: ignore[no-untyped-call]  # not annotated
+    try:
+        yield bus, lost
+    finally:
+        bus.disconnect()
+        with suppress(DBusFastError, EOFError, OSError):
+            await lost
+
+
+async def call(
+    bus: MessageBus,
+    path: str,
+    interface: str,
+    member: str,
+    signature: str = "",
+    *body: str | int,
+    destination: str = SYSTEMD,
+) -> list[Any]:
+    """One method call; the reply's body.
+
+    Raises:
+        RefusedError: the reply is an error.
+        BusError: there was none.
+    """
+    message = Message(destination, path, interface, member, signature=signature, body=list(body))
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            reply = await bus.call(message)
+    except TimeoutError as error:
+        raise BusError(f"{member}: no answer within {DEADLINE_S:g} s") from error
+    except (DBusFastError, EOFError, OSError) as error:
+        raise BusError(f"{member}: {error or 'the connection was lost'}") from error
+    if reply is None:
+        raise BusError(f"{member}: the connection was lost")
+    if reply.message_type is MessageType.ERROR:
+        raise RefusedError(f"{member}: {reply.error_name}")
+    return reply.body
+
+
+async def get(bus: MessageBus, path: str, interface: str, name: str) -> Any:
+    """A property, as the Python type that its D-Bus type becomes."""
+    (variant,) = await call(bus, path, PROPERTIES, "Get", "ss", interface, name)
+    return variant.value
