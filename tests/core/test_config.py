@@ -1,0 +1,200 @@
+"""The configuration: what is accepted, and that every refusal names file, key, value and what to do."""
+
+from contextlib import suppress
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from govipd.config import Config, load
+from govipd.errors import ConfigError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+VIP = '[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["192.0.2.100/32"]\n'
+
+
+def read(tmp_path: Path, text: str, local: str = "198.51.100.1") -> Config:
+    path = tmp_path / "govip.toml"
+    path.write_text(text)
+    return load(path, hostname="node1", local_addresses=[ip_address(local)])
+
+
+def refusal(tmp_path: Path, text: str, local: str = "198.51.100.1") -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text, local)
+    for line in str(caught.value).splitlines():
+        assert line.startswith(f"{tmp_path}/govip.toml: "), line
+    return str(caught.value)
+
+
+def test_everything_has_a_default_but_vip(tmp_path: Path) -> None:
+    """The smallest file."""
+    config = read(tmp_path, VIP)
+    assert config.etcd.endpoints == ("http://127.0.0.1:2379",)
+    assert (config.election.ttl, config.election.margin, config.election.member) == (3.0, 0.5, "node1")
+    assert config.vip[0].addresses == (ip_interface("192.0.2.100/32"),)
+    assert config.vip[0].election == "govip/election/api"
+    assert config.settings().unknown_limit == 3.0
+
+
+def test_the_shipped_example_is_valid_and_shows_every_key_with_its_default(tmp_path: Path) -> None:
+    """As it is, and with every commented default written out."""
+    text = (CHECKOUT / "conf/govip.toml").read_text()
+    plain = read(tmp_path, text)
+    skipped = ("#ca ", "#cert ", "#key ", "#user ", "#password_file ")  # these have no default
+    defaults = [line[1:] for line in text.splitlines() if line.startswith("#") and " = " in line]
+    for line in defaults:
+        if not f"#{line}".startswith(skipped):
+            text = text.replace(f"#{line}", line)
+    assert read(tmp_path, text) == plain
+
+
+def test_integers_are_durations_too(tmp_path: Path) -> None:
+    """`ttl = 5` is five seconds."""
+    assert read(tmp_path, f"[election]\nttl = 5\n{VIP}").election.ttl == 5.0
+
+
+def test_the_interfaces_vips(tmp_path: Path) -> None:
+    """Those of the interface; without any, the interfaces of the file are named."""
+    two = VIP + VIP.replace("api", "web").replace("eth0", "eth1").replace(".100", ".101")
+    config = read(tmp_path, two)
+    assert [v.name for v in config.for_interface("eth1")] == ["web"]
+    with pytest.raises(ConfigError, match="'eth7'; the file has eth0, eth1"):
+        config.for_interface("eth7")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["vip is missing", "[[vip]]"]),
+        ("vip = 3", ["vip is missing"]),
+        ("[vipp]\n" + VIP, ["vipp = {}", "did you mean vip?"]),
+        ("x = 1\n" + VIP, ["x = 1", "allowed are etcd, election, health, vip"]),
+        ("etcd = 1\n" + VIP, ["etcd = 1", "must be a table, written [etcd]"]),
+        ("[etcd]\nendpoint = []\n" + VIP, ["etcd.endpoint = []", "did you mean endpoints?"]),
+        ("[etcd]\nendpoints = []\n" + VIP, ["etcd.endpoints = []", "length >= 1"]),
+        ('[etcd]\nendpoints = ["h:1"]\n' + VIP, ["etcd.endpoints[0] = 'h:1'", "must be http://HOST:PORT"]),
+        ('[etcd]\nendpoints = ["http://h"]\n' + VIP, ["etcd.endpoints[0]", "must be http://HOST:PORT"]),
+        ('[etcd]\nendpoints = ["http://h:x"]\n' + VIP, ["etcd.endpoints[0]", "must be http://HOST:PORT"]),
+        ('[etcd]\nendpoints = ["http://h:1", "https://h:2"]\n' + VIP, ["endpoints[1]", "the same scheme"]),
+        ('[etcd]\nca = "/x"\n' + VIP, ["etcd.endpoints[0]", "https://", "etcd.ca = '/x': cannot be read"]),
+        ('[etcd]\ncert = "/x"\n' + VIP, ["etcd.cert = '/x'", "cert and key go together"]),
+        ('[etcd]\nuser = "u"\n' + VIP, ["etcd.user = 'u'", "user and password_file go together"]),
+        ('[etcd]\npassword = "secret"\n' + VIP, ["etcd.password = '...'", "mode 0600", "password_file"]),
+        ('[etcd]\nprefix = "govip"\n' + VIP, ["etcd.prefix = 'govip'"]),
+        ("[election]\nttl = 2.5\n" + VIP, ["election.ttl = 2.5", "whole seconds from 2 to 300"]),
+        ("[election]\nttl = 1\n" + VIP, ["election.ttl = 1.0", "whole seconds from 2"]),
+        ("[election]\nttl = true\n" + VIP, ["election.ttl = True", "must be float, not bool"]),
+        ("[election]\nttl = nan\n" + VIP, ["election.ttl = nan", "finite"]),
+        ("[election]\nmargin = 2\n" + VIP, ["election.margin = 2.0", "from 0.15 to 1.5", "0.05 x ttl = 0.15"]),
+        ("[election]\nttl = 100\n" + VIP, ["election.margin = 0.5", "from 5 to 50"]),
+        ('[election]\nfence = "address"\n' + VIP, ["election.margin = 0.5", "from 1 to 1.5"]),
+        ('[election]\nfence = "none"\n' + VIP, ["election.fence = 'none'"]),
+        ('[election]\nmember = "a b"\n' + VIP, ["election.member = 'a b'"]),
+        ("[health]\nrise = 0\n" + VIP, ["health.rise = 0", "must be int >= 1"]),
+        ("[health]\nfall = 1.5\n" + VIP, ["health.fall = 1.5", "must be int, not float"]),
+        ('[health]\ninterval = "1s"\n' + VIP, ["health.interval = '1s'", "must be float, not str"]),
+        ("[health]\ninterval = 0\n" + VIP, ["health.interval = 0", ">= 0.05"]),
+        ("[health]\ntimeout = inf\n" + VIP, ["health.timeout = inf"]),
+        ('[health]\nunit = "haproxy"\n' + VIP, ["health.unit = 'haproxy'"]),
+        ('[health]\nurl = "localhost"\n' + VIP, ["health.url = 'localhost'"]),
+        (VIP.replace("name", "nam"), ["vip[0].nam = 'api'", "did you mean name?", "vip[0].name is missing"]),
+        (VIP.replace('"api"', '"a b"'), ["vip[0].name = 'a b'"]),
+        (VIP.replace("eth0", "a-name-that-is-long"), ["vip[0].interface"]),
+        (VIP.replace('["192.0.2.100/32"]', "[]"), ["vip[0].addresses = []", "1 to 16 addresses"]),
+        (VIP.replace("192.0.2.100/32", "192.0.2.300"), ["vip[0].addresses[0] = '192.0.2.300'", "2001:db8::100/128"]),
+        (VIP.replace('"192.0.2.100/32"', "5"), ["vip[0].addresses[0] = 5", "must be an address"]),
+        (VIP.replace("192.0.2.100/32", "224.0.0.1"), ["vip[0].addresses[0]", "unicast"]),
+        (VIP.replace("192.0.2.100/32", "240.0.0.1"), ["vip[0].addresses[0]", "reserved"]),
+        (VIP.replace("192.0.2.100/32", "127.0.0.2"), ["vip[0].addresses[0]", "unicast"]),
+        (VIP.replace("192.0.2.100/32", "fe80::1"), ["vip[0].addresses[0]", "unicast"]),
+        (VIP + VIP.replace(".100", ".101"), ["vip[1].name = 'api'", "is the name of vip[0] too"]),
+        (VIP + VIP.replace("api", "web"), ["vip[1].addresses[0]", "stands in vip[0].addresses[0] already"]),
+        (
+            VIP + 'election = "e"\n' + VIP.replace("api", "web").replace(".100", ".101") + 'election = "e"\n',
+            ["vip[1].election = 'e'", "another [[vip]] too"],
+        ),
+        (VIP.replace("192.0.2.100", "198.51.100.1"), ["is an address of this host"]),
+        (VIP + '[etcd]\nendpoints = ["http://192.0.2.100:2379"]\n', ["is an etcd endpoint"]),
+        ("[[vip]", ["not TOML", "line 1"]),
+        ("a = " + "[" * 5000, ["not TOML"]),
+    ],
+)
+def test_refusals_say_what_and_why(tmp_path: Path, text: str, parts: list[str]) -> None:
+    """Key, value, what is allowed, what to do (FIELD 25 among them)."""
+    message = refusal(tmp_path, text)
+    for part in parts:
+        assert part in message, message
+
+
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
+    """One line each."""
+    text = "[election]\nttl = 2.5\n[health]\nrise = 0\nfall = 0\n" + VIP.replace("192.0.2.100/32", "x")
+    assert len(refusal(tmp_path, text).splitlines()) == 4
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Missing, a directory, not UTF-8."""
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(tmp_path / "gone", hostname="h")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path, hostname="h")
+    (tmp_path / "latin").write_bytes(b"# \xe9\n")
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 2"):
+        load(tmp_path / "latin", hostname="h")
+
+
+def test_secrets_must_be_secret(tmp_path: Path) -> None:
+    """A password file that others can read is refused, with the command that mends it."""
+    password = tmp_path / "password"
+    password.write_text("secret")
+    password.chmod(0o644)
+    text = f'[etcd]\nuser = "govip"\npassword_file = "{password}"\n{VIP}'
+    message = refusal(tmp_path, text)
+    assert f"has mode 0644: others could read the secret; chmod 0600 {password}" in message
+    assert "secret'" not in message
+    password.chmod(0o600)
+    assert read(tmp_path, text).etcd.user == "govip"
+
+
+_values = st.recursive(
+    st.integers() | st.floats() | st.booleans() | st.sampled_from(["", "x", "192.0.2.1", "http://h:1", "a.service"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["etcd", "health", "vip", "name", "interface", "addresses", "ttl", "endpoints", "x"]),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+        case str():
+            return f'"{value}"'
+        case _:
+            return str(value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    text=st.text(max_size=200)
+    | st.dictionaries(st.sampled_from(["etcd", "election", "health", "vip", "x"]), _values).map(
+        lambda d: "\n".join(f"{k} = {_toml(v)}" for k, v in d.items())
+    )
+)
+def test_no_text_does_anything_but_be_refused_or_read(tmp_path: Path, text: str) -> None:
+    """Arbitrary text and arbitrary structures: a Config or a ConfigError."""
+    path = tmp_path / "govip.toml"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    with suppress(ConfigError):
+        load(path, hostname="h")
