@@ -12,6 +12,7 @@ from govipd.core import words
 from govipd.core.actions import (
     Action,
     Adopt,
+    Alarm,
     Announce,
     Campaign,
     CloseFence,
@@ -202,6 +203,8 @@ class Group:
                 self._queue(action)
             case Hold() | RemoveAddresses():
                 self._queue(action)
+            case Alarm():
+                self._line(Priority.ERROR, action.text)
             case Announce():
                 self._parts.announcer.start()
             case Report():

@@ -17,7 +17,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
-from govipd.core.events import Address, AddressLost, LinkState
+from govipd.core.events import Address, AddressFound, AddressLost, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.ports import Clock, Sink
 
@@ -301,8 +301,8 @@ class NetlinkMonitor:
                     self._sink(AddressLost(address))
             case "RTM_NEWADDR":
                 address = _address(message)
-                if message["index"] == self._index and address in self._addresses:
-                    self._present |= {address}
+                if message["index"] == self._index and address in self._addresses - self._present:
+                    await self._look()  # the message may be older than a removal
 
     async def _look(self) -> None:
         try:
@@ -317,6 +317,8 @@ class NetlinkMonitor:
             self._sink(LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":")))
         for address in self._present - present:
             self._sink(AddressLost(address))
+        for address in present:
+            self._sink(AddressFound(address))
         self._present = present
 
 

@@ -88,5 +88,12 @@ class Report:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Tell people of something that is wrong, but changes no state."""
+
+    text: str
+
+
 KernelAction = Hold | CloseFence | RemoveAddresses
-Action = Adopt | Campaign | Resign | Verify | KernelAction | Announce | Remember | Forget | Report
+Action = Adopt | Campaign | Resign | Verify | KernelAction | Announce | Remember | Forget | Alarm | Report

@@ -138,6 +138,13 @@ class AddressLost:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressFound:
+    """From the netlink monitor: an address of the VIP group is there; when it comes, and at every re-read."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class Stalled:
     """From the shell: its loop did not run for `seconds` (process stopped, machine suspended or starved)."""
 
@@ -165,5 +172,5 @@ class Tick:
 
 Event = (
     ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned
-    | EtcdState | ClusterFault | Done | Failed | AddressLost | Stalled | Reconfigured | Stop | Tick
+    | EtcdState | ClusterFault | Done | Failed | AddressLost | AddressFound | Stalled | Reconfigured | Stop | Tick
 )  # fmt: skip

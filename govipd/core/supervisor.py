@@ -14,6 +14,7 @@ from govipd.core import events as ev
 from govipd.core.actions import (
     Action,
     Adopt,
+    Alarm,
     Announce,
     Campaign,
     CloseFence,
@@ -179,6 +180,11 @@ class Supervisor:
                 self._note_failed(event, now)
             case ev.AddressLost():
                 self._note_address_lost(event, now)
+            case ev.AddressFound() if self.state in ABSENT and not self.present:
+                self.present = True  # reconciled: not leader means absent, whoever added it
+                holder = f"{self.ahead} is ahead of us in the election" if self.ahead else "we do not hold it"
+                self._actions.append(Alarm(f"somebody added {event.address} here, while {holder}; it is removed"))
+                self._actions.append(RemoveAddresses())
             case ev.Stalled():
                 self._announce_due = True
                 if self.state in HOLDING:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from govipd.core import events as ev
 from govipd.core.actions import (
     Adopt,
+    Alarm,
     Announce,
     Campaign,
     CloseFence,
@@ -103,6 +104,14 @@ def test_the_deadline_counts_from_the_sending_of_the_last_confirmed_renewal() ->
     assert d.state is State.CLOSING
     assert d.now == pytest.approx(sent_at + 2.5)
     assert d.reports[-1].trigger is Trigger.EXPIRED
+
+
+def test_a_renewal_that_is_too_old_to_hold_by_does_not_hold() -> None:
+    """Its answer took longer than the lease lasts: nothing is opened, and the deadline is over at once."""
+    d = Driver().to(State.LEADER)
+    d.now += 1.0
+    assert d.step(ev.LeaseRenewed(LEASE, d.now - 2.5, 3.0)) == []
+    assert d.tick() == [CloseFence()]
 
 
 def test_what_waited_in_the_queue_does_not_revive_an_expired_holder() -> None:
@@ -305,6 +314,21 @@ def test_an_address_that_vanishes_while_not_leader_is_fine() -> None:
     assert Driver().to(State.ASIDE).step(ev.AddressLost(VIP)) == []
 
 
+def test_an_address_that_somebody_added_is_removed_with_an_alarm() -> None:
+    """FIELD 15: not leader means absent; the alarm names who is ahead. Once per addition."""
+    d = Driver().to(State.CANDIDATE)
+    d.step(ev.Queued(d.campaign, "node1"))
+    alarm, removal = d.step(ev.AddressFound(VIP))
+    assert isinstance(alarm, Alarm)
+    assert "192.0.2.100/32" in alarm.text
+    assert "node1 is ahead" in alarm.text
+    assert removal == RemoveAddresses()
+    assert d.step(ev.AddressFound(VIP)) == []
+    d.step(ev.Done(RemoveAddresses()))
+    assert d.step(ev.AddressFound(VIP))[1] == RemoveAddresses()
+    assert Driver().to(State.LEADER).step(ev.AddressFound(VIP)) == []
+
+
 def test_a_kernel_that_refuses_to_hold_is_tried_again_then_left_to_another() -> None:
     """A node that cannot add the address must not keep the key."""
     d = Driver().to(State.TAKING)
@@ -481,7 +505,8 @@ def test_a_holder_keeps_what_the_next_process_needs() -> None:
 _states = st.sampled_from(list(State))
 _events = st.one_of(
     st.sampled_from([
-        PASSED, FAILED, RUNNING, UP, ev.Tick(), ev.Stalled(1.0), ev.AddressLost(VIP), ev.ClusterFault(),
+        PASSED, FAILED, RUNNING, UP, ev.Tick(), ev.Stalled(1.0), ev.AddressLost(VIP), ev.AddressFound(VIP),
+        ev.ClusterFault(),
         ev.ClusterFault(refused="taken"), ev.UnitState("failed", "x"), ev.UnitState(None, "x"),
         ev.LinkState(present=True, admin_up=False, carrier=False, mac=""),
         ev.LinkState(present=True, admin_up=True, carrier=False, mac="02:00:00:00:00:02"),
