@@ -61,6 +61,14 @@ def test_taking_opens_the_fence_then_announces_then_tells() -> None:
     assert [r.state for r in d.reports[-2:]] == [State.TAKING, State.LEADER]
 
 
+def test_a_renewal_holds_on_without_announcing() -> None:
+    """The neighbours know already."""
+    d = Driver().to(State.LEADER)
+    d.now += 0.5
+    assert d.renew() == [Hold(d.now + 2.5)]
+    assert d.step(ev.Done(Hold(d.now + 2.5))) == []
+
+
 def test_releasing_closes_the_fence_before_it_resigns() -> None:
     """Release: the fence first, acknowledged; only then the key and the addresses (FIELD 12, 21)."""
     d = Driver().to(State.LEADER)
