@@ -6,7 +6,8 @@ import pytest
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A skipped test proves nothing: in CI it fails the run."""
+    """A skipped test proves nothing: in CI, and where GOVIP_NO_SKIP is set, it fails the run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+    strict = os.environ.get("CI") or os.environ.get("GOVIP_NO_SKIP")
+    if strict and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
