@@ -82,6 +82,16 @@ demo: venv ## three machines, one VIP, and what can go wrong (root)
 demo-shell: venv ## the same three machines, for you to break (root)
 	$(BIN)/python -m tests.lab shell
 
+MINUTES ?= 30
+SEED ?= 1
+.PHONY: soak
+soak: venv ## random faults for MINUTES, from SEED (root)
+	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED)
+
+.PHONY: bench-fence
+bench-fence: venv ## how precisely the kernel ends a lease (root)
+	$(BIN)/python -m bench.fence
+
 .PHONY: clean
 clean: ## remove what the targets above made here
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist

@@ -107,7 +107,6 @@ class EtcdElection:
                 part = tasks.create_task(self._take_part(lease))
                 await self._renew(lease)
                 part.cancel()
-            self._end_session()
 
     async def _take_part(self, lease: int) -> None:
         """First a name of one's own, then the queue and the record beside it, until cancelled."""
@@ -126,12 +125,16 @@ class EtcdElection:
             tasks.create_task(self._contend(lease))
             tasks.create_task(self._membership.run(lease))
 
-    def _end_session(self) -> None:
-        """The lease is gone and every key with it, so this campaign is over and any resignation is confirmed."""
+    def _lost(self, lease: int, detail: str) -> None:
+        """The lease is gone and every key with it, so this campaign is over and any resignation is confirmed.
+
+        All of it at once, before anybody can answer: a campaign that is asked for from here on is the next session's.
+        """
         self._lease = None
         self._key, self._key_possible = None, False
         self._wanted = None
         self._troubles.pop("election", None)
+        self._sink(LeaseLost(lease, detail))
         self._confirm_resigned()
 
     # The lease
@@ -162,7 +165,7 @@ class EtcdElection:
             try:
                 ttl = await self._store.renew(lease)
             except LeaseNotFoundError as e:
-                self._sink(LeaseLost(lease, str(e)))
+                self._lost(lease, str(e))
                 return
             except EtcdError as e:
                 self._tell("lease", str(e))

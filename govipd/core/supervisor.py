@@ -32,6 +32,7 @@ from govipd.core.lease import Lease
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, ANSWERING, HOLDING, IN_QUEUE, State, Trigger, following
 
+REPEAT_S = 5.0  # what the election was asked for is asked again this often: no request or answer is trusted to arrive
 RETRY_S = 0.2  # between tries of a kernel action that failed
 # How long an order to close the fence may stay without an answer before its deadline counts instead. The
 # order comes first even when the deadline has passed: a machine that was suspended kept the fence's rest.
@@ -63,6 +64,7 @@ class Supervisor:
         self._hold_due = False
         self._announce_due = False
         self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
+        self._repeat_at = now
         self._take_failures = 0
         self._losses: list[float] = []
         self._left_at = now
@@ -118,6 +120,8 @@ class Supervisor:
             instants.append(self._closed_at())
         if self.state is State.ASIDE:
             instants.append(self._campaign_at(now))
+        if self.state in (State.CANDIDATE, State.LEAVING):
+            instants.append(self._repeat_at)
         if self.state in (State.STARTING, State.LEAVING, State.ASIDE):
             instants.append(self._stop_by)
         return min((max(t, now) for t in instants if t is not None), default=None)
@@ -284,6 +288,13 @@ class Supervisor:
             elif campaign_at is not None and now >= campaign_at:
                 self._fire(Trigger.FIT, "", now)
         self._retry(now)
+        if self.state in (State.CANDIDATE, State.LEAVING) and now >= self._repeat_at:
+            self._ask_election(now)
+
+    def _ask_election(self, now: float) -> None:
+        self._repeat_at = now + REPEAT_S
+        leaving = self.state is State.LEAVING
+        self._actions.append(Resign(self._campaign) if leaving else Campaign(self._campaign))
 
     def _proven(self, now: float) -> bool:
         """Whether I lead, by a lease that still runs and a proof that is not older than a lease."""
@@ -312,7 +323,7 @@ class Supervisor:
                 self._campaign += 1
                 self._won = None
                 self.ahead = ""
-                self._actions.append(Campaign(self._campaign))
+                self._ask_election(now)
             case State.TAKING:
                 self._announce_due = True
                 self._take_failures = 0
@@ -323,7 +334,7 @@ class Supervisor:
                 self._actions.append(CloseFence())
             case State.LEAVING:
                 self._left_at = now
-                self._actions.append(Resign(self._campaign))
+                self._ask_election(now)
                 self._actions.append(RemoveAddresses())
                 self._actions.append(Forget())
             case _:

@@ -38,6 +38,7 @@ class Member:
 
     def __init__(self, endpoints: list[str], name: str, machine: str = "", addresses: str = "192.0.2.1/32") -> None:
         self.events: list[Event] = []
+        self.on_event: Callable[[Event], object] = lambda _: None
         self._news = asyncio.Event()
         self.store = Etcd(endpoints, timeout=0.5)
         membership = Membership(
@@ -60,6 +61,7 @@ class Member:
 
     def _sink(self, event: Event) -> None:
         self.events.append(event)
+        self.on_event(event)
         self._news.set()
 
     async def until(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
@@ -308,3 +310,16 @@ async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: C
         alive.election.campaign(1)
         await alive.sees(Elected)
         assert not any(isinstance(e, Queued) for e in alive.events)
+
+
+async def test_a_campaign_that_begins_while_a_session_ends_is_not_forgotten(etcd: Cluster) -> None:
+    """The lease is lost, and the next campaign is asked for before the old session has ended: it is stood for."""
+    a = Member(etcd.endpoints, "a")
+    loop = asyncio.get_running_loop()
+    a.on_event = lambda e: isinstance(e, LeaseLost) and loop.call_soon(a.election.campaign, 2)
+    async with running(a):
+        a.election.campaign(1)
+        won = await a.sees(Elected)
+        assert isinstance(won, Elected)
+        etcd.ctl("lease", "revoke", f"{won.lease_id:x}")
+        await a.until(lambda e: isinstance(e, Elected) and e.campaign == 2)

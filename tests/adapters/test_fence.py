@@ -184,6 +184,25 @@ async def test_passed_instant_is_refused_and_closes(fence: NftFence, vip: Asker,
     assert not await vip.answered(clock)
 
 
+async def test_time_lost_while_opening_is_taken_off(machines: Wire, fence: NftFence, clock: LeapingClock) -> None:
+    """Time-outs are relative: a process that did not run after it computed one would hold for longer than it may."""
+    until = clock.now() + 60
+    clock.leaps = [0.0, 20.0]  # nothing before the remainder is computed, 20 s before it is in the kernel
+    await fence.open(until)
+    listing = json.loads(machines.host.run("nft", "--json", "list", "table", "inet", TABLE))
+    (elements,) = [o["set"]["elem"] for o in listing["nftables"] if o.get("set", {}).get("name") == "open4"]
+    assert 38 <= elements[0]["elem"]["expires"] <= 40
+
+
+async def test_a_process_that_gets_no_time_does_not_hold(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
+    """Late at each try: closed, and refused."""
+    until = clock.now() + 60
+    clock.leaps = [0.0, 1.0] * 3
+    with pytest.raises(KernelError, match="not given the time"):
+        await fence.open(until)
+    assert not await vip.answered(clock)
+
+
 async def test_open_fence_outlives_its_process(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
     """The next one takes it over without a gap, and can close it."""
     await fence.open(clock.now() + 60)

@@ -238,6 +238,17 @@ def test_unhealthy_means_resign(event: ev.Event, state: State) -> None:
     assert d.reports[-1].trigger is Trigger.UNFIT
 
 
+def test_what_the_election_was_asked_for_is_asked_again() -> None:
+    """FIELD 3, 4: neither a request nor its answer is trusted to arrive."""
+    d = Driver().to(State.CANDIDATE)
+    for _ in range(3):
+        assert d.tick() == [Campaign(d.campaign)]
+    d = Driver().to(State.LEAVING)
+    d.step(ev.Done(RemoveAddresses()))
+    for _ in range(3):
+        assert d.tick() == [Resign(d.campaign)]
+
+
 def test_an_unhealthy_candidate_leaves_the_queue() -> None:
     """The queue holds only nodes that can serve."""
     d = Driver().to(State.CANDIDATE)

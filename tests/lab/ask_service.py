@@ -13,7 +13,7 @@ import sys
 import time
 
 INTERVAL_S = 0.004
-TIMEOUT_S = 0.030
+TIMEOUT_S = 0.250  # a first retransmission comes after a second: what is answered later was lost once
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 
 

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from tests.lab.host import LabError
 from tests.lab.lab import DAEMON, Lab
-from tests.lab.scenarios import SCENARIOS, Result, play
+from tests.lab.play import Result, play
+from tests.lab.scenarios import SCENARIOS
 
 REFRESH_S = 0.7
 

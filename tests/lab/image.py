@@ -19,6 +19,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "etcd-server", "etcd-client", "haproxy", "python3",
     "python3-venv", "procps", "curl", "iputils-ping", "nftables", "ca-certificates", "make",
+    "libfaketime",
 )  # fmt: skip
 KEPT = 3  # images of each kind; another lab may be running on the one before
 SOURCES = ("govipd", "units", "conf", "pyproject.toml", "Makefile", "README.md", "LICENSE")

@@ -128,6 +128,10 @@ class Machine:
             raise LabError(f"{self.name}: {command}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
+    def active(self, unit: str) -> bool:
+        """Whether a unit is active."""
+        return self.run(f"systemctl is-active {unit}", check=False).returncode == 0
+
     def enter(self) -> list[str]:
         """The command prefix that runs a command in the machine."""
         if self._pid is None:
@@ -137,6 +141,10 @@ class Machine:
     def write(self, path: str, text: str) -> None:
         """Write a file of the machine."""
         (self.root / path.lstrip("/")).write_text(text)
+
+    def write_live(self, path: str, text: str) -> None:
+        """Write a file below /run or /tmp, which only the running machine sees."""
+        subprocess.run([*self.enter(), "tee", path], input=text, text=True, check=True, capture_output=True, timeout=10)
 
     def read(self, path: str) -> str:
         """Read a file of the machine."""

@@ -53,8 +53,12 @@ class Network:
 
     def plug(self, port: Port) -> None:
         """A new namespace for a machine, wired to the switch."""
+        run("ip", "netns", "add", self.namespace(port.name))
+        self.rewire(port)
+
+    def rewire(self, port: Port) -> None:
+        """A new wire, to a machine whose namespace has none (any more)."""
         ns = self.namespace(port.name)
-        run("ip", "netns", "add", ns)
         mac = port.mac.hex(":")
         self._ip(self._switch, f"link add {port.name} type veth peer name eth0 address {mac} netns {ns}",
                  f"link set {port.name} master br0 up")  # fmt: skip

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -54,12 +55,18 @@ class Report:
 
     def since(self, mark: str) -> "Report":
         """The part after a mark, with the last answer before it, from which a gap counts."""
-        at = self.marks[mark]
-        before = [r for r in self.requests if r.sent_at < at and r.by][-1:]
-        return Report(
-            at, self.ended, [*before, *(r for r in self.requests if r.sent_at >= at)],
-            [a for a in self.answers if a.at >= at], self.address_events, self.marks,
-        )  # fmt: skip
+        return self.between(self.marks[mark], self.ended)
+
+    def between(self, begin: float, end: float) -> "Report":
+        """The part between two instants, with the last request before it that was answered."""
+        first = bisect_left(self.requests, begin, key=lambda r: r.sent_at)
+        last = bisect_right(self.requests, end, key=lambda r: r.sent_at)
+        before = next((i for i in range(first - 1, -1, -1) if self.requests[i].by), first)
+        answers = self.answers[
+            bisect_left(self.answers, begin, key=lambda a: a.at) : bisect_right(self.answers, end, key=lambda a: a.at)
+        ]
+        requests = [*self.requests[before : min(before + 1, first)], *self.requests[first:last]]
+        return Report(begin, end, requests, answers, self.address_events, self.marks)
 
     @property
     def gap(self) -> float:

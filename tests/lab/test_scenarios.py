@@ -1,12 +1,14 @@
-"""The scenarios of the demo, as tests."""
+"""The scenarios of the demo, and more faults, as tests."""
 
 import pytest
 
+from tests.lab.faults import FAULTS
 from tests.lab.lab import Lab
-from tests.lab.scenarios import SCENARIOS, Scenario, play
+from tests.lab.play import Scenario, play
+from tests.lab.scenarios import SCENARIOS
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+@pytest.mark.parametrize("scenario", [*SCENARIOS, *FAULTS], ids=lambda s: s.name)
 def test_scenario(lab: Lab, scenario: Scenario) -> None:
     """Who serves afterwards is who should, and at no moment two machines answered."""
     result = play(lab, scenario)

@@ -1,0 +1,122 @@
+"""Something happens to the machine that holds the VIP, and what must come of it.
+
+`tests.lab.scenarios` are the demo's, `tests.lab.faults` are more; the tests play both.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from tests.lab.lab import Lab, Watching
+from tests.lab.machine import Machine
+from tests.lab.observe import Report
+
+TTL_S = 3.0
+# A machine that is killed or loses etcd is off the air at the latest this long after, on a busy test host.
+LEASE_BOUND_S = TTL_S + 1.0
+
+
+class Outcome(Enum):
+    """Who serves afterwards."""
+
+    MOVES = "another machine serves"
+    STAYS = "the same machine serves"
+    RETURNS = "nobody serves without an etcd majority; one machine does when it is back"
+    ONE = "one machine serves"
+    UNSEEN = "the holder keeps it, unseen by the client"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Something that happens; `undo` brings back what Lab.make_whole() does not know of."""
+
+    name: str
+    title: str
+    outcome: Outcome
+    act: Callable[[Lab, Machine], None]
+    undo: Callable[[Lab, Machine], None] = lambda _lab, _holder: None
+    lossless: bool = False  # not one request may be lost
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it."""
+
+    scenario: Scenario
+    before: str
+    after: str | None
+    report: Report
+    faults: tuple[str, ...]
+
+    @property
+    def seen(self) -> Report:
+        """From the event on."""
+        return self.report.since("event")
+
+    @property
+    def two_answering_ms(self) -> float:
+        """For how long two machines answered."""
+        return 1000 * self.report.two_answering
+
+
+def play(lab: Lab, scenario: Scenario) -> Result:
+    """Let it happen to a whole lab, watch, and repair the machines again."""
+    lab.make_whole()
+    holder = lab.wait_serving()
+    with lab.observe() as watching:
+        watching.mark("event")
+        try:
+            scenario.act(lab, holder)
+            watching.mark("done")
+            after = _follow(lab, scenario, holder, watching)
+        finally:
+            scenario.undo(lab, holder)
+        time.sleep(1.0)
+    report = watching.report
+    return Result(scenario, holder.name, after, report, tuple(_faults(scenario, holder.name, after, report)))
+
+
+def _follow(lab: Lab, scenario: Scenario, holder: Machine, watching: Watching) -> str:
+    """Wait for what should come; who serves then."""
+    match scenario.outcome:
+        case Outcome.MOVES:
+            return lab.wait_serving(but=holder).name
+        case Outcome.STAYS:
+            time.sleep(1.0)
+            return lab.serving() or "nobody"
+        case Outcome.RETURNS:
+            lab.wait_silent()
+            time.sleep(1.0)
+            watching.mark("back")
+            for node in lab.others():
+                node.run("systemctl start --no-block etcd")
+        case Outcome.UNSEEN:
+            lab.wait_silent()
+            time.sleep(LEASE_BOUND_S)
+            return (lab.queue() or ["nobody"])[0]
+        case Outcome.ONE:
+            time.sleep(LEASE_BOUND_S)
+    return lab.wait_serving().name
+
+
+def _faults(scenario: Scenario, before: str, after: str, report: Report) -> list[str]:
+    """What must not have been; empty when all is well."""
+    seen = report.since("event")
+    faults = []
+    if report.two_answering:
+        faults.append(f"two machines answered for {1000 * report.two_answering:.1f} ms")
+    if scenario.lossless and seen.lost:
+        faults.append(f"{seen.lost} of {len(seen.requests)} requests were lost")
+    match scenario.outcome:
+        case Outcome.MOVES if after == before or seen.moves != 1:
+            faults.append(f"did not move once: {before} -> {after}, {seen.moves} moves")
+        case Outcome.UNSEEN if after != before:
+            faults.append(f"moved: {before} -> {after}")
+        case Outcome.STAYS if after != before or seen.moves or set(seen.holders) != {before}:
+            faults.append(f"moved: {before} -> {after}, {seen.moves} moves, holders {seen.holders}")
+        case Outcome.RETURNS:
+            last = max(a.at for a in report.answers if a.at < report.marks["back"])
+            if last - report.marks["done"] > LEASE_BOUND_S:
+                faults.append(f"answered for {last - report.marks['done']:.1f} s without a majority")
+    return faults

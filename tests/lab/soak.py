@@ -1,0 +1,117 @@
+"""`make soak MINUTES=30 SEED=1`: random faults for a given time, the observers running throughout.
+
+Each round breaks something on the holder (sometimes on another machine as well, at the same time), waits, heals,
+and demands that the VIP is served again. The seed gives the same sequence of faults.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tests.lab.faults import FAULTS
+from tests.lab.host import LabError
+from tests.lab.lab import Lab, Watching
+from tests.lab.machine import Machine
+from tests.lab.play import Outcome, Scenario
+from tests.lab.scenarios import SCENARIOS
+
+# Twenty restarts in a row, half a minute of silence: one round of these would be most of a short soak.
+TOO_LONG = frozenset({"govipd-killed", "govipd-restarted", "govipd-frozen-30s", "etcd-in-turn"})
+SECOND_FAULT = 0.25  # how often another machine has a fault of its own
+HEALED_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What was broken, and when."""
+
+    kinds: tuple[str, ...]
+    broken_at: float
+    healed_at: float
+    served_again: bool
+    without_majority: bool  # nobody was able to serve for a part of it
+
+
+def rounds(lab: Lab, watching: Watching, until: float, seed: int, say: Callable[[str], None]) -> list[Round]:
+    """Break and heal until the time is over."""
+    choice = random.Random(seed)
+    kinds = [s for s in (*SCENARIOS, *FAULTS) if s.name not in TOO_LONG]
+    done: list[Round] = []
+    while time.monotonic() < until:
+        lab.make_whole()
+        holder = lab.wait_serving()
+        faults = [(choice.choice(kinds), holder)]
+        if choice.random() < SECOND_FAULT:
+            other = choice.choice([n for n in lab.nodes if n is not holder])
+            faults.append((choice.choice([k for k in kinds if k.outcome is Outcome.MOVES]), other))
+        broken_at = time.monotonic()
+        _break_and_undo(lab, faults, choice.uniform(0.0, 5.0))
+        try:
+            lab.make_whole()
+            served = lab.wait_serving(timeout=HEALED_S) is not None
+        except LabError as e:
+            say(str(e))
+            served = False
+        names = tuple(f"{s.name}@{n.name}" if i else s.name for i, (s, n) in enumerate(faults))
+        blind = any(s.outcome in (Outcome.RETURNS, Outcome.UNSEEN) for s, _ in faults) or len(faults) > 1
+        done.append(Round(names, broken_at, time.monotonic(), served, blind))
+        say(f"{len(done):4}  {' + '.join(names)}: healed after {done[-1].healed_at - broken_at:.1f} s")
+    watching.end()
+    return done
+
+
+def _break_and_undo(lab: Lab, faults: list[tuple[Scenario, Machine]], pause: float) -> None:
+    """Two faults at once may get in each other's way: what an act cannot do then, it leaves undone."""
+    for scenario, node in faults:
+        with suppress(LabError):
+            scenario.act(lab, node)
+    time.sleep(pause)
+    for scenario, node in reversed(faults):
+        with suppress(LabError):
+            if not node.running:
+                node.boot()
+            node.thaw()
+            lab.heal(node)
+            scenario.undo(lab, node)
+
+
+def main() -> int:
+    """Soak. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="soak")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with Lab() as lab:
+        lab.start_daemons()
+        lab.make_whole()
+        with lab.observe() as watching:
+            ended = time.monotonic() + 60 * args.minutes
+            done = rounds(lab, watching, ended, args.seed, lambda text: print(text, flush=True))
+    report = watching.report
+    gaps: dict[str, list[float]] = defaultdict(list)
+    unserved = 0.0
+    for r in done:
+        gap = report.between(r.broken_at, r.healed_at).gap
+        gaps[" + ".join(k.partition("@")[0] for k in r.kinds)].append(gap)
+        if not r.without_majority:
+            unserved += gap
+    print("\n| fault | rounds | median gap | worst gap |\n|---|---|---|---|")
+    for kind, seen in sorted(gaps.items()):
+        print(f"| {kind} | {len(seen)} | {1000 * statistics.median(seen):.0f} ms | {1000 * max(seen):.0f} ms |")
+    two = 1000 * report.two_answering
+    unhealed = sum(not r.served_again for r in done)
+    worst = 1000 * max(report.between(r.broken_at, r.healed_at).gap for r in done)
+    print(f"\nnobody answered although one was able: {unserved:.1f} s in all (the gaps of the rounds with one fault)")
+    print(f"soak: minutes={args.minutes:g} seed={args.seed} faults={sum(len(r.kinds) for r in done)} "
+          f"two_answering_ms={two:.0f} unserved_after_heal={unhealed} worst_gap_ms={worst:.0f}")  # fmt: skip
+    return 0 if two == 0 and unhealed == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
