@@ -25,11 +25,11 @@ install: ## install govipd on this machine (root)
 	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
 	install -m 644 conf/haproxy-govip.cfg /etc/govip/haproxy-govip.cfg
 	test -e /etc/govip/govip.toml || install -m 644 conf/govip.toml /etc/govip/govip.toml
-	if [ -d /run/systemd/system ]; then systemctl daemon-reload; sysctl -q -p /etc/sysctl.d/90-govip.conf; fi
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; sysctl -q -e -p /etc/sysctl.d/90-govip.conf; fi
 
 .PHONY: uninstall
 uninstall: ## remove it again; the configuration stays (root)
-	if [ -d /run/systemd/system ]; then systemctl disable --now 'govipd@*' || true; fi
+	if [ -d /run/systemd/system ]; then systemctl stop 'govipd@*'; systemctl -q disable govipd@.service || true; fi
 	rm -rf $(VENV_HOME) /usr/local/sbin/govipd /usr/local/bin/govipctl
 	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
@@ -37,7 +37,8 @@ uninstall: ## remove it again; the configuration stays (root)
 .PHONY: deps
 deps: ## the Debian packages that tests and demo need (root)
 	@if [ "$$(id -u)" != 0 ]; then echo "run this as root: the lab boots machines in namespaces" >&2; exit 1; fi
-	missing=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(APT) 2>/dev/null \
+	# dpkg-query fails when it has never heard of one: that is what is asked.
+	missing=$$( { dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(APT) 2>/dev/null || true; } \
 		| awk '$$1 == "ii" {print $$2}' | sort | comm -13 - <(printf '%s\n' $(APT) | sort) | tr '\n' ' ')
 	if [ -n "$$missing" ]; then
 		echo "installing $$missing"

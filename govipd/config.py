@@ -8,7 +8,7 @@ import difflib
 import math
 import stat
 from collections.abc import Collection, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -25,10 +25,11 @@ HostAddress = IPv4Address | IPv6Address
 Address = IPv4Interface | IPv6Interface
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=100)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+# \Z, not $: that would allow a newline at the end.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 
 # The least that margin may be of the TTL: two machines' clocks may differ by this rate.
-CLOCK_RATE = 0.05
+CLOCK_RATE_PERCENT = 5
 
 
 class Etcd(Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class Etcd(Struct, frozen=True, kw_only=True):
     key: str | None = None
     user: str | None = None
     password_file: str | None = None
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{1,128}/$")] = "govip/"
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{1,128}/\Z")] = "govip/"
 
 
 class Election(Struct, frozen=True, kw_only=True):
@@ -48,15 +49,15 @@ class Election(Struct, frozen=True, kw_only=True):
 
     ttl: float = 3.0
     margin: float = 0.5
-    member: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
+    member: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")] = ""
     fence: Literal["nftables", "address"] = "nftables"
 
 
 class Health(Struct, frozen=True, kw_only=True):
     """[health]: the gates. An empty unit or url switches that gate off."""
 
-    unit: Annotated[str, Meta(pattern=r"^([A-Za-z0-9:_.\\@-]+\.(service|socket|target))?$")] = "haproxy.service"
-    url: Annotated[str, Meta(pattern=r"^(https?://[^/\s]+\S*)?$")] = "http://127.0.0.1:8404/healthz"
+    unit: Annotated[str, Meta(pattern=r"^([A-Za-z0-9:_.\\@-]+\.(service|socket|target))?\Z")] = "haproxy.service"
+    url: Annotated[str, Meta(pattern=r"^(https?://[^/\s]+\S*)?\Z")] = "http://127.0.0.1:8404/healthz"
     interval: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
     timeout: Annotated[float, Meta(ge=0.01, le=10)] = 0.5
     rise: Count = 2
@@ -71,9 +72,9 @@ class Vip(Struct, frozen=True, kw_only=True):
     """[[vip]]: a group of addresses that move together, and the election that decides where they are."""
 
     name: Name
-    interface: Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}$")]
+    interface: Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}\Z")]
     addresses: tuple[Address, ...]
-    election: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_./-]{0,254}[A-Za-z0-9_.-])?$")] = ""
+    election: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_./-]{0,254}[A-Za-z0-9_.-])?\Z")] = ""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -135,7 +136,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: not UTF-8 at byte {e.start}; TOML files are UTF-8") from e
-    except tomli.TOMLDecodeError as e:
+    except ValueError as e:  # TOMLDecodeError, and what int() says to a number of thousands of digits
         raise ConfigError(f"{path}: not TOML: {e}") from e
     except RecursionError as e:
         raise ConfigError(f"{path}: not TOML that can be read: nested too deeply") from e
@@ -160,18 +161,22 @@ class _Reader:
         vips = self._vips(document.get("vip"))
         if etcd:
             self._check_etcd(etcd)
-            for vip in vips:
+            for vip in vips.values():
                 if not vip.election:
                     force_setattr(vip, "election", f"{etcd.prefix}election/{vip.name}")
+            self._check_elections(vips, etcd.prefix)
         if election:
             self._check_timing(election)
             if not election.member:
+                self._check_hostname(hostname)
                 force_setattr(election, "member", hostname)
+        if health:
+            self._check_health(health)
         self._check_vips(vips, etcd)
         if self._faults:
             raise ConfigError("\n".join(self._faults))
         assert etcd and election and health  # noqa: PT018  # each missing one has left a fault
-        return Config(path=str(self._path), etcd=etcd, election=election, health=health, vip=tuple(vips))
+        return Config(path=str(self._path), etcd=etcd, election=election, health=health, vip=tuple(vips.values()))
 
     # Types
 
@@ -183,13 +188,14 @@ class _Reader:
     def _unknown(self, where: str, table: Mapping[str, Any], known: Collection[str]) -> None:
         for key in table:
             if key not in known:
+                name = where + (key if key.isprintable() else repr(key))
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
                 if key == "password":
                     hint = "a password does not belong here; put it into a file of mode 0600 and set password_file"
-                    self._fault(where + key, "...", f"no such key; {hint}")
+                    self._fault(name, "...", f"no such key; {hint}")
                 else:
-                    self._fault(where + key, table[key], f"no such key; {hint}")
+                    self._fault(name, table[key], f"no such key; {hint}")
 
     def _struct(self, kind: type[_S], where: str, table: object) -> _S | None:
         """Convert a table key by key, so that each fault is found; None when there was one."""
@@ -215,12 +221,13 @@ class _Reader:
                     self._fault(key, table[f.name], _allowed(str(e)))
         return kind(**values) if len(self._faults) == before else None
 
-    def _vips(self, tables: object) -> list[Vip]:
+    def _vips(self, tables: object) -> dict[int, Vip]:
+        """Those without a fault, by their place in the file."""
         if not isinstance(tables, list) or not tables:
             self._faults.append(f"{self._path}: vip is missing: write a [[vip]] with name, interface and addresses")
-            return []
-        vips = (self._struct(Vip, f"vip[{i}]", table) for i, table in enumerate(tables))
-        return [vip for vip in vips if vip]
+            return {}
+        vips = ((i, self._struct(Vip, f"vip[{i}]", table)) for i, table in enumerate(tables))
+        return {i: vip for i, vip in vips if vip}
 
     def _addresses(self, key: str, values: object) -> tuple[Address, ...]:
         if not isinstance(values, list) or not 1 <= len(values) <= 16:
@@ -240,16 +247,14 @@ class _Reader:
     def _check_etcd(self, etcd: Etcd) -> None:
         for i, endpoint in enumerate(etcd.endpoints):
             key = f"etcd.endpoints[{i}]"
-            try:
-                url = urlsplit(endpoint)
-                complete = url.scheme in {"http", "https"} and url.hostname and url.port
-            except ValueError:
-                complete = None
-            if not complete or url.path or url.query:
+            scheme = endpoint.partition(":")[0]
+            if "@" in endpoint:
+                self._fault(key, "...", "must be without user and password; set user and password_file")
+            elif not _host(endpoint) or not urlsplit(endpoint).port or endpoint.count("/") > 2:
                 self._fault(key, endpoint, "must be http://HOST:PORT or https://HOST:PORT")
-            elif endpoint.split(":")[0] != etcd.endpoints[0].split(":")[0]:
+            elif scheme != etcd.endpoints[0].partition(":")[0]:
                 self._fault(key, endpoint, "all endpoints must use the same scheme")
-            elif url.scheme == "http" and (etcd.ca or etcd.cert or etcd.key):
+            elif scheme == "http" and (etcd.ca or etcd.cert or etcd.key):
                 self._fault(key, endpoint, "must begin with https:// when ca, cert or key is set")
         if bool(etcd.cert) != bool(etcd.key):
             self._fault("etcd.cert", etcd.cert, f"cert and key go together; key is {etcd.key!r}")
@@ -262,20 +267,37 @@ class _Reader:
         if name is None:
             return
         try:
+            mode = Path(name).stat().st_mode
+            if not stat.S_ISREG(mode):  # to open a pipe could take for ever
+                self._fault(key, name, "must be a regular file")
+                return
             with Path(name).open("rb") as file:
                 file.read(1)
-            mode = stat.S_IMODE(Path(name).stat().st_mode)
         except (OSError, ValueError) as e:
             self._fault(key, name, f"cannot be read: {getattr(e, 'strerror', None) or e}")
             return
         if secret and mode & 0o077:
+            mode = stat.S_IMODE(mode)
             self._fault(key, name, f"has mode {mode:04o}: others could read the secret; chmod 0600 {name}")
+
+    def _check_hostname(self, hostname: str) -> None:
+        try:
+            msgspec.convert(hostname, Name)
+        except msgspec.ValidationError:
+            self._fault("election.member", "", f"this host's name {hostname!r} cannot be a member's name; set member")
+
+    def _check_health(self, health: Health) -> None:
+        if health.url and not _host(health.url):
+            self._fault("health.url", health.url, "must be a URL, such as http://127.0.0.1:8404/healthz")
+        wait, longest = health.flap_wait, health.flap_wait_max
+        if longest < wait:
+            self._fault("health.flap_wait_max", longest, f"must be at least flap_wait = {wait:g}")
 
     def _check_timing(self, election: Election) -> None:
         """Refuse timings under which two machines could answer, or nobody would for long.
 
         - etcd counts leases in whole seconds, and raises what is below its minimum (2 at its default settings).
-        - The margin covers a difference of clock rates of CLOCK_RATE over one TTL, and the time until the
+        - The margin covers a difference of clock rates of CLOCK_RATE_PERCENT over one TTL, and the time until the
           kernel is silent.
         - What the margin leaves must outlast an etcd leader's election: half of the TTL at least.
         """
@@ -283,47 +305,77 @@ class _Reader:
         if not (ttl.is_integer() and 2 <= ttl <= 300):
             self._fault("election.ttl", ttl, "must be whole seconds from 2 to 300; etcd's leases are whole seconds")
             return
-        least = max(0.1, CLOCK_RATE * ttl)
+        clocks = ttl * CLOCK_RATE_PERCENT / 100  # in this order: 3 x 0.05 is more than 0.15
+        least = max(0.1, clocks)
         if election.fence == "address":
             least = max(least, 1.0)  # the kernel removes an address up to a second late
         if not least <= margin <= ttl / 2:
             self._fault(
                 "election.margin",
                 margin,
-                f"must be from {least:g} to {ttl / 2:g}: at least {CLOCK_RATE:g} x ttl = {CLOCK_RATE * ttl:g} for "
+                f"must be from {least:g} to {ttl / 2:g}: at least {CLOCK_RATE_PERCENT / 100:g} x ttl = {clocks:g} for "
                 f'clocks that differ, 1 with fence = "address", and at most half of ttl = {ttl:g}, so that the '
                 "VIP outlasts an election of etcd's leader",
             )
 
-    def _check_vips(self, vips: list[Vip], etcd: Etcd | None) -> None:
-        endpoints = {urlsplit(e).hostname for e in etcd.endpoints} if etcd and not self._faults else set()
+    def _check_elections(self, vips: Mapping[int, Vip], prefix: str) -> None:
+        """Refuse queues that hold one another's keys: a candidate waits for the next older key below NAME/."""
+        members = f"{prefix}members/"
+        taken = {members: f"{members}, where the members publish their state (etcd.prefix moves that)"}
+        names: set[str] = set()
+        for i, vip in vips.items():
+            if vip.name in names:
+                continue  # that is a fault of its own
+            names.add(vip.name)
+            below = f"{vip.election}/"
+            for other, words in taken.items():
+                if below.startswith(other) or other.startswith(below):
+                    self._fault(f"vip[{i}].election", vip.election, f"must be apart from {words}; give it another name")
+                    break
+            taken.setdefault(below, f"{vip.election!r}, the election of vip[{i}]")
+
+    def _check_vips(self, vips: Mapping[int, Vip], etcd: Etcd | None) -> None:
+        endpoints = {_host(e) for e in etcd.endpoints} if etcd else set()
         names: dict[str, int] = {}
-        elections: dict[str, int] = {}
         seen: dict[HostAddress, str] = {}
-        for i, vip in enumerate(vips):
+        for i, vip in vips.items():
             if vip.name in names:
                 self._fault(f"vip[{i}].name", vip.name, f"is the name of vip[{names[vip.name]}] too; give it another")
-            elif vip.election in elections:
-                self._fault(f"vip[{i}].election", vip.election, "is the election of another [[vip]] too")
-            names[vip.name] = elections[vip.election] = i
+            names.setdefault(vip.name, i)
             for j, address in enumerate(vip.addresses):
                 key = f"vip[{i}].addresses[{j}]"
                 self._check_address(key, address, endpoints)
                 if address.ip in seen:
                     self._fault(key, str(address), f"stands in {seen[address.ip]} already")
-                seen[address.ip] = key
+                seen.setdefault(address.ip, key)
 
     def _check_address(self, key: str, address: Address, endpoints: Collection[str | None]) -> None:
-        ip = address.ip
+        ip, network = address.ip, address.network
         shown = str(address)
-        if ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_link_local:
+        if ip.is_multicast or ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip in IPv4Network("0.0.0.0/8"):
             self._fault(key, shown, "must be a unicast address that other machines can use")
-        elif ip.version == 4 and (ip == IPv4Address("255.255.255.255") or ip in IPv4Interface("240.0.0.0/4").network):
+        elif ip.is_reserved or (isinstance(ip, IPv6Address) and ip.ipv4_mapped):
             self._fault(key, shown, "is reserved; must be a unicast address")
+        elif isinstance(address, IPv6Interface) and address.scope_id:
+            self._fault(key, shown, "must be without %SCOPE; the interface is a key of its own")
+        elif not network.prefixlen:
+            self._fault(key, shown, "would put every address on the link; leave the prefix out, or give the subnet's")
+        elif ip.version == 4 and network.prefixlen < 31 and ip in {network[0], network[-1]}:
+            self._fault(key, shown, f"is the network or broadcast address of {network}; must be one of its hosts'")
         elif ip in self._local:
             self._fault(key, shown, "is an address of this host; a VIP must be free: remove it from the host's network")
         elif any(_same(ip, host) for host in endpoints):
             self._fault(key, shown, "is an etcd endpoint: the election would need the VIP that it decides about")
+
+
+def _host(url: str) -> str | None:
+    """The host of an http or https URL; None where the URL is none."""
+    try:
+        parts = urlsplit(url)
+        valid = url.startswith(("http://", "https://")) and parts.port != 0 and not parts.fragment
+    except ValueError:
+        return None
+    return parts.hostname if valid else None
 
 
 def _same(ip: HostAddress, host: str | None) -> bool:

@@ -1,5 +1,6 @@
 """The configuration: what is accepted, and that every refusal names file, key, value and what to do."""
 
+import os
 from contextlib import suppress
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -13,6 +14,7 @@ from govipd.errors import ConfigError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 VIP = '[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["192.0.2.100/32"]\n'
+WEB = VIP.replace("api", "web").replace(".100", ".101")
 
 
 def read(tmp_path: Path, text: str, local: str = "198.51.100.1") -> Config:
@@ -114,8 +116,31 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         (VIP + VIP.replace("api", "web"), ["vip[1].addresses[0]", "stands in vip[0].addresses[0] already"]),
         (
             VIP + 'election = "e"\n' + VIP.replace("api", "web").replace(".100", ".101") + 'election = "e"\n',
-            ["vip[1].election = 'e'", "another [[vip]] too"],
+            ["vip[1].election = 'e'", "must be apart from 'e', the election of vip[0]", "another name"],
         ),
+        # Below one another: each queue would see the other's candidates.
+        (
+            VIP + 'election = "govip/election"\n' + WEB,
+            ["vip[1].election = 'govip/election/web'", "the election of vip[0]"],
+        ),
+        (VIP + 'election = "govip"\n', ["vip[0].election = 'govip'", "apart from govip/members/"]),
+        (VIP + 'election = "govip/members/api"\n', ["vip[0].election", "apart from govip/members/"]),
+        (VIP.replace('"api"', '"api\\n"'), ["vip[0].name = 'api\\n'"]),
+        (VIP.replace('"eth0"', '"eth0\\n"'), ["vip[0].interface = 'eth0\\n'"]),
+        (VIP.replace("192.0.2.100/32", "0.1.2.3"), ["vip[0].addresses[0] = '0.1.2.3/32'", "unicast"]),
+        (VIP.replace("192.0.2.100/32", "::ffff:192.0.2.100"), ["vip[0].addresses[0]", "reserved"]),
+        (VIP.replace("192.0.2.100/32", "2001:db8::1%eth0"), ["vip[0].addresses[0]", "without %SCOPE"]),
+        (VIP.replace(".100/32", ".100/0"), ["vip[0].addresses[0] = '192.0.2.100/0'", "leave the prefix out"]),
+        (VIP.replace(".100/32", ".255/24"), ["'192.0.2.255/24'", "broadcast address of 192.0.2.0/24", "hosts"]),
+        (VIP.replace(".100/32", ".0/24"), ["'192.0.2.0/24'", "the network or broadcast address"]),
+        ('[health]\nurl = "http://127.0.0.1:99999/x"\n' + VIP, ["health.url", "must be a URL, such as"]),
+        ('[health]\nurl = "http://[::1/x"\n' + VIP, ["health.url", "must be a URL, such as"]),
+        ("[health]\nflap_wait = 31\n" + VIP, ["health.flap_wait_max = 30.0", "at least flap_wait = 31"]),
+        ('[etcd]\nendpoints = ["http://192.0.2.1:2379#x"]\n' + VIP, ["etcd.endpoints[0]", "http://HOST:PORT"]),
+        ('[etcd]\nendpoints = ["HTTP://192.0.2.1:2379"]\n' + VIP, ["etcd.endpoints[0]", "http://HOST:PORT"]),
+        ('[etcd]\nca = "/dev/null"\n' + VIP, ["etcd.ca = '/dev/null'", "must be a regular file"]),
+        ('"a\\nb" = 1\n' + VIP, ["'a\\nb' = 1", "no such key"]),
+        ("[election]\nttl = " + "9" * 5000 + "\n" + VIP, ["not TOML", "digits"]),
         (VIP.replace("192.0.2.100", "198.51.100.1"), ["is an address of this host"]),
         (VIP + '[etcd]\nendpoints = ["http://192.0.2.100:2379"]\n', ["is an etcd endpoint"]),
         ("[[vip]", ["not TOML", "line 1"]),
@@ -133,6 +158,52 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     """One line each."""
     text = "[election]\nttl = 2.5\n[health]\nrise = 0\nfall = 0\n" + VIP.replace("192.0.2.100/32", "x")
     assert len(refusal(tmp_path, text).splitlines()) == 4
+
+
+def test_a_fault_is_told_under_its_own_number_and_makes_no_others(tmp_path: Path) -> None:
+    """The first [[vip]] or the endpoints being faulty neither moves nor invents faults of the second [[vip]]."""
+    message = refusal(tmp_path, VIP.replace("api", "a b") + WEB.replace("192.0.2.101", "127.0.0.1"))
+    assert "vip[1].addresses[0] = '127.0.0.1/32'" in message
+    assert len(message.splitlines()) == 2
+    assert len(refusal(tmp_path, "[etcd]\nendpoints = []\n" + VIP + WEB).splitlines()) == 1
+    assert len(refusal(tmp_path, VIP + VIP.replace(".100", ".101")).splitlines()) == 1
+    message = refusal(tmp_path, '[etcd]\nendpoints = ["http://192.0.2.100:2379"]\n[health]\nrise = 0\n' + VIP)
+    assert "health.rise" in message
+    assert "is an etcd endpoint" in message
+
+
+def test_the_bounds_of_the_margin_are_allowed(tmp_path: Path) -> None:
+    """The least that the message names is accepted, whatever binary fractions make of it."""
+    for ttl in range(2, 301):
+        least = max(0.1, float(f"{ttl * 0.05:g}"))
+        for margin in (least, ttl / 2):
+            assert read(tmp_path, f"[election]\nttl = {ttl}\nmargin = {margin}\n{VIP}").election.margin == margin
+
+
+@pytest.mark.parametrize("hostname", ["", "a/b", "with space", "x" * 65])
+def test_a_host_name_that_cannot_be_a_members_name(tmp_path: Path, hostname: str) -> None:
+    """It is refused, unless the file gives a name."""
+    path = tmp_path / "govip.toml"
+    path.write_text(VIP)
+    with pytest.raises(ConfigError, match=r"election\.member = .*this host.s name .* cannot be .*; set member"):
+        load(path, hostname=hostname)
+    path.write_text(f'[election]\nmember = "a"\n{VIP}')
+    assert load(path, hostname=hostname).election.member == "a"
+
+
+def test_a_password_in_an_endpoint_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    """The message may end in a journal."""
+    message = refusal(tmp_path, '[etcd]\nendpoints = ["http://u:hunter2@192.0.2.1:2379"]\n' + VIP)
+    assert "etcd.endpoints[0] = '...'" in message
+    assert "set user and password_file" in message
+    assert "hunter2" not in message
+
+
+def test_a_pipe_does_not_stop_the_reader(tmp_path: Path) -> None:
+    """To open one waits for its writer, for ever."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    message = refusal(tmp_path, f'[etcd]\nuser = "u"\npassword_file = "{tmp_path}/pipe"\n{VIP}')
+    assert "must be a regular file" in message
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
