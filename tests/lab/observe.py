@@ -102,7 +102,18 @@ class Report:
 
         Two answer when the answers of one, before and after, enclose an answer of another.
         """
-        return max((_enclosed(list(group)) for group in self._by_kind()), default=0.0)
+        return max((sum(end - begin for begin, end in _enclosed(list(a))) for a in self._by_kind()), default=0.0)
+
+    @property
+    def overlaps(self) -> list[str]:
+        """For people: when two machines answered, with the answers around each such time."""
+        told = []
+        for answers in map(list, self._by_kind()):
+            for begin, end in _enclosed(answers):
+                around = [a for a in answers if begin - 0.02 <= a.at <= end + 0.02]
+                told.append(f"{answers[0].kind} {begin:.4f} to {end:.4f}: " +
+                            " ".join(f"{a.by}@{a.at:.4f}" for a in around))  # fmt: skip
+        return told
 
     @property
     def last_answers(self) -> dict[str, float]:
@@ -116,7 +127,7 @@ class Report:
         return kinds.values()
 
 
-def _enclosed(answers: Sequence[Answer]) -> float:
+def _enclosed(answers: Sequence[Answer]) -> list[tuple[float, float]]:
     """The union of the intervals between two answers of one machine that have another's answer inside."""
     intervals: list[tuple[float, float]] = []
     previous: dict[str, int] = {}
@@ -125,11 +136,13 @@ def _enclosed(answers: Sequence[Answer]) -> float:
         if before is not None and i - before > 1 and answer.at - answers[before].at <= ENCLOSING_S:
             intervals.append((answers[before].at, answer.at))
         previous[answer.by] = i
-    total, reached = 0.0, float("-inf")
+    union: list[tuple[float, float]] = []
     for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
+        if union and begin <= union[-1][1]:
+            union[-1] = (union[-1][0], max(end, union[-1][1]))
+        else:
+            union.append((begin, end))
+    return union
 
 
 class Observation:

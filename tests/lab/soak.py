@@ -105,6 +105,9 @@ def main() -> int:
     for kind, seen in sorted(gaps.items()):
         print(f"| {kind} | {len(seen)} | {1000 * statistics.median(seen):.0f} ms | {1000 * max(seen):.0f} ms |")
     two = 1000 * report.two_answering
+    for r in done:
+        for overlap in report.between(r.broken_at, r.healed_at).overlaps:
+            print(f"TWO ANSWERED in {' + '.join(r.kinds)}, {r.broken_at:.4f} to {r.healed_at:.4f}: {overlap}")
     unhealed = sum(not r.served_again for r in done)
     worst = 1000 * max(report.between(r.broken_at, r.healed_at).gap for r in done)
     print(f"\nnobody answered although one was able: {unserved:.1f} s in all (the gaps of the rounds with one fault)")

@@ -34,9 +34,9 @@ def test_a_handover_is_not_two_answering() -> None:
     def answers(text: str, step: float) -> list[Answer]:
         return [Answer(i * step, "arp", by) for i, by in enumerate(text)]
 
-    assert _enclosed(answers("aaabbb", 0.005)) == 0
-    assert _enclosed(answers("aabbbbbbbbbbbbbaa", 0.005)) == 0
-    assert abs(_enclosed(answers("aababb", 0.005)) - 0.015) < 1e-9
+    assert _enclosed(answers("aaabbb", 0.005)) == []
+    assert _enclosed(answers("aabbbbbbbbbbbbbaa", 0.005)) == []
+    assert _enclosed(answers("aababb", 1 / 128)) == [(1 / 128, 4 / 128)]
 
 
 def test_partitions_and_power(lab: Lab) -> None:

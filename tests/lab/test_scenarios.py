@@ -12,7 +12,8 @@ from tests.lab.scenarios import SCENARIOS
 def test_scenario(lab: Lab, scenario: Scenario) -> None:
     """Who serves afterwards is who should, and at no moment two machines answered."""
     result = play(lab, scenario)
-    assert result.faults == (), "\n".join([*result.faults, *result.report.address_events[-40:]])
+    seen = [*result.faults, *result.report.overlaps, *result.report.address_events[-40:]]
+    assert result.faults == (), "\n".join(seen)
 
 
 def test_a_reload_of_the_proxy_loses_no_request_to_a_move(lab: Lab) -> None:
