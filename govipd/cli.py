@@ -148,6 +148,7 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
             clock=clock,
             name=vip.election,
             member=config.election.member,
+            mark=f"{config.etcd.prefix}released/{vip.name}",
             ttl=config.election.ttl,
             membership=membership,
         )

@@ -4,6 +4,11 @@ A member's key is `<name>/<lease id in hex>`, its value the member's name, attac
 The lowest create revision leads; each candidate waits for the deletion of the key just before it. A watch
 is only a hint: the place is read anew, linearizably, at every wake-up, every lost watch and every few seconds.
 
+A member that resigns has closed its fence before; it says so, in the same transaction, in a mark beside the
+election: the create revision of the key it deleted. When a predecessor's key vanishes without that mark (a lease
+that expired, was revoked, or a key that somebody deleted), the successor waits a moment before it takes: the
+predecessor learns of it at the same instant, and closing its fence is quick, but not quicker than light.
+
 The lease is supervised apart from the campaign: it lives as long as the process and etcd want it, whether
 the member is in the queue or not. When etcd says that it is lost, a new session begins with a new lease.
 """
@@ -13,7 +18,7 @@ import math
 from collections.abc import Mapping
 
 from govipd.adapters.membership import Membership
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Put, Store
+from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Store
 from govipd.core.actions import Holding
 from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Queued, Resigned
 from govipd.errors import EtcdError, LeaseNotFoundError
@@ -21,6 +26,7 @@ from govipd.ports import Clock, Sink
 
 REREAD_S = 2.0  # between two readings of one's place when nothing happens
 RENEWALS_PER_TTL = 6  # an etcd leader's death costs 1 to 2 s: most of the TTL must be left when it comes
+UNORDERLY_S = 0.1  # to wait for the fence of a predecessor that left without a mark
 FIRST_PAUSE_S = 0.02  # after a failed call; doubles up to
 LONGEST_PAUSE_S = 0.5
 
@@ -34,23 +40,36 @@ class EtcdElection:
         clock: CLOCK_BOOTTIME.
         name: the election's name, which is its key prefix without the closing slash.
         member: this member's name, the value of its key.
+        mark: the key of the mark that a member leaves when it resigns.
         ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
         membership: what is published beside the election.
     """
 
     def __init__(
-        self, *, store: Store, sink: Sink, clock: Clock, name: str, member: str, ttl: float, membership: Membership
+        self,
+        *,
+        store: Store,
+        sink: Sink,
+        clock: Clock,
+        name: str,
+        member: str,
+        mark: str,
+        ttl: float,
+        membership: Membership,
     ) -> None:
         self._store = store
         self._sink = sink
         self._clock = clock
         self._prefix = f"{name}/"
         self._member = member
+        self._mark = mark
         self._ttl = math.ceil(ttl)
         self._membership = membership
         self._wanted: int | None = None  # the campaign to be in the queue for
         self._resigning: int | None = None  # the campaign whose end must be confirmed
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
+        self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
+        self._not_before: float | None = None  # when we may take, once we are first
         self._key_possible = False  # etcd may have our key, confirmed or not
         self._lease: int | None = None
         self._changed = asyncio.Event()  # wakes the contender
@@ -71,6 +90,7 @@ class EtcdElection:
         key = f"{self._prefix}{holding.lease_id:x}"
         self._key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
         self._key_possible = True
+        self._not_before = 0.0  # it is ours already
         self._wanted = campaign
         self._renew_now.set()
 
@@ -202,10 +222,9 @@ class EtcdElection:
         """One look at our place, what follows from it, and the wait for the next."""
         key = self._key or await self._join(lease)
         sent_at = self._clock.now()
-        reply = await self._store.txn(
-            (), (Get(key.key), Get(self._prefix, prefix=True, max_create_revision=key.create_revision - 1, newest=True))
-        )
-        own, ahead = reply.gets
+        before_us = Get(self._prefix, prefix=True, max_create_revision=key.create_revision - 1, newest=True)
+        reply = await self._store.txn((), (Get(key.key), before_us, Get(self._mark)))
+        own, ahead, mark = reply.gets
         self._tell("election", "")
         if self._wanted != campaign:
             return
@@ -215,9 +234,13 @@ class EtcdElection:
             self._sink(Deposed(campaign, "etcd does not have our key any more"))
             return
         if ahead:
+            self._ahead, self._not_before = ahead[0].create_revision, None
             self._sink(Queued(campaign, ahead[0].value.decode(errors="replace")))
         else:
-            self._sink(Elected(campaign, lease, sent_at, key.create_revision))
+            if self._not_before is None:
+                orderly = bool(mark) and mark[0].value == str(self._ahead).encode()
+                self._not_before = self._clock.now() + (0.0 if orderly else UNORDERLY_S)
+            self._sink(Elected(campaign, lease, sent_at, key.create_revision, self._not_before))
         await self._watch((ahead or own)[0].key, reply.revision + 1)
 
     async def _join(self, lease: int) -> KeyValue:
@@ -229,12 +252,19 @@ class EtcdElection:
             (Created(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
         )
         self._key = reply.gets[0][0]
+        self._ahead = self._not_before = None
         return self._key
 
     async def _leave(self) -> None:
-        """Delete our key if it can exist, and confirm it to whoever waits."""
+        """Delete our key if it can exist, with the mark, and confirm it to whoever waits.
+
+        No mark from a member that was first but not yet free to take: its own predecessor may still answer.
+        """
         if self._key_possible and self._lease is not None:
-            await self._store.txn((), (Delete(f"{self._prefix}{self._lease:x}"),))
+            operations: list[Operation] = [Delete(f"{self._prefix}{self._lease:x}")]
+            if self._key is not None and self._clock.now() >= (self._not_before or 0.0):
+                operations.append(Put(self._mark, str(self._key.create_revision).encode(), 0))
+            await self._store.txn((), operations)
         self._key, self._key_possible = None, False
         self._confirm_resigned()
 

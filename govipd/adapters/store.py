@@ -34,7 +34,7 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write a key; it lives as long as the lease."""
+    """Write a key; it lives as long as the lease, or for ever with lease 0."""
 
     key: str
     value: bytes

@@ -78,6 +78,7 @@ class Elected:
     lease_id: int
     proved_at: float  # the clock just before the read was sent
     create_revision: int = 0  # of my key
+    not_before: float = 0.0  # the predecessor may answer until then
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,8 @@ class Supervisor:
             instants.append(self._campaign_at(now))
         if self.state in (State.CANDIDATE, State.LEAVING):
             instants.append(self._repeat_at)
+            if self._won is not None and now < self._won.not_before:
+                instants.append(self._won.not_before)
         if self.state in (State.STARTING, State.LEAVING, State.ASIDE):
             instants.append(self._stop_by)
         return min((max(t, now) for t in instants if t is not None), default=None)
@@ -299,6 +301,8 @@ class Supervisor:
     def _proven(self, now: float) -> bool:
         """Whether I lead, by a lease that still runs and a proof that is not older than a lease."""
         if self._lease is None or self._won is None or self._won.lease_id != self._lease.id:
+            return False
+        if now < self._won.not_before:
             return False
         proof = replace(self._lease, sent_at=min(self._lease.sent_at, self._won.proved_at))
         return now < proof.deadline(self._settings.margin)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.election import EtcdElection
+from govipd.adapters.election import UNORDERLY_S, EtcdElection
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.membership import Membership
 from govipd.core.events import (
@@ -55,6 +55,7 @@ class Member:
             clock=MonotonicClock(),
             name="govip/election/api",
             member=name,
+            mark="govip/released/api",
             ttl=3.0,
             membership=membership,
         )
@@ -310,6 +311,29 @@ async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: C
         alive.election.campaign(1)
         await alive.sees(Elected)
         assert not any(isinstance(e, Queued) for e in alive.events)
+
+
+async def test_only_an_orderly_resignation_lets_the_next_take_at_once(etcd: Cluster) -> None:
+    """Its fence was closed before. A key that was deleted by hand, or its lease revoked, tells nothing of a fence."""
+    a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
+    async with running(a, b):
+        for campaign in (1, 2):
+            a.election.campaign(campaign)
+            await a.until(lambda e, n=campaign: isinstance(e, Elected) and e.campaign == n)  # type: ignore[misc]
+            b.election.campaign(campaign)
+            await b.until(lambda e, n=campaign: e == Queued(n, "a"))  # type: ignore[misc]
+            await asyncio.sleep(2 * UNORDERLY_S)  # the first one, too, has waited before it took
+            if campaign == 1:
+                a.election.resign(1)
+            else:
+                kvs = json.loads(etcd.ctl("get", "--prefix", "govip/election/", "-w", "json"))["kvs"]
+                etcd.ctl("lease", "revoke", f"{min(kvs, key=lambda kv: kv['create_revision'])['lease']:x}")
+            won = await b.until(lambda e, n=campaign: isinstance(e, Elected) and e.campaign == n)  # type: ignore[misc]
+            assert isinstance(won, Elected)
+            waits = won.not_before - won.proved_at
+            assert waits >= UNORDERLY_S if campaign == 2 else won.not_before <= time.monotonic()
+            b.election.resign(campaign)
+            await b.until(lambda e, n=campaign: e == Resigned(n))  # type: ignore[misc]
 
 
 async def test_a_campaign_that_begins_while_a_session_ends_is_not_forgotten(etcd: Cluster) -> None:

@@ -200,6 +200,14 @@ def test_a_win_without_a_fresh_lease_waits_for_one() -> None:
     assert d.state is State.TAKING
 
 
+def test_a_win_after_an_unorderly_predecessor_waits_for_its_fence() -> None:
+    """Nothing is opened before the instant that the election names."""
+    d = Driver().to(State.CANDIDATE)
+    assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == []
+    assert d.tick() == [Hold(102.5)]
+    assert d.now == 100.1
+
+
 def test_an_old_proof_does_not_take() -> None:
     """A fresh lease is no proof of the place in the queue."""
     d = Driver().to(State.CANDIDATE)
