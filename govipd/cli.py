@@ -39,6 +39,8 @@ from govipd.group import GroupPlan, Parts
 from govipd.ports import Clock, Fence, Sink, Source
 
 EX_CONFIG = 78
+CONFIG_RETRY_S = 2.0
+START_S = 0.8  # from a process's end to the next one's adoption, without systemd's watchdog
 DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 # Derives this application's own id from /etc/machine-id, which must not be shown to others (machine-id(5)).
 _MACHINE_SALT = b"govipd member identity"
@@ -59,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = _read(args.config, args.interface)
     except ConfigError as e:
         print(e, file=sys.stderr)
+        if "NOTIFY_SOCKET" in os.environ and not args.check_config:
+            time.sleep(CONFIG_RETRY_S)  # systemd tries again for ever: a certificate may yet be mounted
         return EX_CONFIG
     if args.check_config:
         return 0
@@ -112,6 +116,7 @@ def _read(path: Path, interface: str) -> Plan:
     config = load(path, hostname=socket.gethostname(), local_addresses=_local_addresses())
     clock = BootClock()
     health = config.health
+    _check_restart(config)
     sources: dict[Hashable, Callable[[Sink], Source]] = {}
     if health.url:
         sources["probe", health.url, health.interval, health.timeout] = lambda sink: HttpProbe(
@@ -121,6 +126,23 @@ def _read(path: Path, interface: str) -> Plan:
         sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink)
     groups = {vip.name: _group(config, vip, clock) for vip in config.for_interface(interface)}
     return Plan(groups, sources)
+
+
+def _check_restart(config: Config) -> None:
+    """A daemon that hangs must be replaced while its lease runs (docs/adr/0003).
+
+    Raises:
+        ConfigError: the unit's watchdog leaves too little time for that.
+    """
+    watchdog = watchdog_interval_s(os.environ)
+    election = config.election
+    left = election.ttl - election.margin - election.ttl / RENEWALS_PER_TTL
+    if watchdog is not None and watchdog + START_S > left:
+        raise ConfigError(
+            f"{config.path}: election.ttl = {election.ttl:g}: a daemon that hangs is replaced after WatchdogSec = "
+            f"{watchdog:g} + {START_S:g} s, but its lease runs {left:g} s (ttl - margin - ttl / {RENEWALS_PER_TTL}); "
+            "raise ttl, or lower WatchdogSec= in a drop-in of the unit"
+        )
 
 
 def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:

@@ -128,6 +128,7 @@ class Etcd:
         self._turn = 0
         self._connection: _Connection | None = None
         self._token = ""
+        self._cluster: int | None = None  # two clusters elect two leaders: all endpoints must be of one
         self._closing: set[asyncio.Task[None]] = set()
 
     async def grant(self, ttl: int) -> tuple[int, float]:
@@ -213,13 +214,21 @@ class Etcd:
     async def _call(self, method: Callable[[_Connection], Callable[..., Awaitable[Any]]], request: Any) -> Any:
         """One unary call; authentication that has grown old is renewed and the call made once more."""
         try:
-            async with self._attempt() as connection:
-                return await method(connection)(request, timeout=self._timeout, metadata=self._metadata())
+            return await self._call_once(method, request)
         except EtcdRefusedError as e:
             if self._login is None or not any(words in str(e) for words in _TOKEN_IS_OLD):
                 raise
+        return await self._call_once(method, request)
+
+    async def _call_once(self, method: Callable[[_Connection], Callable[..., Awaitable[Any]]], request: Any) -> Any:
         async with self._attempt() as connection:
-            return await method(connection)(request, timeout=self._timeout, metadata=self._metadata())
+            reply = await method(connection)(request, timeout=self._timeout, metadata=self._metadata())
+            cluster = reply.header.cluster_id
+            if self._cluster not in (None, cluster):
+                text = f"{connection.endpoint}: is of another cluster ({cluster:x}) than before ({self._cluster:x})"
+                raise EtcdUnavailableError(text)
+            self._cluster = cluster
+            return reply
 
     @asynccontextmanager
     async def _attempt(self) -> AsyncIterator[_Connection]:

@@ -176,4 +176,5 @@ class Damping:
         falls = sum(1 for t in self._falls if now - t < self._settings.flap_window)
         if falls < 2:
             return 0.0
-        return min(self._settings.flap_wait * 2.0 ** (falls - 2), self._settings.flap_wait_max)
+        doublings = min(falls - 2, 64)  # beyond any bound, and within a float
+        return min(self._settings.flap_wait * 2.0**doublings, self._settings.flap_wait_max)

@@ -141,6 +141,24 @@ async def test_the_next_endpoint_is_used_after_a_failure(plain: Cluster) -> None
     assert await grants(etcd)
 
 
+async def test_an_endpoint_of_another_cluster_is_refused(plain: Cluster, tmp_path: Path) -> None:
+    """Two clusters would elect two leaders: whoever was reached first is the cluster."""
+    other = Cluster(tmp_path)
+    other.start()
+    try:
+        other.wait_healthy()
+        dead = f"http://127.0.0.1:{free_ports(1)[0]}"
+        etcd = Etcd([*plain.endpoints, dead, *other.endpoints], 2.0)
+        await etcd.grant(5)
+        etcd._turn = 2  # as if two endpoints had failed
+        etcd._drop(etcd._connection)
+        with pytest.raises(EtcdUnavailableError, match="is of another cluster"):
+            await etcd.grant(5)
+        assert await grants(etcd)  # the next in turn is the first again
+    finally:
+        other.stop()
+
+
 async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
     """A frozen etcd (FIELD 5): grant, renew, txn and the creation of a watch all end in time."""
     cluster = Cluster(tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 
 from govipd.core.events import LinkState, ProbeResult, UnitState
-from govipd.core.health import Gate, Health, Verdict
+from govipd.core.health import Damping, Gate, Health, Verdict
 from govipd.core.settings import Settings
 from tests.core.driver import FAILED, PASSED, RUNNING, UP
 
@@ -87,6 +87,14 @@ def test_gates_can_be_switched_off() -> None:
     health.note(UP, 1.0)
     assert [s.gate for s in health.gates()] == [Gate.LINK]
     assert health.against_campaigning() == ()
+
+
+def test_damping_survives_any_number_of_falls() -> None:
+    """The wait is bounded, and so is the arithmetic behind it."""
+    damping = Damping(Settings(flap_window=1e5, flap_wait=1.0, flap_wait_max=30.0))
+    for fall in range(2000):
+        damping.fell(float(fall))
+    assert damping.wait(2000.0) == 30.0
 
 
 def test_fit_since_is_when_the_last_gate_became_healthy() -> None:
