@@ -7,7 +7,7 @@ VENV_HOME := /opt/govip
 # Debian's Python first: the virtual environment must not depend on a developer's.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := .venv/bin
-APT := etcd-server etcd-client haproxy nftables iproute2 iputils-ping dbus openssl \
+APT := etcd-server etcd-client haproxy nftables iproute2 iputils-ping dbus openssl procps curl git \
        mmdebstrap systemd-container python3-venv
 
 .PHONY: help

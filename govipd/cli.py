@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -29,10 +30,11 @@ from govipd.adapters.job import job_type
 from govipd.adapters.journal import journal_for
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
+from govipd.adapters.nftables import NfTables
 from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
-from govipd.config import Config, Vip, load
+from govipd.config import ADDRESS_FENCE_MARGIN, Config, Vip, load
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
@@ -44,6 +46,12 @@ START_S = 0.8  # from a process's end to the next one's adoption, without system
 DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 # Derives this application's own id from /etc/machine-id, which must not be shown to others (machine-id(5)).
 _MACHINE_SALT = b"govipd member identity"
+
+
+NO_NFTABLES = (
+    "this kernel has no nf_tables: the addresses' own lifetime is the only fence, which the kernel keeps to within a "
+    f"second, so the margin is {ADDRESS_FENCE_MARGIN:g} s; load nf_tables and restart"
+)
 
 
 class BootClock:
@@ -124,8 +132,11 @@ def _read(path: Path, interface: str) -> Plan:
         )
     if health.unit:
         sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink)
-    groups = {vip.name: _group(config, vip, clock) for vip in config.for_interface(interface)}
-    return Plan(groups, sources)
+    fenced, warnings = config.election.fence == "nftables", tuple[str, ...]()
+    if fenced and NfTables().missing():
+        fenced, warnings = False, (NO_NFTABLES,)
+    groups = {vip.name: _group(config, vip, clock, fenced=fenced) for vip in config.for_interface(interface)}
+    return Plan(groups, sources, warnings)
 
 
 def _check_restart(config: Config) -> None:
@@ -145,13 +156,15 @@ def _check_restart(config: Config) -> None:
         )
 
 
-def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
-    """One VIP group, and how to make its parts."""
+def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan:
+    """One VIP group, and how to make its parts. `fenced`: by nf_tables, not only by the addresses' lifetime."""
     election = config.election
-    identity = (config.etcd, election.ttl, election.member, election.fence, vip.election, vip.interface)
+    identity = (config.etcd, election.ttl, election.member, fenced, vip.election, vip.interface)
+    settings = config.settings()
+    if not fenced:
+        settings = replace(settings, margin=max(settings.margin, ADDRESS_FENCE_MARGIN))
 
     def make(sink: Sink) -> Parts:
-        fenced = config.election.fence == "nftables"
         addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock, fenced=fenced)
         fence: Fence = AddressFence(addresses)
         if fenced:
@@ -183,7 +196,7 @@ def _group(config: Config, vip: Vip, clock: Clock) -> GroupPlan:
             memory=HandoffFile(path=_memory(vip), identity=repr((*identity[1:], vip.addresses)), clock=clock),
         )
 
-    return GroupPlan(vip.name, identity, vip.addresses, config.settings(), make)
+    return GroupPlan(vip.name, identity, vip.addresses, settings, make)
 
 
 def _memory(vip: Vip) -> Path | None:

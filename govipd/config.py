@@ -28,6 +28,8 @@ Count = Annotated[int, Meta(ge=1, le=100)]
 # \Z, not $: that would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 
+# The least margin with fence = "address": the kernel removes an address up to a second late.
+ADDRESS_FENCE_MARGIN = 1.0
 # The least that margin may be of the TTL: two machines' clocks may differ by this rate.
 CLOCK_RATE_PERCENT = 5
 
@@ -308,7 +310,7 @@ class _Reader:
         clocks = ttl * CLOCK_RATE_PERCENT / 100  # in this order: 3 x 0.05 is more than 0.15
         least = max(0.1, clocks)
         if election.fence == "address":
-            least = max(least, 1.0)  # the kernel removes an address up to a second late
+            least = max(least, ADDRESS_FENCE_MARGIN)
         if not least <= margin <= ttl / 2:
             self._fault(
                 "election.margin",

@@ -30,6 +30,7 @@ class Plan:
 
     groups: Mapping[str, GroupPlan]
     sources: Mapping[Hashable, Callable[[Sink], Source]]
+    warnings: tuple[str, ...] = ()
 
 
 class Daemon:
@@ -185,6 +186,8 @@ class Daemon:
     # Configuration
 
     def _apply(self, plan: Plan) -> None:
+        for warning in plan.warnings:
+            self._journal.write(Priority.WARNING, warning, {})
         for name, group in list(self._groups.items()):
             new = plan.groups.get(name)
             if new is None or new.identity != group.plan.identity:

@@ -101,6 +101,7 @@ class Group:
         self._told_gates: dict[str, Verdict] = {}
         self._told_etcd = True
         self._told_memory = False
+        self._told_kernel = ""  # the last failure of a kernel action, told once while it repeats
         self._told_fault = ClusterFault()
 
     @property
@@ -228,12 +229,15 @@ class Group:
             try:
                 await self._perform(action)
             except KernelError as e:
+                if str(e) != self._told_kernel:
+                    self._told_kernel = str(e)
+                    self._line(Priority.WARNING, f"{type(action).__name__.strip('_')} failed: {e}; next: try again")
                 if isinstance(action, _Readdress):
-                    self._line(Priority.WARNING, f"new addresses not applied yet: {e}; next: try again")
                     asyncio.get_running_loop().call_later(READDRESS_RETRY_S, self._queue, action)
                 else:
                     self._sink(Failed(action, str(e)))
             else:
+                self._told_kernel = ""
                 if not isinstance(action, _Readdress):
                     self._sink(Done(action))
 

@@ -156,7 +156,7 @@ async def test_refused_new_addresses_are_tried_again() -> None:
         w.kernels[1].refuses.add("replace addresses")
         w.next_plan = replace(w.plan, groups={"api": w.group("api", "192.0.2.101/32")})
         w.daemon.reload()
-        await w.until(w.says("new addresses not applied yet"))
+        await w.until(w.says("Readdress failed: replace addresses refused; next: try again"))
         w.kernels[1].refuses.clear()
         await w.until(lambda: "replace monitor" in w.calls)
 
@@ -189,12 +189,22 @@ async def test_groups_and_sources_come_and_go_with_the_configuration() -> None:
         await w.until(lambda: w.elections[1].closed)
 
 
+async def test_a_plan_s_warnings_are_told() -> None:
+    """Loudly: what the configuration asked for and this machine cannot do."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.next_plan = replace(w.plan, warnings=("this kernel has no nf_tables",))
+        w.daemon.reload()
+        await w.until(w.says("this kernel has no nf_tables"))
+
+
 async def test_a_failing_kernel_is_tried_again() -> None:
     """A refused Hold is repeated, then holds."""
     async with running() as w:
         await w.until(lambda: bool(w.kernels))
         w.kernels[1].refuses.add("add")
-        await w.until(lambda: w.calls.count("add") >= 2)
+        await w.until(lambda: w.calls.count("add") >= 3)
+        assert sum("Hold failed: add refused" in line for line in w.journal.lines) == 1
         w.kernels[1].refuses.clear()
         await w.until(w.leads)
 

@@ -15,6 +15,7 @@ the member is in the queue or not. When etcd says that it is lost, a new session
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 from govipd.adapters.membership import Membership
@@ -74,6 +75,7 @@ class EtcdElection:
         self._lease: int | None = None
         self._changed = asyncio.Event()  # wakes the contender
         self._renew_now = asyncio.Event()  # wakes the renewer
+        self._failures: Counter[str] = Counter()  # in a row, by part of this class
         self._troubles: dict[str, str] = {}
         self._told: EtcdState | None = None
 
@@ -293,11 +295,17 @@ class EtcdElection:
     # Small parts
 
     def _tell(self, part: str, trouble: str) -> None:
-        """Report a change of whether etcd answers usefully, over all parts of this class."""
-        if trouble:
-            self._troubles[part] = trouble
-        else:
+        """Report a change of whether etcd answers usefully, over all parts of this class.
+
+        One failure is no trouble yet: the next call goes to the next endpoint.
+        """
+        if not trouble:
+            self._failures[part] = 0
             self._troubles.pop(part, None)
+        else:
+            self._failures[part] += 1
+            if self._failures[part] > 1:
+                self._troubles[part] = trouble
         state = EtcdState(not self._troubles, "; ".join(dict.fromkeys(self._troubles.values())))
         if state != self._told:
             self._told = state

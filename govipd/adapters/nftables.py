@@ -1,5 +1,6 @@
 """Transactions with nf_tables (linux/netfilter/nf_tables.h), and the few messages that a fence is made of."""
 
+import errno
 import os
 import socket
 import struct
@@ -18,6 +19,8 @@ Expression = dict[str, Any]
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10  # errors come without a copy of the request
+# What the kernel answers where nfnetlink, or its nf_tables part, neither is built in nor can be loaded.
+_NOT_THERE = frozenset({errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _BATCH_BEGIN = 0x10  # linux/netfilter/nfnetlink.h
 _BATCH_END = 0x11
 _KEY_TYPES = {4: 7, 16: 8}  # what nft(8) calls ipv4_addr and ipv6_addr, by length
@@ -30,8 +33,20 @@ HOOKS = {"input": (1, 0), "output": (3, 1)}  # hook numbers: of inet, of arp (li
 class NfTables:
     """A socket for transactions, opened when first needed. It stays open: closing it takes the kernel 10 ms."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = _NETLINK_NETFILTER) -> None:
+        self._protocol = protocol
         self._socket: socket.socket | None = None
+
+    def missing(self) -> bool:
+        """Whether this kernel has no nf_tables. Any other trouble, such as missing rights, is not that."""
+        try:
+            self.commit(())
+        except KernelError as error:
+            cause = error.__cause__
+            return isinstance(cause, OSError) and cause.errno in _NOT_THERE
+        finally:
+            self.close()
+        return False
 
     def commit(self, messages: Iterable[Message]) -> None:
         """Apply all of the messages, or none.
@@ -46,7 +61,7 @@ class NfTables:
         """
         batch = [_frame(_BATCH_BEGIN), *messages, _frame(_BATCH_END)]
         try:
-            netlink = self._socket = self._socket or _open()
+            netlink = self._socket = self._socket or _open(self._protocol)
             netlink.send(b"".join(_numbered(message, number) for number, message in enumerate(batch)))
             answers = dict(_answers(netlink))
         except OSError as error:
@@ -54,7 +69,7 @@ class NfTables:
             raise KernelError(f"nf_tables: {error.strerror}") from error
         for code in answers.values():
             if code:
-                raise KernelError(f"nf_tables: {os.strerror(code)}")
+                raise KernelError(f"nf_tables: {os.strerror(code)}") from OSError(code, os.strerror(code))
         if not answers.keys() >= set(range(1, len(batch) - 1)):
             self.close()
             raise KernelError("nf_tables: the kernel did not acknowledge the transaction")
@@ -66,8 +81,8 @@ class NfTables:
             self._socket = None
 
 
-def _open() -> socket.socket:
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+def _open(protocol: int) -> socket.socket:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
     return netlink
 

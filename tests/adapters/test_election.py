@@ -242,14 +242,13 @@ async def test_a_frozen_member_is_left_for_the_next_endpoint(three: Cluster) -> 
         await a.sees(Elected)
         three.members[0].signal(signal.SIGSTOP)
         try:
-            mark = len(a.events)
-            await a.until(lambda e: isinstance(e, EtcdState) and not e.usable, mark)
-            mark = len(a.events)
-            await a.sees(LeaseRenewed, mark)
-            await a.sees(Elected, mark)
+            frozen_at = time.monotonic()
+            await a.until(lambda e: isinstance(e, LeaseRenewed) and e.sent_at > frozen_at + 1)
+            await a.until(lambda e: isinstance(e, Elected) and e.proved_at > frozen_at + 1)
         finally:
             three.members[0].signal(signal.SIGCONT)
         assert not any(isinstance(e, LeaseLost | Deposed) for e in a.events)
+        assert not any(isinstance(e, EtcdState) and not e.usable for e in a.events)
 
 
 async def test_a_resignation_is_confirmed_after_an_outage(etcd: Cluster) -> None:

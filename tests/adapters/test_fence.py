@@ -10,6 +10,7 @@ import pytest
 
 from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.netlink import KernelAddresses
+from govipd.adapters.nftables import NfTables
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from tests.adapters.conftest import BootClock, LeapingClock, Wire
@@ -170,6 +171,12 @@ async def test_damage_is_repaired_by_the_next_operation(
     machines.host.run("nft", "flush ruleset")
     await fence.close()
     assert machines.host.run("nft", "--stateless", "list", "ruleset").count("drop") == whole
+
+
+def test_a_missing_nf_tables_is_told_from_other_trouble() -> None:
+    """The kernel's answer where there is none (here: for a netlink protocol that nobody serves)."""
+    assert not NfTables().missing()
+    assert NfTables(protocol=31).missing()
 
 
 async def test_passed_instant_is_refused_and_closes(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:

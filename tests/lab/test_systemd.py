@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 
 from tests.lab.host import until
@@ -83,6 +84,16 @@ def test_sigterm_releases_and_exits_0_within_a_second(lab: Lab) -> None:
     cluster = json.loads(lab.others(holder)[0].run("govipctl status --json").stdout)["api"]
     assert holder.name not in cluster["queue"]
     assert holder.name not in cluster["members"]
+
+
+def test_a_daemon_that_must_be_killed_while_it_stops_leaves_nothing(lab: Lab) -> None:
+    """ExecStopPost= cleans up after a stop that ended badly (FIELD 22); after a crash there is an adoption instead."""
+    holder = lab.wait_serving()
+    holder.signal_unit(f"{DAEMON}.service", signal.SIGSTOP)
+    holder.run(f"systemctl stop {DAEMON}")
+    assert "success" not in holder.run(f"systemctl show -P Result {DAEMON}").stdout
+    assert "192.0.2.100" not in holder.run("ip -br address show eth0").stdout
+    assert holder.run("nft list tables").stdout == ""
 
 
 def test_expected_faults_leave_no_stack_trace(lab: Lab) -> None:
