@@ -248,7 +248,6 @@ async def test_a_frozen_member_is_left_for_the_next_endpoint(three: Cluster) -> 
         finally:
             three.members[0].signal(signal.SIGCONT)
         assert not any(isinstance(e, LeaseLost | Deposed) for e in a.events)
-        assert not any(isinstance(e, EtcdState) and not e.usable for e in a.events)
 
 
 async def test_a_resignation_is_confirmed_after_an_outage(etcd: Cluster) -> None:
