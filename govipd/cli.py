@@ -193,7 +193,7 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             addresses=addresses,
             announcer=FrameAnnouncer(interface=vip.interface, addresses=vip.addresses, mac=addresses.mac, clock=clock),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
-            memory=HandoffFile(path=_memory(vip), identity=repr((*identity[1:], vip.addresses)), clock=clock),
+            memory=HandoffFile(path=_memory(vip), identity=repr(identity[1:]), clock=clock),
         )
 
     return GroupPlan(vip.name, identity, vip.addresses, settings, make)

@@ -87,12 +87,13 @@ class Membership:
             self._predecessor = None
 
     async def run(self, lease: int) -> None:
-        """Write the record at each change, and look at the others' every few seconds, while the lease lives."""
+        """See that the record is written, and look at the others', at each change and every few seconds."""
         while True:
             self._changed.clear()
             try:
-                await self._store.txn((), (Put(self._key, self._json(), lease),))
-                await self._look()
+                # Written only when it differs: without compaction, etcd keeps every version for ever.
+                if await self._look() != self._json():
+                    await self._store.txn((), (Put(self._key, self._json(), lease),))
             except EtcdError:
                 pass  # the renewer and the contender tell; here the next turn is enough
             try:
@@ -101,17 +102,22 @@ class Membership:
             except TimeoutError:
                 continue
 
-    async def _look(self) -> None:
-        """Compare the others' addresses with ours."""
+    async def _look(self) -> bytes | None:
+        """Compare the others' addresses with ours. Returns our record as etcd has it."""
         reply = await self._store.txn((), (Get(self._prefix, prefix=True),))
         ours = _addresses(self._record)
         differing = []
+        written = None
         for kv in reply.gets[0]:
+            if kv.key == self._key:
+                written = kv.value
+                continue
             theirs = _addresses(_parse(kv))
             if ours and theirs and ours != theirs:
                 differing.append(f"{kv.key.removeprefix(self._prefix)} has {', '.join(sorted(theirs))[:200]}")
         warning = f"members disagree on the addresses: {'; '.join(differing)}" if differing else ""
         self._tell(ClusterFault(warning=warning))
+        return written
 
     def _tell(self, fault: ClusterFault) -> None:
         if fault != self._told:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.election import UNORDERLY_S, EtcdElection
+from govipd.adapters.election import REREAD_S, UNORDERLY_S, EtcdElection
 from govipd.adapters.etcd import Etcd
-from govipd.adapters.membership import Membership
+from govipd.adapters.membership import LOOK_S, Membership
 from govipd.core.events import (
     ClusterFault,
     Deposed,
@@ -290,6 +290,28 @@ async def test_members_that_disagree_on_the_addresses_are_told(etcd: Cluster) ->
             b.until(lambda e: isinstance(e, ClusterFault) and "a has 192.0.2.1/32" in e.warning),
         )
         assert all(told)
+
+
+async def test_a_member_at_rest_writes_nothing(etcd: Cluster) -> None:
+    """Renewals are no writes, and an unchanged record is not written again; one that somebody deleted is."""
+    a = Member(etcd.endpoints, "a")
+
+    def revision() -> int:
+        return int(json.loads(etcd.ctl("get", "x", "-w", "json"))["header"]["revision"])
+
+    async with running(a):
+        a.election.campaign(1)
+        await a.sees(Elected)
+        while not etcd.ctl("get", "--prefix", "govip/members/"):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        before = revision()
+        await asyncio.sleep(LOOK_S + REREAD_S)
+        assert revision() == before
+        etcd.ctl("del", "--prefix", "govip/members/")
+        async with asyncio.timeout(20):
+            while not etcd.ctl("get", "--prefix", "govip/members/"):
+                await asyncio.sleep(0.05)
 
 
 async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: Cluster) -> None:

@@ -52,7 +52,7 @@ def test_an_invalid_edit_changes_nothing_and_says_why(lab: Lab) -> None:
 
 
 def test_a_valid_edit_applies_without_moving_the_vip(lab: Lab) -> None:
-    """Another probe interval and another address: applied, no request lost to a move."""
+    """Another probe interval and another address: applied, and kept over a restart, no request lost to a move."""
     holder = lab.wait_serving()
     good = holder.read("/etc/govip/govip.toml")
     try:
@@ -61,6 +61,7 @@ def test_a_valid_edit_applies_without_moving_the_vip(lab: Lab) -> None:
             holder.write("/etc/govip/govip.toml", f"{edited}\n[health]\ninterval = 0.25\n")
             holder.run(f"systemctl reload {DAEMON}")
             until(lambda: "192.0.2.101/32" in holder.run("ip -br address show eth0").stdout, 10, "the new address")
+            holder.run(f"systemctl restart {DAEMON}")
             holder.write("/etc/govip/govip.toml", good)
             holder.run(f"systemctl reload {DAEMON}")
             until(lambda: "192.0.2.101/32" not in holder.run("ip -br address show eth0").stdout, 10, "it is gone")
