@@ -1,12 +1,72 @@
 """The documents say what the code says."""
 
+import json
+import re
 from pathlib import Path
 
+import pytest
+from msgspec import Struct
+from msgspec.structs import fields
+
 from docs.diagram import diagram
+from govipd import cli
+from govipd.config import Election, Etcd, Health, Vip
+from govipd.core import words
+from govipd.core.state import State
+from govipd.ctl import main as ctl
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = (CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md"))
+
+
+def read(name: str) -> str:
+    return (CHECKOUT / name).read_text()
 
 
 def test_the_state_diagram_is_the_table() -> None:
     """docs/design.md shows the transitions that exist."""
-    assert diagram() in (CHECKOUT / "docs/design.md").read_text()
+    assert diagram() in read("docs/design.md")
+
+
+@pytest.mark.parametrize("state", State)
+def test_an_operator_finds_every_state(state: State) -> None:
+    """docs/operations.md tells what the words of `systemctl status` mean."""
+    assert f"\n| {words._WHAT[state]}" in read("docs/operations.md")
+
+
+@pytest.mark.parametrize(
+    ("title", "table"), [("[etcd]", Etcd), ("[election]", Election), ("[health]", Health), ("[[vip]]", Vip)]
+)
+def test_the_manual_has_every_key_with_its_default(title: str, table: type[Struct]) -> None:
+    """docs/man/govip.toml.5.md: in the order of the code, and none that does not exist."""
+    section = read("docs/man/govip.toml.5.md").split(f"## {title}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", section, flags=re.MULTILINE)
+    assert rows == [(f.name, "required" if f.required else _toml(f.default)) for f in fields(table)]
+
+
+def _toml(value: object) -> str:
+    """Strings, numbers and lists look alike in TOML and JSON."""
+    return "none" if value is None else json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("page", "usage"),
+    [
+        ("govipd.8.md", cli._arguments().format_help()),
+        ("govipctl.8.md", ctl._arguments().format_help()),
+    ],
+)
+def test_the_manual_has_every_option(page: str, usage: str) -> None:
+    """Each `--option` of the command's help."""
+    assert set(re.findall(r"--[a-z-]+", usage)) <= set(re.findall(r"--[a-z-]+", read(f"docs/man/{page}")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files exist, and have the heading that is named."""
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        text = (page.parent / path if path else page).read_text()
+        titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+        anchors = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not heading or heading in anchors, target
