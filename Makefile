@@ -17,7 +17,7 @@ help: ## this list
 .PHONY: install
 install: ## install govipd on this machine (root)
 	$(PYTHON) -m venv $(VENV_HOME)
-	$(VENV_HOME)/bin/pip install --quiet --disable-pip-version-check .
+	$(VENV_HOME)/bin/pip install --use-pep517 --quiet --disable-pip-version-check .
 	install -d /usr/local/sbin /usr/local/bin /etc/govip /etc/sysctl.d /etc/systemd/system
 	ln -sf $(VENV_HOME)/bin/govipd /usr/local/sbin/govipd
 	ln -sf $(VENV_HOME)/bin/govipctl /usr/local/bin/govipctl

@@ -322,8 +322,10 @@ class _Reader:
 
     def _check_elections(self, vips: Mapping[int, Vip], prefix: str) -> None:
         """Refuse queues that hold one another's keys: a candidate waits for the next older key below NAME/."""
-        members = f"{prefix}members/"
-        taken = {members: f"{members}, where the members publish their state (etcd.prefix moves that)"}
+        taken = {
+            f"{prefix}members/": f"{prefix}members/, where the members publish their state (etcd.prefix moves that)",
+            f"{prefix}released/": f"{prefix}released/, where a release leaves its mark (etcd.prefix moves that)",
+        }
         names: set[str] = set()
         for i, vip in vips.items():
             if vip.name in names:

@@ -1,7 +1,6 @@
 """An HTTP check, with requests, in a thread of its own for each check."""
 
 import asyncio
-import math
 import threading
 from contextlib import suppress
 
@@ -52,13 +51,11 @@ class HttpProbe:
 
     async def run(self) -> None:
         """Check for ever. Ends only by being cancelled."""
-        start = self._clock.now()
         while True:
+            start = self._clock.now()
             self._sink(await self._check())
-            # The next point of the grid: a check that was late (process stopped) is left out, not made up for.
-            elapsed = self._clock.now() - start
-            due = start + self._interval_s * math.ceil(elapsed / self._interval_s)
-            await asyncio.sleep(due - self._clock.now())
+            # At once after a check that took the whole interval: a proxy that hangs costs no second one.
+            await asyncio.sleep(max(0.0, start + self._interval_s - self._clock.now()))
 
     async def _check(self) -> ProbeResult:
         if self._outstanding >= _OUTSTANDING:

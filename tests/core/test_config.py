@@ -125,6 +125,7 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ),
         (VIP + 'election = "govip"\n', ["vip[0].election = 'govip'", "apart from govip/members/"]),
         (VIP + 'election = "govip/members/api"\n', ["vip[0].election", "apart from govip/members/"]),
+        (VIP + 'election = "govip/released"\n', ["vip[0].election", "apart from govip/released/"]),
         (VIP.replace('"api"', '"api\\n"'), ["vip[0].name = 'api\\n'"]),
         (VIP.replace('"eth0"', '"eth0\\n"'), ["vip[0].interface = 'eth0\\n'"]),
         (VIP.replace("192.0.2.100/32", "0.1.2.3"), ["vip[0].addresses[0] = '0.1.2.3/32'", "unicast"]),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-RUN = Path("/run/govip-lab")
+RUN = Path("/run/govip-lab")  # a directory for each lab: its machines' disks, and images while they are built
 NETNS = Path("/run/netns")
 CGROUP = Path("/sys/fs/cgroup")
 _NAME = re.compile(r"^govip(\d+)-[a-z0-9]+$")
@@ -146,7 +146,8 @@ def remove_lab(pid: int) -> None:
 def remove_dead_labs() -> None:
     """Remove what labs left whose process is gone."""
     pids = {int(p.name) for p in RUN.glob("*") if p.name.isdigit()}
-    pids |= {int(m[1]) for p in NETNS.glob("govip*") if (m := _NAME.match(p.name))}
+    leftovers = [p.name.removesuffix(".scope") for d in (NETNS, *CGROUP.glob("*")) for p in d.glob("govip*")]
+    pids |= {int(m[1]) for name in leftovers if (m := _NAME.match(name))}
     for pid in pids:
         if not Path(f"/proc/{pid}").exists():
             remove_lab(pid)

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.lab.host import launcher, remove_machine, run, unmount
+from tests.lab.host import RUN, launcher, remove_machine, run, unmount
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
@@ -35,6 +35,9 @@ def cache() -> Path:
 
 def layers(say: Callable[[str], None] = print) -> list[Path]:
     """The image as overlay layers, the uppermost first. Built when it is not there."""
+    for unfinished in cache().glob(".*-*-*"):
+        if not Path("/proc", unfinished.name.split("-")[1]).exists():
+            shutil.rmtree(unfinished)
     base = _cached("base", [SUITE, *PACKAGES, "2"], lambda d: _build_base(d, say))
     wheels = _cached("wheels", [_dependencies()], lambda d: _build_wheels(d, say))
     contents = [f"{p.relative_to(CHECKOUT)} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in _sources()]
@@ -47,7 +50,7 @@ def _cached(kind: str, recipe: Iterable[str], build: Callable[[Path], None]) -> 
     key = hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:16]
     place = cache() / f"{kind}-{key}"
     if not place.is_dir():
-        aside = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=cache()))
+        aside = Path(tempfile.mkdtemp(prefix=f".{kind}-{os.getpid()}-", dir=cache()))
         try:
             build(aside)
             aside.chmod(0o755)
@@ -78,7 +81,7 @@ def _build_wheels(directory: Path, say: Callable[[str], None]) -> None:
     say("downloading govipd's Python packages (once)")
     with tempfile.TemporaryDirectory() as venv:
         run("/usr/bin/python3", "-m", "venv", venv)
-        run(f"{venv}/bin/pip", "wheel", "--quiet", "--disable-pip-version-check", "--wheel-dir", str(directory),
+        run(f"{venv}/bin/pip", "wheel", "--use-pep517", "--quiet", "--wheel-dir", str(directory),
             *_dependencies().splitlines(), timeout=600)  # fmt: skip
 
 
@@ -91,8 +94,9 @@ def _install(directory: Path, base: Path, wheels: Path, say: Callable[[str], Non
     """`make install` from a copy of the checkout, inside the image."""
     say("installing govipd in the image")
     name = f"govip{os.getpid()}-install"
-    root = directory / "root"
-    for part in ("upper", "work", "root"):
+    root = RUN / str(os.getpid()) / "install"  # where a later lab finds it, should this one be killed
+    root.mkdir(parents=True)
+    for part in ("upper", "work"):
         (directory / part).mkdir()
     run("mount", "-t", "overlay", "overlay", "-o",
         f"lowerdir={base},upperdir={directory}/upper,workdir={directory}/work", str(root))  # fmt: skip
@@ -113,5 +117,6 @@ def _install(directory: Path, base: Path, wheels: Path, say: Callable[[str], Non
         )  # fmt: skip
         shutil.rmtree(source)
     finally:
-        unmount(root)
         remove_machine(name)
+        unmount(root)
+        shutil.rmtree(root.parent)

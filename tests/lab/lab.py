@@ -42,11 +42,11 @@ class Lab:
         if os.geteuid() != 0:
             raise LabError("the lab needs root: it makes namespaces and boots machines in them")
         host.remove_dead_labs()
-        layers = image.layers(self._say)
         atexit.register(self.close)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda n, _: sys.exit(128 + n))  # SIGINT raises KeyboardInterrupt already
         try:
+            layers = image.layers(self._say)
             self._directory.mkdir(parents=True)
             host.run("mount", "-t", "tmpfs", "-o", "mode=755", "govip-lab", str(self._directory))
             self.network = Network(self._prefix)

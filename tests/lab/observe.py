@@ -1,8 +1,8 @@
 """What a client sees and what is true, while something happens to the machines.
 
 `Observation` starts three kinds of observer: (a) the service as a client sees it, (b) every machine asked
-directly, (c) the address changes of every machine. `report()` tells what they saw. All times are seconds of
-CLOCK_MONOTONIC, the same for every process of this host.
+directly, (c) the address changes of every machine. `stop()` tells what they saw. Times are seconds of
+CLOCK_MONOTONIC, the same for every process of this host; only (c) carries the wall clock's.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from tests.lab.host import LabError
 from tests.lab.network import VIP4, VIP6, Network, Port
 
 # Two answers of one machine further apart than this enclose nothing: it may have lost the VIP and won it again.
@@ -49,7 +50,9 @@ class Report:
     began: float
     ended: float
     requests: Sequence[Request]
+    requests6: Sequence[Request]
     answers: Sequence[Answer]
+    pauses: Sequence[tuple[float, float]]
     address_events: Sequence[str]
     marks: dict[str, float] = field(default_factory=dict)
 
@@ -59,26 +62,29 @@ class Report:
 
     def between(self, begin: float, end: float) -> "Report":
         """The part between two instants, with the last request before it that was answered."""
-        first = bisect_left(self.requests, begin, key=lambda r: r.sent_at)
-        last = bisect_right(self.requests, end, key=lambda r: r.sent_at)
-        before = next((i for i in range(first - 1, -1, -1) if self.requests[i].by), first)
         answers = self.answers[
             bisect_left(self.answers, begin, key=lambda a: a.at) : bisect_right(self.answers, end, key=lambda a: a.at)
         ]
-        requests = [*self.requests[before : min(before + 1, first)], *self.requests[first:last]]
-        return Report(begin, end, requests, answers, self.address_events, self.marks)
+        pauses = [(max(a, begin), min(b, end)) for a, b in self.pauses if b > begin and a < end]
+        requests, requests6 = (_between(r, begin, end) for r in (self.requests, self.requests6))
+        return Report(begin, end, requests, requests6, answers, pauses, self.address_events, self.marks)
 
     @property
     def gap(self) -> float:
         """The longest time, in seconds, between two requests that were answered (to the end, if it stays silent)."""
-        times = [r.sent_at for r in self.requests if r.by]
-        if not times:
-            return self.ended - self.began
-        return max((b - a for a, b in itertools.pairwise([*times, max(times[-1], self._last_sent)])), default=0.0)
+        return self._gap(self.requests)
 
     @property
-    def _last_sent(self) -> float:
-        return max((r.sent_at for r in self.requests), default=self.ended)
+    def gap6(self) -> float:
+        """The same over IPv6."""
+        return self._gap(self.requests6)
+
+    def _gap(self, requests: Sequence[Request]) -> float:
+        times = [r.sent_at for r in requests if r.by]
+        if not times:
+            return self.ended - self.began
+        # To the end itself: a request that was under way then has left no record.
+        return max(b - a for a, b in itertools.pairwise([*times, max(times[-1], self.ended)]))
 
     @property
     def lost(self) -> int:
@@ -116,6 +122,11 @@ class Report:
         return told
 
     @property
+    def unasked(self) -> float:
+        """For how long, in seconds, this host was too busy to ask the machines: two may have answered unseen."""
+        return sum(end - begin for begin, end in self.pauses)
+
+    @property
     def last_answers(self) -> dict[str, float]:
         """When each machine answered last."""
         return {a.by: a.at for a in self.answers}
@@ -125,6 +136,14 @@ class Report:
         for answer in self.answers:
             kinds[answer.kind].append(answer)
         return kinds.values()
+
+
+def _between(requests: Sequence[Request], begin: float, end: float) -> Sequence[Request]:
+    """The requests sent between two instants, and the last one before them that was answered."""
+    first = bisect_left(requests, begin, key=lambda r: r.sent_at)
+    last = bisect_right(requests, end, key=lambda r: r.sent_at)
+    before = next((i for i in range(first - 1, -1, -1) if requests[i].by), first)
+    return [*requests[before : min(before + 1, first)], *requests[first:last]]
 
 
 def _enclosed(answers: Sequence[Answer]) -> list[tuple[float, float]]:
@@ -150,8 +169,7 @@ class Observation:
 
     def __init__(self, network: Network, client: Port, nodes: Sequence[Port]) -> None:
         self._network = network
-        self._outputs: dict[str, IO[str]] = {}
-        self._processes: list[subprocess.Popen[str]] = []
+        self._observers: list[tuple[str, subprocess.Popen[str], IO[str]]] = []
         self._marks: dict[str, float] = {}
         self._began = time.monotonic()
         here = [sys.executable, "-u", "-m"]
@@ -172,35 +190,41 @@ class Observation:
         self._marks[name] = time.monotonic()
 
     def stop(self) -> Report:
-        """End the observers and tell what they saw."""
+        """End the observers and tell what they saw. LabError when one had ended by itself: it saw nothing since."""
         ended = time.monotonic()
-        for process in self._processes:
+        dead = [f"{name} (exit {code})" for name, process, _ in self._observers if (code := process.poll()) is not None]
+        for _, process, _ in self._observers:
             process.terminate()
-        for process in self._processes:
+        seen: dict[str, list[str]] = defaultdict(list)
+        for name, process, output in self._observers:
             process.wait(timeout=10)
-        requests, answers, events = [], [], []
-        for name, output in self._outputs.items():
             output.seek(0)
-            lines = [line for line in output.read().splitlines() if line]
+            seen[name] += [line for line in output.read().splitlines() if line]
             output.close()
-            if name == "service v4":
-                requests = sorted(map(_request, lines), key=lambda r: r.sent_at)
-            elif name == "machines":
-                answers = [Answer(float(at), kind, by) for at, kind, by in (line.split() for line in lines)]
-            elif name.startswith("addresses"):
-                events += [f"{name.split()[1]} {line}" for line in lines]
-        self._processes.clear()
-        return Report(self._began, ended, requests, answers, sorted(events, key=_stamp), dict(self._marks))
+        self._observers.clear()
+        if dead:
+            raise LabError(f"observers ended before the observation: {', '.join(dead)}")
+        answers, pauses = [], []
+        for at, kind, value in (line.split() for line in seen["machines"]):
+            if kind == "pause":
+                pauses.append((float(at) - float(value), float(at)))
+            else:
+                answers.append(Answer(float(at), kind, value))
+        requests, requests6 = (
+            sorted(map(_request, seen[name]), key=lambda r: r.sent_at) for name in ("service v4", "service v6")
+        )
+        events = [f"{name.split()[1]} {line}" for name in seen if name.startswith("addresses") for line in seen[name]]
+        events.sort(key=_stamp)
+        return Report(self._began, ended, requests, requests6, answers, pauses, events, dict(self._marks))
 
     def _start(self, name: str, port: Port, command: Sequence[str]) -> None:
         output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in stop()
-        self._outputs[f"{name}{' again' * (name in self._outputs)}"] = output
-        self._processes.append(
-            subprocess.Popen(
-                [*self._network.enter(port.name), *command],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, text=True, cwd=CHECKOUT,
-            )
+        process = subprocess.Popen(
+            # The kernel ends an observer with its lab: one that stayed would keep the machine's network alive.
+            [*self._network.enter(port.name), "setpriv", "--pdeathsig", "KILL", "--", *command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, text=True, cwd=CHECKOUT,
         )  # fmt: skip
+        self._observers.append((name, process, output))
 
 
 def _request(line: str) -> Request:

@@ -111,6 +111,7 @@ def main() -> int:
     unhealed = sum(not r.served_again for r in done)
     worst = 1000 * max(report.between(r.broken_at, r.healed_at).gap for r in done)
     print(f"\nnobody answered although one was able: {unserved:.1f} s in all (the gaps of the rounds with one fault)")
+    print(f"the machines were not asked for {report.unasked:.1f} s in all, where this host was too busy")
     print(f"soak: minutes={args.minutes:g} seed={args.seed} faults={sum(len(r.kinds) for r in done)} "
           f"two_answering_ms={two:.0f} unserved_after_heal={unhealed} worst_gap_ms={worst:.0f}")  # fmt: skip
     return 0 if two == 0 and unhealed == 0 else 1

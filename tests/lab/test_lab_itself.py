@@ -1,8 +1,19 @@
 """The lab tells the truth: what it observes is what is done by hand, without govipd."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
-from tests.lab.lab import DAEMON, Lab
+import pytest
+
+from tests.lab import host
+from tests.lab.host import LabError, until
+from tests.lab.lab import DAEMON, Lab, Watching
 from tests.lab.observe import Answer, _enclosed
 
 
@@ -51,3 +62,73 @@ def test_partitions_and_power(lab: Lab) -> None:
     assert one.run(ping, check=False).returncode != 0
     two.boot()
     assert one.run(ping, check=False).returncode == 0
+
+
+def _asking(watching: Watching) -> subprocess.Popen[str]:
+    """The process that asks every machine directly."""
+    return next(process for name, process, _ in watching._observation._observers if name == "machines")
+
+
+def test_an_observer_that_ended_is_an_error(lab: Lab) -> None:
+    """Nobody seen by a dead observer is not nobody."""
+    with ExitStack() as observing:
+        watching = observing.enter_context(lab.observe())
+        process = _asking(watching)
+        process.kill()
+        process.wait()
+        with pytest.raises(LabError, match="machines"):
+            observing.close()
+
+
+def test_time_in_which_nothing_was_asked_is_told(lab: Lab) -> None:
+    """What was not asked for 0.3 s was not observed for 0.3 s."""
+    with lab.observe() as watching:
+        watching.mark("busy")
+        os.kill(_asking(watching).pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(_asking(watching).pid, signal.SIGCONT)
+        time.sleep(0.2)
+    assert 0.25 < watching.report.since("busy").unasked < 0.6
+
+
+def test_an_outage_of_ipv6_only_is_seen(lab: Lab) -> None:
+    """IPv4 is served on, IPv6 is not."""
+    for node in lab.nodes:
+        node.run(f"systemctl stop {DAEMON}")
+    one = lab.nodes[0]
+    v6 = "2001:db8::100/128 dev eth0"
+    one.run(f"ip address add 192.0.2.100/32 dev eth0; ip address add {v6} nodad")
+    # Nobody announced it: the client may still send to the machine that had it before.
+    host.run(*lab.network.enter(lab.client.name), "ip", "neighbour", "flush", "all")
+    lab.wait_serving(by=one)
+    with lab.observe() as watching:
+        watching.mark("event")
+        one.run(f"ip address del {v6}")
+        time.sleep(0.5)
+    one.run("ip address del 192.0.2.100/32 dev eth0")
+    seen = watching.report.since("event")
+    assert seen.gap < 0.3 < seen.gap6
+
+
+def test_a_killed_lab_is_removed_by_the_next() -> None:
+    """No namespace, control group, mount or process stays."""
+    code = "from tests.lab.lab import Lab\nwith Lab(nodes=1) as lab, lab.observe(): print('up', flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert any(line == "up\n" for line in other.stdout)
+        inside = {p.stat().st_ino for p in host.NETNS.glob(f"govip{other.pid}-*")}
+        assert len(inside) == 3
+        other.kill()
+    host.remove_dead_labs()
+    assert not list(host.NETNS.glob(f"govip{other.pid}-*"))
+    assert not list(host.CGROUP.glob(f"*/govip{other.pid}-*"))
+    assert not (host.RUN / str(other.pid)).exists()
+    until(lambda: not inside & set(_networks()), 5, "its observers have ended")
+
+
+def _networks() -> Iterator[int]:
+    """The network namespaces that processes of this host are in."""
+    for namespace in Path("/proc").glob("[0-9]*/ns/net"):
+        with suppress(OSError):  # it has ended meanwhile, or hides from root
+            yield namespace.stat().st_ino
