@@ -10,7 +10,7 @@ from typing import Any
 from govipd.core.events import Event, Stalled, Stop, Tick
 from govipd.core.liveness import Liveness
 from govipd.core.state import ANSWERING, State
-from govipd.errors import ConfigError, IllegalTransitionError, KernelError
+from govipd.errors import ConfigError, KernelError
 from govipd.group import Group, GroupPlan, Priority
 from govipd.ports import Clock, Journal, Notifier, Sink, Source
 
@@ -86,11 +86,9 @@ class Daemon:
         self._apply(self._plan)
         try:
             await self._loop()
-        except IllegalTransitionError as e:
+        except Exception as e:  # noqa: BLE001  # the task boundary: whatever it is, the VIP is released
             self._fault = e
-        finally:
-            status = await self._end()
-        return status
+        return await self._end()
 
     def stop(self) -> None:
         """End: hand over when systemd restarts us, else release and resign."""
@@ -249,6 +247,7 @@ class Daemon:
 
     async def _end(self) -> int:
         """The one way out. After a fault the VIP is released without asking the supervisor any more."""
+        released = self._all()
         if self._fault is not None:
             for line in "".join(traceback.format_exception(self._fault)).splitlines():
                 self._journal.write(Priority.ERROR, line, {})
@@ -256,6 +255,7 @@ class Daemon:
                 try:
                     await group.release()
                 except KernelError as e:
+                    released.remove(group)  # its lease runs out later than its fence: it must not be given back
                     self._journal.write(Priority.ERROR, f"{group.plan.name}: not released: {e}", {})
         tasks = list(self._tasks)
         self._tasks.clear()
@@ -264,7 +264,7 @@ class Daemon:
         await asyncio.gather(*tasks, return_exceptions=True)
         for group in self._handed_over:
             group.hand_over()
-        closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in self._all())]
+        closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_S)
         return 0 if self._fault is None else 1

@@ -33,6 +33,7 @@ class World:
         self.next_plan: Plan | str = self.plan
         self.memory = fakes.FakeMemory()
         self.job = "stop"
+        self.lease_given_back = True  # what must have become of it in the end
         self.daemon = Daemon(
             self.plan,
             load=self._load,
@@ -96,7 +97,7 @@ async def running(expected_status: int = 0, prepare: Callable[[World], None] = l
         yield world
         world.daemon.stop()
         assert await asyncio.wait_for(task, 10) == expected_status
-        assert all(e.closed is (world.job != "restart") for e in world.elections)
+        assert all(e.closed is world.lease_given_back for e in world.elections)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -213,11 +214,28 @@ async def test_a_task_that_breaks_releases_the_vip_and_ends_with_a_fault() -> No
     """No task dies silently: the VIP goes, the trace is in the journal, the exit status says so."""
     async with running(expected_status=1) as w:
         await w.until(w.leads)
-        monitor = w.kernels[3]
-        w.kernels[0].refuses.add("close")
-        monitor.monitor_fails.set()
+        w.kernels[3].monitor_fails.set()
         await w.until(w.says("the monitor broke"))
+        await w.until(lambda: "remove" in w.calls[w.calls.index("announce") :])
+
+
+async def test_a_fault_whose_release_fails_keeps_the_lease() -> None:
+    """Never resign while this kernel may answer: the fence ends before the lease does, by itself."""
+    async with running(expected_status=1) as w:
+        await w.until(w.leads)
+        w.lease_given_back = False
+        w.kernels[0].refuses.add("close")
+        w.kernels[3].monitor_fails.set()
         await w.until(w.says("not released: close refused"))
+
+
+async def test_any_fault_of_a_step_releases_the_vip() -> None:
+    """Not only those that were thought of: the fence is closed before the lease is given back."""
+    async with running(expected_status=1) as w:
+        await w.until(w.leads)
+        w.daemon._post(None, ev.Reconfigured(settings=None))  # type: ignore[arg-type]  # the fault
+        await w.until(w.says("AttributeError"))
+        await w.until(lambda: "remove" in w.calls[w.calls.index("announce") :])
 
 
 async def test_a_stall_past_the_deadline_drops_the_vip_first() -> None:
@@ -269,6 +287,7 @@ async def test_a_restart_hands_the_vip_over() -> None:
         await w.until(w.leads)
         before = len(w.calls)
         w.job = "restart"
+        w.lease_given_back = False
     assert [c for c in w.calls[before:] if c not in {"open", "add"}] == ["silence", "close addresses"]
     assert isinstance(w.memory.left, Holding)
     assert w.says("a restart: the VIP stays")()
