@@ -56,7 +56,7 @@ class NftFence:
     next process. An element is renewed by adding, deleting and adding it: deleting needs one that exists,
     and kernels before 6.12 do not change the time-out of one that does. Packets see either the old state or the
     new one. Measured on Linux 6.18 with an address of each family: opening takes 1.7 ms, closing 0.7 ms; the
-    last answer came 10 to 18 ms before `until`, never after it (`make bench-fence`).
+    last answer came 13 ms before `until` (median; 8 to 43 ms on a busy host), never after it (`make bench-fence`).
 
     The time-out runs on jiffies, which stand still while the machine is suspended.
 
