@@ -247,6 +247,11 @@ class Daemon:
 
     async def _end(self) -> int:
         """The one way out. After a fault the VIP is released without asking the supervisor any more."""
+        tasks = list(self._tasks)
+        self._tasks.clear()
+        for task in tasks:  # before anything is closed: a renewal under way would open the fence again
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         released = self._all()
         if self._fault is not None:
             for line in "".join(traceback.format_exception(self._fault)).splitlines():
@@ -257,11 +262,6 @@ class Daemon:
                 except KernelError as e:
                     released.remove(group)  # its lease runs out later than its fence: it must not be given back
                     self._journal.write(Priority.ERROR, f"{group.plan.name}: not released: {e}", {})
-        tasks = list(self._tasks)
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for group in self._handed_over:
             group.hand_over()
         closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]

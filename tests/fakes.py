@@ -79,6 +79,7 @@ class FakeKernel:
 
     async def remove(self) -> None:
         self._call("remove")
+        await asyncio.sleep(0.02)  # the kernel takes its time, in which other tasks run
 
     def start(self) -> None:
         self._call("announce")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 
 from govipd.core import events as ev
-from govipd.core.actions import Holding
+from govipd.core.actions import Hold, Holding
 from govipd.core.settings import Settings
 from govipd.core.state import State
 from govipd.daemon import Daemon, Plan
@@ -79,7 +79,7 @@ class World:
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
             while not condition():
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.002)
 
     def says(self, words: str) -> Callable[[], bool]:
         return lambda: any(words in line for line in self.journal.lines)
@@ -227,6 +227,18 @@ async def test_a_fault_whose_release_fails_keeps_the_lease() -> None:
         w.kernels[0].refuses.add("close")
         w.kernels[3].monitor_fails.set()
         await w.until(w.says("not released: close refused"))
+
+
+async def test_nothing_opens_the_fence_again_after_a_fault() -> None:
+    """A renewal that waits for the kernel worker must not undo the release."""
+    async with running(expected_status=1) as w:
+        await w.until(w.leads)
+        group = next(iter(w.daemon._groups.values()))
+        w.daemon._post(None, ev.Reconfigured(settings=None))  # type: ignore[arg-type]  # the fault
+        released = w.calls.index("announce")
+        await w.until(lambda: "close" in w.calls[released:])
+        group._queue(Hold(w.clock.now() + 2))
+    assert "open" not in w.calls[w.calls.index("close", released) :]
 
 
 async def test_any_fault_of_a_step_releases_the_vip() -> None:
