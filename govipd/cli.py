@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check_config:
         return 0
     if args.clean_up:
-        return asyncio.run(_clean_up(plan))
+        return asyncio.run(clean_up(plan))
     daemon = Daemon(
         plan,
         load=partial(_read, args.config, args.interface),
@@ -98,7 +98,7 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-async def _clean_up(plan: Plan) -> int:
+async def clean_up(plan: Plan) -> int:
     """What a daemon does when it stops, for one that could not: no address, no fence."""
     status = 0
     for group in plan.groups.values():

@@ -59,7 +59,7 @@ class Health(Struct, frozen=True, kw_only=True):
     """[health]: the gates. An empty unit or url switches that gate off."""
 
     unit: Annotated[str, Meta(pattern=r"^([A-Za-z0-9:_.\\@-]+\.(service|socket|target))?\Z")] = "haproxy.service"
-    url: Annotated[str, Meta(pattern=r"^(https?://[^/\s]+\S*)?\Z")] = "http://127.0.0.1:8404/healthz"
+    url: Annotated[str, Meta(pattern=r"^(https?://[^/\s]\S*)?\Z")] = "http://127.0.0.1:8404/healthz"
     interval: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
     timeout: Annotated[float, Meta(ge=0.01, le=10)] = 0.5
     rise: Count = 2
@@ -183,7 +183,10 @@ class _Reader:
     # Types
 
     def _fault(self, key: str, value: object, text: str) -> None:
-        shown = repr(value)
+        try:
+            shown = repr(value)
+        except ValueError:  # it has thousands of digits, which only hexadecimal numbers can
+            shown = "a number of thousands of digits"
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         self._faults.append(f"{self._path}: {key} = {shown}: {text}")
 
@@ -280,7 +283,8 @@ class _Reader:
             return
         if secret and mode & 0o077:
             mode = stat.S_IMODE(mode)
-            self._fault(key, name, f"has mode {mode:04o}: others could read the secret; chmod 0600 {name}")
+            shown = name if name.isprintable() else repr(name)
+            self._fault(key, name, f"has mode {mode:04o}: others could read the secret; chmod 0600 {shown}")
 
     def _check_hostname(self, hostname: str) -> None:
         try:

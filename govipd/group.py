@@ -159,11 +159,15 @@ class Group:
     async def release(self) -> None:
         """Last resort, when the supervisor can no longer be asked: stop answering, then remove.
 
+        The next process must not go on with a lease that is given back after this: the revocation may take effect
+        long after it was asked for.
+
         Raises:
             KernelError: the kernel did not confirm; the fence's own deadline closes it.
         """
         self._parts.announcer.stop()
         await self._parts.fence.close()
+        self._parts.memory.forget()
         await self._parts.addresses.remove()
 
     def hand_over(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
 
@@ -36,6 +36,7 @@ class FrameAnnouncer:
         burst: int = 3,
         repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
         refresh_s: float = 15.0,
+        transmit: Callable[[str, Iterable[bytes]], None] | None = None,
     ) -> None:
         self._interface = interface
         self._addresses = addresses
@@ -44,6 +45,7 @@ class FrameAnnouncer:
         self._burst = burst
         self._repeats_s = repeats_s
         self._refresh_s = refresh_s
+        self._transmit = transmit or _transmit
         self._started: float | None = None  # when the current series began; None: silent
         self._changed = asyncio.Event()
 
@@ -85,11 +87,7 @@ class FrameAnnouncer:
         # From here on nothing awaits: what stop() or the clock says now holds for every frame below.
         if mac is None or len(mac) != 6 or self._changed.is_set() or self._clock.now() - due > _TOO_LATE_S:
             return
-        with suppress(OSError), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packet:
-            packet.setblocking(False)
-            for _ in range(rounds):
-                for frame in self._frames(mac):
-                    packet.sendto(frame, (self._interface, 0))
+        self._transmit(self._interface, [frame for _ in range(rounds) for frame in self._frames(mac)])
 
     def _frames(self, mac: bytes) -> Iterator[bytes]:
         for address in self._addresses:
@@ -98,3 +96,11 @@ class FrameAnnouncer:
                 yield frames.arp_reply(mac, address.ip)
             else:
                 yield frames.neighbor_advertisement(mac, address.ip)
+
+
+def _transmit(interface: str, frames: Iterable[bytes]) -> None:
+    """Put frames on the wire, without waiting; what cannot be sent is left out."""
+    with suppress(OSError), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packet:
+        packet.setblocking(False)
+        for frame in frames:
+            packet.sendto(frame, (interface, 0))

@@ -22,7 +22,8 @@ from govipd.adapters.membership import Membership
 from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Store
 from govipd.core.actions import Holding
 from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Queued, Resigned
-from govipd.errors import EtcdError, LeaseNotFoundError
+from govipd.core.text import line
+from govipd.errors import EtcdError, EtcdUnavailableError, LeaseNotFoundError
 from govipd.ports import Clock, Sink
 
 REREAD_S = 2.0  # between two readings of one's place when nothing happens
@@ -71,7 +72,7 @@ class EtcdElection:
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
         self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
         self._not_before: float | None = None  # when we may take, once we are first
-        self._key_possible = False  # etcd may have our key, confirmed or not
+        self._stray = False  # a put of our key has no answer: as long as the lease lives, it may take effect yet
         self._lease: int | None = None
         self._changed = asyncio.Event()  # wakes the contender
         self._renew_now = asyncio.Event()  # wakes the renewer
@@ -91,7 +92,7 @@ class EtcdElection:
         self._lease = holding.lease_id
         key = f"{self._prefix}{holding.lease_id:x}"
         self._key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
-        self._key_possible = True
+        self._stray = True  # who knows what the earlier process gave up
         self._not_before = 0.0  # it is ours already
         self._wanted = campaign
         self._renew_now.set()
@@ -99,7 +100,7 @@ class EtcdElection:
     def resign(self, campaign: int) -> None:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
         self._wanted = None
-        if self._key_possible:
+        if self._key is not None or self._stray:
             self._resigning = campaign
             self._changed.set()
         else:
@@ -153,7 +154,7 @@ class EtcdElection:
         All of it at once, before anybody can answer: a campaign that is asked for from here on is the next session's.
         """
         self._lease = None
-        self._key, self._key_possible = None, False
+        self._key, self._stray = None, False
         self._wanted = None
         self._troubles.pop("election", None)
         self._sink(LeaseLost(lease, detail))
@@ -185,7 +186,7 @@ class EtcdElection:
             await self._sleep(wait, self._renew_now)
             sent_at = self._clock.now()
             try:
-                ttl = await self._store.renew(lease)
+                ttl = await self._renewed(lease)
             except LeaseNotFoundError as e:
                 self._lost(lease, str(e))
                 return
@@ -196,6 +197,19 @@ class EtcdElection:
                 self._sink(LeaseRenewed(lease, sent_at, ttl))
                 self._tell("lease", "")
                 wait, pause = interval, FIRST_PAUSE_S
+
+    async def _renewed(self, lease: int) -> float:
+        """Renew the lease, and see that whoever renewed it was etcd's leader (see store.Renewal); the granted TTL.
+
+        Raises:
+            LeaseNotFoundError: the lease does not exist.
+            EtcdError: not renewed, or not known to be.
+        """
+        renewal = await self._store.renew(lease)
+        proof = await self._store.txn((), (Get(self._mark),))
+        if proof.term != renewal.term:
+            raise EtcdUnavailableError("etcd changed its leader while the lease was renewed")
+        return renewal.ttl
 
     # The queue
 
@@ -231,13 +245,13 @@ class EtcdElection:
         if self._wanted != campaign:
             return
         if not own or own[0].create_revision != key.create_revision or own[0].lease != lease:
-            self._key, self._key_possible = None, bool(own)
+            self._key = own[0] if own else None  # to be deleted
             self._wanted = None
             self._sink(Deposed(campaign, "etcd does not have our key any more"))
             return
         if ahead:
             self._ahead, self._not_before = ahead[0].create_revision, None
-            self._sink(Queued(campaign, ahead[0].value.decode(errors="replace")))
+            self._sink(Queued(campaign, line(ahead[0].value.decode(errors="replace"))))
         else:
             if self._not_before is None:
                 orderly = bool(mark) and mark[0].value == str(self._ahead).encode()
@@ -247,27 +261,35 @@ class EtcdElection:
 
     async def _join(self, lease: int) -> KeyValue:
         """Put our key, or find it where an earlier try, whose answer was lost, has put it."""
-        self._key_possible = True  # before the first await: a resignation from here on must delete it
+        stray, self._stray = self._stray, True  # before the first await: a resignation from here on must undo it
         await self._membership.end_predecessor()
         name = f"{self._prefix}{lease:x}"
         reply = await self._store.txn(
             (Created(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
         )
+        self._stray = stray  # this one was answered
         self._key = reply.gets[0][0]
         self._ahead = self._not_before = None
         return self._key
 
     async def _leave(self) -> None:
-        """Delete our key if it can exist, with the mark, and confirm it to whoever waits.
+        """Delete our key, with the mark, and confirm it to whoever waits.
 
-        No mark from a member that was first but not yet free to take: its own predecessor may still answer.
+        What a given-up call does may come at any time later (a proposal that etcd commits after all, a request that
+        TCP repeats). Hence: the deletion names the very key, so that it cannot hit a later one; and where a put was
+        given up, the lease is given back, without which that put is refused. The renewer then finds the lease gone.
         """
-        if self._key_possible and self._lease is not None:
-            operations: list[Operation] = [Delete(f"{self._prefix}{self._lease:x}")]
-            if self._key is not None and self._clock.now() >= (self._not_before or 0.0):
+        if self._key is not None:
+            operations: list[Operation] = [Delete(self._key.key)]
+            # No mark from a member that was first but not yet free to take: its own predecessor may still answer.
+            if self._clock.now() >= (self._not_before or 0.0):
                 operations.append(Put(self._mark, str(self._key.create_revision).encode(), 0))
-            await self._store.txn((), operations)
-        self._key, self._key_possible = None, False
+            await self._store.txn((Created(self._key.key, self._key.create_revision),), operations)
+        if self._stray and self._lease is not None:
+            await self._store.revoke(self._lease)
+            self._renew_now.set()
+            return
+        self._key = None
         self._confirm_resigned()
 
     def _confirm_resigned(self) -> None:

@@ -17,7 +17,7 @@ import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 from etcd3.etcdrpc import rpc_pb2_grpc as stubs
 
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, TxnResult
+from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Renewal, TxnResult
 from govipd.errors import (
     ConfigError,
     EtcdError,
@@ -136,7 +136,7 @@ class Etcd:
         reply = await self._call(lambda c: stubs.LeaseStub(c.channel).LeaseGrant, pb.LeaseGrantRequest(TTL=ttl))
         return reply.ID, float(reply.TTL)
 
-    async def renew(self, lease: int) -> float:
+    async def renew(self, lease: int) -> Renewal:
         """See Store. The stream stays open between renewals, and goes with its connection when one fails."""
         async with self._attempt() as connection:
             if connection.keepalive is None:
@@ -149,7 +149,7 @@ class Etcd:
                 raise EtcdUnavailableError(f"{connection.endpoint}: answered for another lease")
         if reply.TTL <= 0:
             raise LeaseNotFoundError("etcd does not know the lease")
-        return float(reply.TTL)
+        return Renewal(float(reply.TTL), reply.header.raft_term)
 
     async def revoke(self, lease: int) -> None:
         """See Store."""
@@ -175,7 +175,7 @@ class Etcd:
             for r in reply.responses
             if r.HasField("response_range")
         )
-        return TxnResult(reply.succeeded, reply.header.revision, gets)
+        return TxnResult(reply.succeeded, reply.header.revision, gets, reply.header.raft_term)
 
     async def deleted(self, key: str, from_revision: int) -> None:
         """See Store. The stream must answer the watch's creation within the deadline; after that it may rest."""

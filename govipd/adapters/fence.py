@@ -64,14 +64,17 @@ class NftFence:
         addresses: the group's.
         clock: that of `until`.
         table: name of the tables, one in inet and one in arp, which belong to this fence alone.
+        kernel: where transactions go; the fence closes it.
     """
 
-    def __init__(self, *, addresses: tuple[Address, ...], clock: Clock, table: str) -> None:
+    def __init__(
+        self, *, addresses: tuple[Address, ...], clock: Clock, table: str, kernel: nft.NfTables | None = None
+    ) -> None:
         self._addresses = addresses
         self._clock = clock
-        self._inet = nft.Table(nft.NFPROTO_INET, table)
-        self._arp = nft.Table(nft.NFPROTO_ARP, table)
-        self._kernel = nft.NfTables()
+        self._kernel = kernel or nft.NfTables()
+        self._inet = self._kernel.table(nft.NFPROTO_INET, table)
+        self._arp = self._kernel.table(nft.NFPROTO_ARP, table)
         self._guard = tuple(self._rules(addresses))
 
     async def open(self, until: float) -> None:

@@ -7,10 +7,12 @@ The file is never believed: lease and key are proven in etcd before anything fol
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from govipd.core.actions import Holding
+from govipd.core.text import line
 from govipd.errors import MemoryRefusedError
 from govipd.ports import Clock
 
@@ -18,13 +20,16 @@ VERSION = 1
 AHEAD_MAX_S = 600.0  # an instant further ahead was not written on this boot: leases are shorter
 
 
+_Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # as etcd gives them
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file's content."""
 
     version: int
     identity: str
-    lease_id: int
-    create_revision: int
+    lease_id: _Number
+    create_revision: _Number
     until: float
 
 
@@ -53,11 +58,11 @@ class HandoffFile:
         except OSError as e:
             raise MemoryRefusedError(f"{self._path}: {e.strerror}") from e
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
-            raise MemoryRefusedError(f"{self._path}: {e}") from e
+            raise MemoryRefusedError(f"{self._path}: {line(str(e))}") from e
         if file.version != VERSION:
-            raise MemoryRefusedError(f"{self._path}: version {file.version}, expected {VERSION}")
+            raise MemoryRefusedError(f"{self._path}: version {line(str(file.version))}, expected {VERSION}")
         if file.identity != self._identity:
-            raise MemoryRefusedError(f"{self._path}: is of {file.identity}, not of {self._identity}")
+            raise MemoryRefusedError(f"{self._path}: is of {line(file.identity)}, not of {self._identity}")
         ahead = file.until - self._clock.now()
         if not 0 < ahead <= AHEAD_MAX_S:
             raise MemoryRefusedError(f"{self._path}: ended {-ahead:.1f} s ago")

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 
 from govipd.adapters.store import Created, Get, KeyValue, Put, Store
 from govipd.core.events import ClusterFault
+from govipd.core.text import line
 from govipd.errors import EtcdError
 from govipd.ports import Sink
 
+TOLD_MAX = 5  # members that are named in a warning
 LOOK_S = 3.0  # between two readings of the others' records
 RECORD_BYTES_MAX = 64 * 1024  # of a foreign record; a longer one is not parsed
 
@@ -68,7 +70,7 @@ class Membership:
         held = reply.gets[0][0]
         other = _parse(held)
         if held.lease != lease and other.get("machine") != self._identity.get("machine"):
-            name, where = self._key.removeprefix(self._prefix), other.get("node", "an unknown address")
+            name, where = self._key.removeprefix(self._prefix), line(str(other.get("node", "an unknown address")))
             self._tell(ClusterFault(refused=f"the member name {name} is taken by {where}; set election.member"))
             return False
         if held.lease != lease:
@@ -114,7 +116,10 @@ class Membership:
                 continue
             theirs = _addresses(_parse(kv))
             if ours and theirs and ours != theirs:
-                differing.append(f"{kv.key.removeprefix(self._prefix)} has {', '.join(sorted(theirs))[:200]}")
+                name = line(kv.key.removeprefix(self._prefix), 64)
+                differing.append(f"{name} has {line(', '.join(sorted(theirs)))}")
+        if len(differing) > TOLD_MAX:
+            differing[TOLD_MAX:] = [f"{len(differing) - TOLD_MAX} more"]
         warning = f"members disagree on the addresses: {'; '.join(differing)}" if differing else ""
         self._tell(ClusterFault(warning=warning))
         return written

@@ -6,7 +6,7 @@ index. Addresses are compared with their prefix, exactly: another address of the
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from errno import EADDRNOTAVAIL, ENODEV
@@ -76,9 +76,9 @@ class RouteSocket:
         """
         async with self.request("reading addresses") as route:
             return {
-                _address(message): message.get_attr("IFA_FLAGS") or message["flags"]
+                address: message.get_attr("IFA_FLAGS") or message["flags"]
                 async for message in await route.get_addr()
-                if message["index"] == index
+                if message["index"] == index and (address := _address(message))
             }
 
     def close(self) -> None:
@@ -132,13 +132,19 @@ class KernelAddresses:
     """
 
     def __init__(
-        self, *, interface: str, addresses: tuple[Address, ...], clock: Clock, fenced: bool = False
+        self,
+        *,
+        interface: str,
+        addresses: tuple[Address, ...],
+        clock: Clock,
+        fenced: bool = False,
+        route: RouteSocket | None = None,
     ) -> None:
         self._interface = interface
         self._addresses = addresses
         self._clock = clock
         self._fenced = fenced
-        self._route = RouteSocket()
+        self._route = route or RouteSocket()
 
     async def mac(self) -> bytes | None:
         """The interface's hardware address now; None when there is none to be had."""
@@ -242,14 +248,23 @@ class NetlinkMonitor:
     """
 
     def __init__(
-        self, *, interface: str, addresses: tuple[Address, ...], sink: Sink, clock: Clock, poll_s: float = 2.0
+        self,
+        *,
+        interface: str,
+        addresses: tuple[Address, ...],
+        sink: Sink,
+        clock: Clock,
+        poll_s: float = 2.0,
+        route: RouteSocket | None = None,
+        listen: Callable[[], AsyncIPRoute] = AsyncIPRoute,
     ) -> None:
         self._interface = interface
         self._addresses = frozenset(addresses)
         self._sink = sink
         self._clock = clock
         self._poll_s = poll_s
-        self._route = RouteSocket()
+        self._route = route or RouteSocket()
+        self._listen = listen
         self._index: int | None = None
         self._present: frozenset[Address] = frozenset()
 
@@ -265,7 +280,7 @@ class NetlinkMonitor:
             while True:
                 # KeyError: bind() found no free port.
                 with suppress(NetlinkError, OSError, KernelError, KeyError):
-                    async with AsyncIPRoute() as events:
+                    async with self._listen() as events:
                         await events.bind(groups=rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR)
                         await self._look()
                         failures = 0
@@ -296,7 +311,7 @@ class NetlinkMonitor:
                     await self._look()
             case "RTM_DELADDR":
                 address = _address(message)
-                if message["index"] == self._index and address in self._present:
+                if message["index"] == self._index and address and address in self._present:
                     self._present -= {address}
                     self._sink(AddressLost(address))
             case "RTM_NEWADDR":
@@ -322,10 +337,13 @@ class NetlinkMonitor:
         self._present = present
 
 
-def _address(message: Any) -> Address:
+def _address(message: Any) -> Address | None:
     # IFA_LOCAL is the interface's own; IFA_ADDRESS the peer's on point-to-point links (linux/if_addr.h).
     local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return ip_interface(f"{local}/{message['prefixlen']}")
+    try:
+        return ip_interface(f"{local}/{message['prefixlen']}")
+    except ValueError:
+        return None  # the attributes are optional
 
 
 def _errno(error: KernelError) -> int | None:

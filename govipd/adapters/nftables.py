@@ -37,6 +37,10 @@ class NfTables:
         self._protocol = protocol
         self._socket: socket.socket | None = None
 
+    def table(self, family: int, name: str) -> "Table":
+        """Makes the messages about a table, whether it exists or not."""
+        return Table(family, name)
+
     def missing(self) -> bool:
         """Whether this kernel has no nf_tables. Any other trouble, such as missing rights, is not that."""
         try:
@@ -109,9 +113,15 @@ def _answers(netlink: socket.socket) -> Iterator[tuple[int, int]]:
         except BlockingIOError:
             return
         while data:
-            length, kind, _, number, _ = struct.unpack_from("=LHHLL", data)
+            try:
+                length, kind, _, number, _ = struct.unpack_from("=LHHLL", data)
+                code = -struct.unpack_from("=l", data, 16)[0] if kind == NLMSG_ERROR else 0
+            except struct.error as error:
+                raise OSError(errno.EBADMSG, "a truncated answer") from error
+            if length < 16 or not 0 <= code <= 4095:  # a header's length; MAX_ERRNO, linux/err.h
+                raise OSError(errno.EBADMSG, "an answer that is none")
             if kind == NLMSG_ERROR:
-                yield number, -struct.unpack_from("=l", data, 16)[0]
+                yield number, code
             data = data[(length + 3) & ~3 :]
 
 

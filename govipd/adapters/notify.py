@@ -53,7 +53,7 @@ def watchdog_interval_s(environ: Mapping[str, str]) -> float | None:
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
-        timeout = int(environ["WATCHDOG_USEC"])
-    except (KeyError, ValueError):
+        timeout = int(environ["WATCHDOG_USEC"]) / 1_000_000
+    except (KeyError, ValueError, OverflowError):
         return None
-    return timeout / 1_000_000 if timeout > 0 else None
+    return timeout if timeout > 0 else None

@@ -7,9 +7,22 @@ from contextlib import suppress
 import requests
 
 from govipd.core.events import ProbeResult
+from govipd.core.text import line
 from govipd.ports import Clock, Sink
 
 _OUTSTANDING = 4  # checks that were given up, and whose thread has not returned
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone.
+
+    With allow_redirects=False, requests still prepares the next request: it reads the redirect's body to its end, if it
+    has one, and raises ValueErrors over its address.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002  # overrides
+        """No address to go to."""
+        return None
 
 
 class HttpProbe:
@@ -85,18 +98,18 @@ class HttpProbe:
         """One request, in a thread; blocks for as long as the server pleases."""
         began = self._clock.now()
         try:
-            with requests.Session() as session:
+            with _Session() as session:
                 session.trust_env = False
                 with session.get(self._url, timeout=self._timeout_s, stream=True, allow_redirects=False) as reply:
                     status = reply.status_code
-        except requests.RequestException as error:
+        except Exception as error:  # noqa: BLE001  # a thread without a result would count as outstanding for ever
             return ProbeResult(passed=False, detail=_in_words(error, self._timeout_s))
         if status != self._expect_status:
             return ProbeResult(passed=False, detail=f"HTTP {status}")
         return ProbeResult(passed=True, detail=f"{status} in {(self._clock.now() - began) * 1000:.0f} ms")
 
 
-def _in_words(error: requests.RequestException, timeout_s: float) -> str:
+def _in_words(error: Exception, timeout_s: float) -> str:
     """What an operator calls it: the operating system's words, which requests buries some causes deep."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {timeout_s:g} s"
@@ -105,4 +118,4 @@ def _in_words(error: requests.RequestException, timeout_s: float) -> str:
         root = cause
     if isinstance(root, OSError) and root.strerror:
         return root.strerror.lower()
-    return f"no HTTP answer: {root}"
+    return line(f"no HTTP answer: {root}")

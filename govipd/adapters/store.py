@@ -61,11 +61,29 @@ Operation = Get | Put | Delete
 
 @dataclass(frozen=True, slots=True)
 class TxnResult:
-    """What a transaction did, at which revision of the store, and what each of its Gets returned, in order."""
+    """What a transaction did, at which revision of the store, and what each of its Gets returned, in order.
+
+    `term` is raft's, as the answering member knew it: see Renewal.
+    """
 
     succeeded: bool
     revision: int
     gets: tuple[tuple[KeyValue, ...], ...]
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A lease's granted TTL in seconds, and raft's term in which whoever renewed it took itself for the leader.
+
+    That alone proves nothing: an etcd leader that was cut off renews leases for one to two election time-outs more,
+    while the others elect another, for whom this renewal never happened (LeaseRenew in etcd's
+    server/etcdserver/v3_server.go asks nobody). A linearizable transaction that *began later* and names the
+    same term shows that the leader of that term still had a majority: then the renewal counts.
+    """
+
+    ttl: float
+    term: int
 
 
 class Store(Protocol):
@@ -74,8 +92,8 @@ class Store(Protocol):
     async def grant(self, ttl: int) -> tuple[int, float]:
         """A new lease with an id chosen by etcd: its id and the granted TTL in seconds."""
 
-    async def renew(self, lease: int) -> float:
-        """Renew a lease; the granted TTL in seconds.
+    async def renew(self, lease: int) -> Renewal:
+        """Renew a lease.
 
         Raises:
             LeaseNotFoundError: the lease does not exist (any more).

@@ -67,9 +67,10 @@ class UnitMonitor:
         """Report the unit's state until the bus fails."""
         path = (await call(bus, MANAGER, f"{SYSTEMD}.Manager", "LoadUnit", "s", self._unit))[0]
         changed = asyncio.Event()
+        owner = ""  # systemd's own name on the bus; any local user may send signals (system.conf)
 
         def on_message(message: Message) -> None:
-            if message.path != path or message.member != "PropertiesChanged":
+            if message.sender != owner or message.path != path or message.member != "PropertiesChanged":
                 return
             changed.set()
             properties = {name: variant.value for name, variant in message.body[1].items()}
@@ -89,6 +90,7 @@ class UnitMonitor:
         lost.add_done_callback(lambda _: changed.set())
         while not lost.done():
             changed.clear()
+            owner = await _owner(bus)  # another after systemd's re-execution
             properties = await self._read(bus, path)
             self._away = ""
             if not changed.is_set():  # else what was read may be older than what was signalled
@@ -141,7 +143,20 @@ class UnitMonitor:
                 await process.wait()
         if process.returncode != 0:
             raise BusError(f"systemctl: exit status {process.returncode}")
-        return dict(line.split("=", 1) for line in output.decode().splitlines() if "=" in line)
+        lines = output.decode(errors="replace").splitlines()
+        properties = dict(line.split("=", 1) for line in lines if "=" in line)
+        if not properties.get("ActiveState", "").isalpha() or not properties["ActiveState"].isascii():
+            raise BusError("systemctl: an answer without a state")
+        return properties
+
+
+async def _owner(bus: MessageBus) -> str:
+    """The unique name behind systemd's, which signals have as their sender."""
+    body = await call(
+        bus, "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetNameOwner", "s", SYSTEMD,
+        destination="org.freedesktop.DBus",
+    )  # fmt: skip
+    return str(body[0])
 
 
 def _unit_state(properties: Mapping[str, str]) -> UnitState:

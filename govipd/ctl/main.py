@@ -15,10 +15,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from govipd.adapters.store import Get, KeyValue, Store
 from govipd.cli import DEFAULT_CONFIG, EX_CONFIG, etcd_client
 from govipd.config import Config, Vip, load
+from govipd.core.text import line
 from govipd.errors import ConfigError, EtcdError, EtcdUnavailableError
 
 EX_UNAVAILABLE = 69
@@ -88,7 +90,7 @@ def _record(kv: KeyValue) -> dict[str, object]:
     """A member's record; one that is not a JSON object is shown as an empty one."""
     try:
         record = json.loads(kv.value)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     return record if isinstance(record, dict) else {}
 
@@ -97,15 +99,26 @@ def _table(cluster: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("VIP", "member", "state", "since", "place", "gates", "reason")
     for name, vip in cluster.items():
         for member, record in sorted(vip["members"].items()):
-            gates = record.get("gates", {})
             place = str(vip["queue"].index(member) + 1) if member in vip["queue"] else "-"
             table.add_row(
-                name,
-                member,
-                str(record.get("state", "?")),
-                str(record.get("since", "?")),
+                _cell(name),
+                _cell(member),
+                _cell(record.get("state", "?")),
+                _cell(record.get("since", "?")),
                 place,
-                ", ".join(f"{gate} {value.get('verdict', '?')}" for gate, value in gates.items()),
-                str(record.get("detail") or record.get("reason", "")),
+                _cell(_gates(record.get("gates"))),
+                _cell(record.get("detail") or record.get("reason", "")),
             )
     return table
+
+
+def _gates(gates: object) -> str:
+    if not isinstance(gates, dict):
+        return ""
+    verdicts = {gate: value.get("verdict", "?") if isinstance(value, dict) else "?" for gate, value in gates.items()}
+    return ", ".join(f"{gate} {verdict}" for gate, verdict in verdicts.items())
+
+
+def _cell(value: object) -> Text:
+    """Foreign text: without markup, and without control of the terminal."""
+    return Text(line(str(value), 500))

@@ -250,6 +250,29 @@ async def test_a_frozen_member_is_left_for_the_next_endpoint(three: Cluster) -> 
         assert not any(isinstance(e, LeaseLost | Deposed) for e in a.events)
 
 
+async def test_what_a_leader_without_its_majority_renews_does_not_count(three: Cluster) -> None:
+    """etcd's leader renews leases until it steps down, while the others may have elected another (docs/adr/0005)."""
+    statuses = json.loads(three.ctl("endpoint", "status", "--write-out=json"))
+    leader = next(s["Endpoint"] for s in statuses if s["Status"]["leader"] == s["Status"]["header"]["member_id"])
+    others = [member for member in three.members if member.endpoint != leader]
+    assert len(others) == 2
+    a = Member([leader], "a")
+    async with running(a):
+        a.election.campaign(1)
+        won = await a.sees(Elected)
+        assert isinstance(won, Elected)
+        for member in others:
+            member.signal(signal.SIGSTOP)
+        try:
+            cut_at = time.monotonic()
+            assert (await a.store.renew(won.lease_id)).ttl == 3.0  # it does confirm
+            await asyncio.sleep(1.0)
+            assert not any(isinstance(e, LeaseRenewed) and e.sent_at > cut_at for e in a.events)
+        finally:
+            for member in others:
+                member.signal(signal.SIGCONT)
+
+
 async def test_a_resignation_is_confirmed_after_an_outage(etcd: Cluster) -> None:
     """Resign while etcd is away: confirmed only when etcd has deleted the key."""
     a = Member(etcd.endpoints, "a")

@@ -116,7 +116,7 @@ async def test_authentication_and_its_renewal(tmp_path: Path) -> None:
         lease, _ = await etcd.grant(60)
         for _ in range(3):
             assert (await etcd.txn((), (Put("govip/x", b"1", lease), Get("govip/x")))).gets[0][0].value == b"1"
-            assert await etcd.renew(lease) == 60.0
+            assert (await etcd.renew(lease)).ttl == 60.0
             await asyncio.sleep(1.6)  # longer than a token lives
         cluster.ctl("role", "add", "another", flags=["--user", "root:root"])  # outdates every token
         await etcd.txn((), (Get("govip/x"),))
@@ -177,7 +177,7 @@ async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
         cluster.members[0].signal(signal.SIGCONT)
         while True:
             try:
-                assert await etcd.renew(lease) == 60.0
+                assert (await etcd.renew(lease)).ttl == 60.0
                 break
             except EtcdUnavailableError:
                 await asyncio.sleep(0.1)

@@ -1,0 +1,192 @@
+"""`python -m tests.sim`: thousands of hostile schedules, and every mutation, until something breaks.
+
+The last line says what was run and found; exit status 0 when nothing was violated and every mutation was found.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+from tests.sim.mutations import MUTATIONS, Mutation, apply
+
+CHUNK = 100  # schedules that a worker runs before it reports
+SHOWN = 5  # violations that are shrunk and printed
+
+
+@dataclass(slots=True)
+class Tally:
+    """What some schedules came to."""
+
+    schedules: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0  # seconds until all was well again
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[int] = field(default_factory=list)  # their seeds
+
+    def add(self, other: "Tally") -> None:
+        """Take another's in."""
+        self.schedules += other.schedules
+        self.seconds += other.seconds
+        self.slowest = max(self.slowest, other.slowest)
+        self.faults += other.faults
+        self.violations += other.violations
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The simulation. Returns the exit status."""
+    args = _arguments().parse_args(argv)
+    if args.mutant:
+        return _hunt(next(m for m in MUTATIONS if m.name == args.mutant), args.first)
+    if args.replay is not None:
+        return _replay(args.replay, shrunk=args.shrink)
+    first = secrets.randbelow(1 << 40) if args.first is None else args.first
+    print(f"seeds {first} to {first + args.seeds - 1}; replay one with: python -m tests.sim --replay SEED", flush=True)
+    began = time.monotonic()
+    tally = _search(first, args.seeds, args.jobs)
+    for kind, count in sorted(tally.faults.items(), key=lambda item: -item[1]):
+        print(f"{count:9} {kind}")
+    took = time.monotonic() - began
+    print(f"{tally.schedules} schedules in {took:.0f} s; longest until all was well again: {tally.slowest:.2f} s")
+    same = _same_twice(first)
+    for seed in tally.violations[:SHOWN]:
+        _replay(seed, shrunk=True)
+    found = _hunt_all(args.jobs, first) if args.mutations else []
+    hours = tally.seconds / 3600
+    print(
+        f"sim: schedules={tally.schedules} virtual_hours={hours:.1f} violations={len(tally.violations)} "
+        f"mutations_found={sum(found)}/{len(found)}"
+    )
+    return 0 if same and not tally.violations and all(found) else 1
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description="Hostile schedules in virtual time.")
+    parser.add_argument("--seeds", type=int, default=3000, metavar="N", help="how many schedules (%(default)s)")
+    parser.add_argument("--first", type=int, metavar="SEED", help="the first seed; by default one of chance")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+    parser.add_argument("--mutations", action=argparse.BooleanOptionalAction, default=True, help="hunt them too")
+    parser.add_argument("--replay", type=int, metavar="SEED", help="run one schedule and print its transcript")
+    parser.add_argument("--shrink", action="store_true", help="with --replay: leave out what does not matter")
+    parser.add_argument("--mutant", metavar="NAME", help=argparse.SUPPRESS)  # what the hunt starts for each
+    return parser
+
+
+def _search(first: int, seeds: int, jobs: int) -> Tally:
+    tally = Tally()
+    ranges = [(start, min(start + CHUNK, first + seeds)) for start in range(first, first + seeds, CHUNK)]
+    with ProcessPoolExecutor(jobs) as pool:
+        for part in pool.map(_run, ranges):
+            tally.add(part)
+    return tally
+
+
+def _run(seeds: tuple[int, int]) -> Tally:
+    from tests.sim.run import simulate  # noqa: PLC0415  # a mutant's modules are put in place before
+    from tests.sim.schedule import make  # noqa: PLC0415
+
+    tally = Tally()
+    for seed in range(*seeds):
+        outcome = simulate(make(seed))
+        tally.schedules += 1
+        tally.seconds += outcome.seconds
+        tally.slowest = max(tally.slowest, outcome.healed)
+        tally.faults += outcome.faults
+        if outcome.violation is not None:
+            tally.violations.append(seed)
+    return tally
+
+
+def _replay(seed: int, *, shrunk: bool) -> int:
+    from tests.sim.run import simulate  # noqa: PLC0415  # see _run
+    from tests.sim.schedule import Schedule, make, shrink  # noqa: PLC0415
+
+    outcome = simulate(make(seed))
+    violation = outcome.violation
+    if violation is not None and shrunk:
+
+        def fails(schedule: Schedule) -> bool:
+            other = simulate(schedule).violation
+            return other is not None and other.promise == violation.promise
+
+        outcome = simulate(shrink(outcome.schedule, fails))
+    print(outcome.transcript())
+    print(f"{outcome.violation or 'no violation'}; transcript {outcome.digest()[:16]}")
+    return 0 if violation is None else 1
+
+
+def _same_twice(seed: int) -> bool:
+    """The same seeds, once here and once in a process with another hash seed, give the same transcripts."""
+    from tests.sim.run import simulate  # noqa: PLC0415  # see _run
+    from tests.sim.schedule import make  # noqa: PLC0415
+
+    ours = [simulate(make(s)).digest() for s in range(seed, seed + 5)]
+    theirs = [
+        subprocess.run(
+            [sys.executable, "-m", "tests.sim", "--replay", str(s)],
+            env={**os.environ, "PYTHONHASHSEED": str(s % 1000 + 1)}, capture_output=True, text=True, check=False,
+        ).stdout.rpartition("transcript ")[2].strip()
+        for s in range(seed, seed + 5)
+    ]  # fmt: skip
+    same = [digest[:16] for digest in ours] == theirs
+    print(f"seeds {seed} to {seed + 4} twice: transcripts {'are the same' if same else 'DIFFER'}: {' '.join(theirs)}")
+    return same
+
+
+# Mutations
+
+
+def _hunt_all(jobs: int, first: int) -> list[bool]:
+    """Run every mutant in a process of its own until it breaks something."""
+    found = []
+    print(f"{'mutation':66} schedules until found")
+    for result in _hunts(jobs, first):
+        found.append(bool(result["found"]))
+        limit = f"(at most {result['within']} allowed)"
+        words = f"{result['schedules']:7}  {result['promise']}" if result["found"] else f"NOT FOUND {limit}"
+        print(f"{result['name']:66} {words}", flush=True)
+    return found
+
+
+def _hunts(jobs: int, first: int) -> Iterator[dict[str, bool | int | str]]:
+    command = (sys.executable, "-m", "tests.sim", "--first", str(first), "--mutant")
+    waiting = iter(MUTATIONS)
+    running = [_start(command, mutation) for mutation in islice(waiting, jobs)]
+    while running:
+        process = running.pop(0)
+        output, _ = process.communicate()
+        following = next(waiting, None)
+        if following is not None:
+            running.append(_start(command, following))
+        yield json.loads(output.splitlines()[-1])
+
+
+def _start(command: Sequence[str], mutation: Mutation) -> "subprocess.Popen[str]":
+    return subprocess.Popen([*command, mutation.name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _hunt(mutation: Mutation, first: int) -> int:
+    apply(mutation)
+    from tests.sim.run import simulate  # noqa: PLC0415  # see _run
+    from tests.sim.schedule import make  # noqa: PLC0415
+
+    result: dict[str, bool | int | str] = {"name": mutation.name, "found": False, "within": mutation.within}
+    for count in range(mutation.within):
+        violation = simulate(make(first + count)).violation
+        if violation is not None:
+            result.update(found=True, schedules=count + 1, promise=violation.promise, text=violation.text)
+            break
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""What a daemon's ports meet here instead of the system: the modelled kernel, systemd, journal and runtime directory.
+
+The real fence, addresses, netlink monitor and announcer run on top of these; only their sockets are modelled.
+"""
+
+import asyncio
+import errno
+import marshal
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_interface
+from random import Random
+from typing import Self
+
+from pyroute2 import AsyncIPRoute
+
+from govipd.adapters.netlink import Link, RouteSocket
+from govipd.adapters.nftables import Expression, Message, NfTables, Table
+from govipd.core.actions import Holding
+from govipd.core.events import Address, ProbeResult, UnitState
+from govipd.errors import KernelError, MemoryRefusedError
+from govipd.ports import Clock, Sink
+from tests.sim.clockwork import Process, World
+from tests.sim.kernel import Kernel, NftError, guarded_address
+
+INTERFACE = "eth0"
+MAC = bytes.fromhex("020000000001")
+COMMIT_S = 0.001  # what a transaction costs the process that waits for it
+_EVENT_S = (0.0002, 0.003)  # from a change in the kernel to its event in the process
+
+
+# nf_tables
+
+
+class SimNfTables(NfTables):
+    """Transactions with the modelled nf_tables.
+
+    `descheduled` says for how long the process is not given the processor just before a transaction.
+    """
+
+    def __init__(self, process: Process, kernel: Kernel, descheduled: Callable[[], float]) -> None:
+        super().__init__()
+        self._process = process
+        self._model = kernel
+        self._descheduled = descheduled
+
+    def table(self, family: int, name: str) -> Table:
+        """See NfTables."""
+        return _SimTable(family, name)
+
+    def commit(self, messages: Iterable[Message]) -> None:
+        """See NfTables."""
+        batch = [marshal.loads(message) for message in messages]
+        self._process.spend(self._descheduled())
+        if self._model.refuses:
+            self._model.refuses -= 1
+            raise KernelError("nf_tables: Device or resource busy")
+        self._process.do(self._commit, batch)
+        self._process.spend(COMMIT_S)
+
+    def _commit(self, batch: list[tuple[object, ...]]) -> None:
+        try:
+            self._model.commit(batch)
+        except NftError as error:
+            code = int(error.args[0])
+            raise AssertionError(f"nf_tables: {os.strerror(code)}: {batch}") from error
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SimTable(Table):
+    """Messages that the modelled kernel reads."""
+
+    def add(self) -> Message:
+        return self._say("add table")
+
+    def delete(self) -> Message:
+        return self._say("delete table")
+
+    def add_chain(self, hook: str, priority: int) -> Message:
+        return self._say("add chain", hook)
+
+    def flush_chain(self, hook: str) -> Message:
+        return self._say("flush chain", hook)
+
+    def add_rule(self, hook: str, expressions: Sequence[Expression]) -> Message:
+        return self._say("add rule", guarded_address(expressions))
+
+    def add_set(self, name: str, key_length: int) -> Message:
+        return self._say("add set", name)
+
+    def add_element(self, name: str, key: bytes, timeout_ms: int) -> Message:
+        return self._say("add element", name, key, timeout_ms)
+
+    def delete_element(self, name: str, key: bytes) -> Message:
+        return self._say("delete element", name, key)
+
+    def _say(self, what: str, *rest: object) -> Message:
+        return marshal.dumps([what, self.family, self.name, *rest])
+
+
+# rtnetlink
+
+
+class SimRoute(RouteSocket):
+    """Requests to the modelled rtnetlink."""
+
+    def __init__(self, process: Process, kernel: Kernel, random: Random) -> None:
+        super().__init__()
+        self._process = process
+        self._model = kernel
+        self._random = random
+
+    async def link(self, name: str) -> Link:
+        """See RouteSocket."""
+        return Link(1, admin_up=True, carrier=self._model.link, mac=MAC)
+
+    async def addresses(self, index: int) -> dict[Address, int]:
+        """See RouteSocket."""
+        return dict.fromkeys(self._model.addresses, 0)
+
+    @asynccontextmanager
+    async def request(self, what: str) -> AsyncIterator[AsyncIPRoute]:
+        """See RouteSocket."""
+        if self._model.route_refuses:
+            self._model.route_refuses -= 1
+            raise KernelError(f"{what}: No buffer space available")
+        yield self
+        await asyncio.sleep(self._random.uniform(0.0001, 0.001))
+
+    async def addr(self, command: str, *, address: str, prefixlen: int, valid_lft: int = 0, **_: object) -> None:
+        """RTM_NEWADDR or RTM_DELADDR."""
+        interface = ip_interface(f"{address}/{prefixlen}")
+        if command == "replace":
+            self._process.do(self._model.add_address, interface, float(valid_lft), self._random.random())
+        else:
+            self._process.do(self._model.delete_address, interface)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class _Event(dict[str, object]):
+    """A netlink message, as pyroute2 gives it."""
+
+    def get_attr(self, name: str) -> object:
+        return self.get(name)
+
+
+class SimEvents:
+    """A netlink socket that hears of changes: a little later, or of nothing when it overruns."""
+
+    def __init__(self, process: Process, kernel: Kernel, random: Random) -> None:
+        self._process = process
+        self._model = kernel
+        self._random = random
+        self._heard: asyncio.Queue[_Event | OSError] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._hear in self._model.listeners:
+            self._model.listeners.remove(self._hear)
+
+    async def bind(self, groups: int) -> None:
+        """Listen from now on."""
+        self._model.listeners.append(self._hear)
+
+    async def get(self) -> AsyncIterator[_Event]:
+        """What has come."""
+        event = await self._heard.get()
+        if isinstance(event, OSError):
+            raise event
+        yield event
+
+    def _hear(self, what: str, address: Address | None) -> None:
+        if self._model.overruns:
+            self._model.overruns = False
+            event: _Event | OSError = OSError(errno.ENOBUFS, "No buffer space available")
+        elif address is None:
+            event = _Event(event="RTM_NEWLINK", index=1, IFLA_IFNAME=INTERFACE)
+        else:
+            kind = "RTM_NEWADDR" if what == "new" else "RTM_DELADDR"
+            event = _Event(event=kind, index=1, prefixlen=address.network.prefixlen, IFA_LOCAL=str(address.ip))
+        delay = self._random.uniform(*_EVENT_S) + self._model.event_delay
+        self._process.call_later(delay, self._heard.put_nowait, event)
+
+
+# Health
+
+
+@dataclass(slots=True)
+class Proxy:
+    """haproxy on one node: what systemd says of it, and what it answers."""
+
+    active_state: str = "active"
+    answers: str = "yes"  # "yes", "no" (an error), "hangs"
+    bus_away: bool = False  # D-Bus and systemctl do not answer
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it serves."""
+        return self.active_state in {"active", "reloading"} and self.answers == "yes"
+
+
+class SimProbe:
+    """The HTTP check (ports.Source)."""
+
+    def __init__(self, proxy: Proxy, sink: Sink, interval: float) -> None:
+        self._proxy, self._sink, self._interval = proxy, sink, interval
+
+    async def run(self) -> None:
+        """Check for ever."""
+        while True:
+            await asyncio.sleep(self._interval)
+            serving = self._proxy.active_state in {"active", "reloading"}
+            passed = serving and self._proxy.answers == "yes"
+            self._sink(ProbeResult(passed=passed, detail="200" if passed else "no answer"))
+
+
+class SimUnit:
+    """The unit monitor (ports.Source): a signal for each change, and a look every second."""
+
+    def __init__(self, proxy: Proxy, sink: Sink, changed: list[Callable[[], object]], process: Process) -> None:
+        self._proxy, self._sink, self._process = proxy, sink, process
+        self._changed = asyncio.Event()
+        changed.append(lambda: process.call_later(0.004, self._changed.set))
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            self._changed.clear()
+            if self._proxy.bus_away:
+                self._sink(UnitState(None, "D-Bus is away"))
+            else:
+                self._sink(UnitState(self._proxy.active_state, self._proxy.active_state))
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+
+# What systemd keeps and hears
+
+
+@dataclass(slots=True)
+class Directory:
+    """The unit's runtime directory."""
+
+    holding: Holding | None = None
+    full: bool = False
+
+
+class SimMemory:
+    """What one process leaves for the next (ports.Memory)."""
+
+    def __init__(self, directory: Directory, clock: Clock) -> None:
+        self._directory, self._clock = directory, clock
+
+    def load(self) -> Holding | None:
+        """See ports.Memory."""
+        holding = self._directory.holding
+        if holding is not None and holding.until <= self._clock.now():
+            raise MemoryRefusedError("ended")
+        return holding
+
+    def save(self, holding: Holding) -> None:
+        """See ports.Memory."""
+        if self._directory.full:
+            raise MemoryRefusedError("No space left on device")
+        self._directory.holding = holding
+
+    def forget(self) -> None:
+        """See ports.Memory."""
+        self._directory.holding = None
+
+
+class SimJournal:
+    """The journal is the transcript (ports.Journal)."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world, self._name = world, name
+
+    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
+        """See ports.Journal."""
+        self._world.note(self._name, message)
+
+
+class SimNotifier:
+    """Tells the modelled systemd (ports.Notifier)."""
+
+    def __init__(self, pinged: Callable[[], None], ready: Callable[[], None]) -> None:
+        self._pinged, self._ready = pinged, ready
+        self.text = ""
+
+    def ready(self) -> None:
+        """See ports.Notifier."""
+        self._ready()
+
+    def status(self, text: str) -> None:
+        """See ports.Notifier."""
+        self.text = text
+
+    def stopping(self) -> None:
+        """See ports.Notifier."""
+
+    def watchdog(self) -> None:
+        """See ports.Notifier."""
+        self._pinged()
+
+    def reloading(self) -> None:
+        """See ports.Notifier."""
+

@@ -1,0 +1,273 @@
+"""The safety rules, each broken on purpose: the simulation must notice, or it proves nothing.
+
+A mutation is a change of the source, applied when a process of its own imports the module. One that does not apply any
+more is an error: a rule that was rewritten needs its mutation rewritten.
+"""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+ELECTION = "govipd.adapters.election"
+FENCE = "govipd.adapters.fence"
+SUPERVISOR = "govipd.core.supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Replace a text that occurs once in a module's source."""
+
+    module: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A rule without which something breaks, and how it is taken away.
+
+    `within`: in how many schedules it must be found.
+    """
+
+    name: str
+    edits: tuple[Edit, ...]
+    within: int = 2000
+
+
+def _one(name: str, module: str, before: str, after: str, within: int = 2000) -> Mutation:
+    return Mutation(name, (Edit(module, before, after),), within)
+
+
+MUTATIONS = (
+    # The deadline
+    _one(
+        "lease stamped after the reply",
+        ELECTION,
+        "            sent_at = self._clock.now()\n            try:\n                ttl = await self._renewed(lease)\n",
+        "            try:\n                ttl = await self._renewed(lease)\n                sent_at = self._clock.now()\n",
+    ),
+    _one("no margin", "govipd.core.lease", "self.sent_at + self.ttl - margin", "self.sent_at + self.ttl"),
+    _one(
+        "a renewal counts without a look at who made it",
+        ELECTION,
+        "        proof = await self._store.txn((), (Get(self._mark),))\n        if proof.term != renewal.term:\n",
+        "        if False:\n",
+        within=30_000,
+    ),
+    _one(
+        "a failed call taken for a lost lease",
+        ELECTION,
+        '                self._tell("lease", str(e))\n                wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)\n',
+        "                self._lost(lease, str(e))\n                return\n",
+    ),
+    _one(
+        "lease-not-found ignored",
+        ELECTION,
+        "                self._lost(lease, str(e))\n                return\n",
+        "                wait = interval\n",
+    ),
+    # Winning
+    Mutation(
+        "no proof after winning",
+        (
+            Edit(
+                ELECTION,
+                "        if not own or own[0].create_revision != key.create_revision or own[0].lease != lease:\n",
+                "        if False:\n",
+            ),
+            Edit(ELECTION, "(ahead or own)[0].key", "(ahead or own or (key,))[0].key"),
+        ),
+    ),
+    _one(
+        "the watch is trusted",
+        ELECTION,
+        "                watch.result()  # a lost watch is an EtcdError like any other: a pause, then a new look\n",
+        "                watch.result()\n"
+        "                if self._wanted is not None and self._lease is not None and self._key is not None:\n"
+        "                    now = self._clock.now()\n"
+        "                    self._sink(Elected(self._wanted, self._lease, now, self._key.create_revision, now))\n",
+    ),
+    _one(
+        "adoption without proof",
+        ELECTION,
+        "        self._wanted = campaign\n        self._renew_now.set()\n",
+        "        self._wanted = campaign\n        self._renew_now.set()\n"
+        "        self._sink(LeaseRenewed(holding.lease_id, self._clock.now(), float(self._ttl)))\n"
+        "        self._sink(Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))\n",
+    ),
+    _one("no wait for one that left without a mark", ELECTION, "UNORDERLY_S = 0.1 ", "UNORDERLY_S = 0.0 ", within=10_000),
+    _one(
+        "every predecessor is taken for orderly",
+        ELECTION,
+        "orderly = bool(mark) and mark[0].value == str(self._ahead).encode()",
+        "orderly = True",
+        within=10_000,
+    ),
+    # Releasing
+    _one(
+        "resigned before the fence is closed",
+        SUPERVISOR,
+        "                self._retry_at = None\n                self._actions.append(CloseFence())\n",
+        "                self._retry_at = None\n"
+        "                self._actions += [Resign(self._campaign), CloseFence()]\n",
+    ),
+    _one(
+        "the fence is taken for closed when that was only asked for",
+        SUPERVISOR,
+        "        return max(self._held_until, self.since) + PATIENCE_S\n",
+        "        return self.since\n",
+    ),
+    _one(
+        "a refused closing taken for a closed fence",
+        SUPERVISOR,
+        "        self._retry_at = now + RETRY_S\n        if isinstance",
+        "        self._retry_at = now + RETRY_S\n"
+        "        if self.state is State.CLOSING:\n"
+        '            self._fire(Trigger.CLOSED, "", now)\n'
+        "        if isinstance",
+    ),
+    _one(
+        "after a fault the lease is given back though the fence may be open",
+        "govipd.daemon",
+        "                    released.remove(group)  # its lease runs out later than its fence: it must not be given back\n",
+        "",
+        within=30_000,
+    ),
+    _one(
+        "what was released after a fault may be adopted",
+        "govipd.group",
+        "        self._parts.memory.forget()\n        await",
+        "        await",
+        within=30_000,
+    ),
+    # The fence
+    _one(
+        "the fence is renewed in two steps",
+        FENCE,
+        "            self._kernel.commit((*self._guard, *self._elements(self._addresses, remaining_ms)))\n",
+        "            self._kernel.commit((*self._guard, *self._elements(self._addresses, None)))\n"
+        "            self._kernel.commit((*self._guard, *self._elements(self._addresses, remaining_ms)))\n",
+    ),
+    _one(
+        "an element is added without being deleted first",
+        FENCE,
+        "                yield table.add_element(name, key, timeout_ms or 1)\n"
+        "                yield table.delete_element(name, key)\n",
+        "                if not timeout_ms:\n"
+        "                    yield table.add_element(name, key, 1)\n"
+        "                    yield table.delete_element(name, key)\n",
+    ),
+    _one(
+        "time lost before the transaction is not looked at",
+        FENCE,
+        "            if self._clock.now() - began <= allowance:\n                return\n",
+        "            return\n",
+        within=30_000,
+    ),
+    # Health
+    _one(
+        "the probe is ignored",
+        "govipd.core.health",
+        "        elif self._failures >= self._settings.fall:\n            verdict = Verdict.UNHEALTHY\n",
+        "",
+    ),
+    _one(
+        "the unit is ignored",
+        "govipd.core.health",
+        "                healthy = event.active_state in _SERVING\n",
+        "                healthy = True\n",
+    ),
+    _one(
+        "what is not known permits",
+        "govipd.core.health",
+        "if s.verdict is not Verdict.HEALTHY)",
+        "if s.verdict is Verdict.UNHEALTHY)",
+    ),
+    _one(
+        "the unhealthy stay in the queue",
+        SUPERVISOR,
+        "            blockers = self.blockers(now)\n            if blockers:\n"
+        '                self._fire(Trigger.UNFIT, "; ".join(blockers), now)\n            elif self._proven(now):\n',
+        "            if self._proven(now):\n",
+    ),
+    Mutation(
+        "a key whose reply was lost is forgotten",
+        (
+            Edit(
+                ELECTION,
+                "        stray, self._stray = self._stray, True  # before",
+                "        stray = False  # before",
+            ),
+        ),
+        within=30_000,
+    ),
+    _one(
+        "a deletion that was given up may hit a later key",
+        ELECTION,
+        "self._store.txn((Created(self._key.key, self._key.create_revision),), operations)",
+        "self._store.txn((), operations)",
+        within=30_000,
+    ),
+    # Staying available
+    Mutation(
+        "every event is trusted to arrive",
+        (
+            Edit(ELECTION, "REREAD_S = 2.0 ", "REREAD_S = 1e9 "),
+            Edit(SUPERVISOR, "REPEAT_S = 5.0 ", "REPEAT_S = 1e9 "),
+        ),
+        within=10_000,
+    ),
+    _one(
+        "a restart is an ordinary stop",
+        "govipd.daemon",
+        'restart = await self._job_type() == "restart"',
+        "restart = False",
+    ),
+    _one(
+        "an address that somebody added is left",
+        SUPERVISOR,
+        "            case ev.AddressFound() if self.state in ABSENT and not self.present:\n",
+        "            case ev.AddressFound() if False:\n",
+    ),
+    _one(
+        "a reload starts anew",
+        "govipd.daemon",
+        "            if new is None or new.identity != group.plan.identity:\n",
+        "            if True:\n",
+    ),
+)
+
+
+def apply(mutation: Mutation) -> None:
+    """Put the changed modules in the place of the real ones. Nothing of govipd may be imported yet.
+
+    Raises:
+        ValueError: an edit does not apply any more.
+    """
+    sources: dict[str, str] = {}
+    for edit in mutation.edits:
+        source = sources.get(edit.module) or _source(edit.module)
+        if source.count(edit.before) != 1:
+            times = source.count(edit.before)
+            raise ValueError(f"{mutation.name}: found {times} times in {edit.module}: {edit.before!r}")
+        sources[edit.module] = source.replace(edit.before, edit.after)
+    for name, source in sources.items():
+        _load(name, source)
+
+
+def _source(name: str) -> str:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    with open(spec.origin, encoding="utf-8") as file:  # noqa: PTH123  # as import does
+        return file.read()
+
+
+def _load(name: str, source: str) -> None:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    exec(compile(source, f"<mutant of {name}>", "exec"), module.__dict__)
+    package, _, last = name.rpartition(".")
+    setattr(importlib.import_module(package), last, module)

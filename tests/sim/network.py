@@ -1,0 +1,63 @@
+"""The network between hosts: each direction of each pair has its own delay, and can be cut."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from tests.sim.clockwork import World
+
+_DELAY_S = (0.0002, 0.002)
+_RETRANSMISSION_S = (0.2, 1.6)  # how long after the end of a cut TCP tries again
+
+
+class Network:
+    """Delivers messages between hosts, late, out of order, or not at all.
+
+    What is sent into a cut is not always lost: TCP repeats it, so that it may arrive after the cut's end, long
+    after the sender has given up.
+    """
+
+    def __init__(self, world: World, random: Random) -> None:
+        self._world = world
+        self._random = random
+        self._cuts: dict[tuple[int, int], int] = {}  # how many faults cut this direction
+        self._delays: dict[tuple[int, int], float] = {}  # the longest delay, where it is unusual
+        self._stuck: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
+
+    def cut(self, source: int, target: int) -> None:
+        """Let nothing pass in this direction."""
+        self._cuts[source, target] = self._cuts.get((source, target), 0) + 1
+
+    def mend(self, source: int, target: int) -> None:
+        """End one cut; what TCP still repeats arrives then."""
+        self._cuts[source, target] -= 1
+        stuck, self._stuck = self._stuck, []
+        for message in stuck:
+            if self.passes(message[0], message[1]):
+                self._world.after(self._random.uniform(*_RETRANSMISSION_S), message[2], *message[3])
+            else:
+                self._stuck.append(message)
+
+    def slow(self, source: int, target: int, longest: float) -> None:
+        """Delay messages by up to `longest` seconds; 0 is usual again."""
+        self._delays[source, target] = longest
+
+    def passes(self, source: int, target: int) -> bool:
+        """Whether this direction is not cut."""
+        return source == target or not self._cuts.get((source, target))
+
+    def linked(self, one: int, other: int) -> bool:
+        """Whether both directions pass."""
+        return self.passes(one, other) and self.passes(other, one)
+
+    def send(self, source: int, target: int, call: Callable[..., object], *args: Any) -> None:
+        """Call it at the target's."""
+        if not self.passes(source, target):
+            if self._random.random() < 0.5:
+                self._stuck.append((source, target, call, args))
+            return
+        delay = self._random.uniform(*_DELAY_S)
+        longest = self._delays.get((source, target), 0.0)
+        if longest:
+            delay += self._random.random() * longest
+        self._world.after(delay, call, *args)

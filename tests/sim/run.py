@@ -1,0 +1,194 @@
+"""Runs one schedule: builds the world, lets everything happen, asks the oracle."""
+
+import gc
+import hashlib
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+
+from tests.sim.adapters import COMMIT_S
+from tests.sim.clockwork import World
+from tests.sim.etcd import Cluster
+from tests.sim.faults import HOLDER, KINDS, LATE, PROMPT, Fault
+from tests.sim.kernel import JIFFY_S
+from tests.sim.machine import ELECTION, PREFIX, TTL, VIP, Machine, Timing
+from tests.sim.network import Network
+from tests.sim.oracle import Oracle, Violation
+from tests.sim.schedule import CALM_BEGIN_S, Schedule
+
+STEP_S = 0.5  # between two looks at whether everything has settled
+STEADY_S = 1.0  # and for how long it must have been
+# How long after the last fault the VIP may be unserved: an etcd leader's election (2), the lease of a dead holder, anew
+# (3, its scan 0.5, its clock), calls that run into their deadline (1.5), a re-read (2), damping (2), a start (1).
+BOUND_S = 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a schedule."""
+
+    schedule: Schedule
+    violation: Violation | None
+    seconds: float  # of virtual time
+    healed: float  # seconds from the last fault's end until everything was settled
+    notes: tuple[tuple[float, str, str], ...]
+    faults: Counter[str]
+
+    def digest(self) -> str:
+        """A hash of the transcript."""
+        return hashlib.sha256(self.transcript().encode()).hexdigest()
+
+    def transcript(self) -> str:
+        """For people: the schedule, and what happened."""
+        lines = [f"{when:9.4f} {who:7} {what}" for when, who, what in self.notes]
+        return "\n".join([str(self.schedule), "", *lines, ""])
+
+
+class Simulation:
+    """One world, and what befalls it."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.random = Random(schedule.seed ^ 0x9E3779B9)
+        self.world = World()
+        self.oracle = Oracle(self.world)
+        self.oracle.vip = VIP.ip
+        self.network = Network(self.world, Random(self.random.random()))
+        rates = schedule.rates
+        self.cluster = Cluster(self.world, self.network, Random(self.random.random()), rates[3:])
+        timing = Timing(schedule.margin, schedule.watchdog)
+        self.machines = [
+            Machine(
+                index,
+                self.world,
+                Random(self.random.random()),
+                network=self.network,
+                cluster=self.cluster,
+                oracle=self.oracle,
+                timing=timing,
+                rate=rates[index],
+            )
+            for index in range(3)
+        ]
+        self.oracle.machines = self.machines[: schedule.nodes]
+        self._ends: dict[int, object] = {}
+        self._struck: Counter[str] = Counter()
+        self._waiting = [fault for fault in schedule.faults if fault.moment]
+        self._seen: Counter[str] = Counter()
+
+    def machine(self, fault: Fault) -> Machine:
+        """Whom the fault befalls."""
+        if fault.node != HOLDER:
+            return self.machines[fault.node]
+        holder = self.oracle.serving()
+        return next((m for m in self.machines if m.name == holder), self.machines[0])
+
+    def run(self) -> Outcome:
+        """Everything."""
+        world, schedule, oracle = self.world, self.schedule, self.oracle
+        if self._waiting:
+            world.noted = self._noted
+        for fault in schedule.faults:
+            if not fault.moment:
+                world.at(fault.at, self._strike, fault)
+        for machine in oracle.machines:
+            world.at(0.05 * self.random.random(), machine.start)
+        oracle.direct = not any(fault.kind in LATE for fault in schedule.faults)
+        self.cluster.joined = self._joined
+        self.cluster.lost = self._lost
+        oracle.prompt = all(fault.kind in PROMPT for fault in schedule.faults)
+        if schedule.calm:
+            oracle.steady_from = CALM_BEGIN_S
+        while world.now < schedule.end and oracle.violation is None:
+            world.run(min(world.now + STEP_S, schedule.end))
+        healed = self._heal() if oracle.violation is None else 0.0
+        for machine in self.machines:
+            machine.shut_down()
+        return Outcome(schedule, oracle.violation, world.now, healed, tuple(world.notes), self._struck)
+
+    def _heal(self) -> float:
+        """End every fault and wait until all is well; that is a violation when it takes too long."""
+        world, oracle = self.world, self.oracle
+        self._waiting.clear()
+        for end in list(self._ends):
+            self._end(end)
+        world.note("world", "every fault has ended")
+        if self.schedule.left_out is not None:
+            oracle.left_out = self.machines[self.schedule.left_out]
+            oracle.left_out.set_proxy("failed")
+        began, well_since, trouble = world.now, None, ""
+        while oracle.violation is None:
+            world.run(world.now + STEP_S / 2)
+            keys = {
+                kv.key: kv.value.decode() for kv in self.cluster.keys.values() if kv.key.startswith(f"{ELECTION}/")
+            }
+            trouble = oracle.settled(keys, set(self.cluster.leases)) or self._records()
+            if trouble:
+                well_since = None
+                if world.now - began > BOUND_S:
+                    oracle.fail("G2", f"{trouble}, {BOUND_S:g} s after the last fault")
+            elif well_since is None:
+                well_since = world.now
+            elif world.now - well_since >= STEADY_S:
+                return well_since - began
+        return 0.0
+
+    def _records(self) -> str:
+        """Whether etcd shows other tools who leads."""
+        holder = self.oracle.serving()
+        record = self.cluster.keys.get(f"{PREFIX}members/{ELECTION}/{holder}")
+        return "" if record is not None and b'"state": "leader"' in record.value else "no record shows the leader"
+
+    def _lost(self, since: float) -> None:
+        """etcd has no majority: what it has confirmed until now is all that anybody may hold by."""
+        longest = (TTL - self.schedule.margin) / min(self.schedule.rates) + JIFFY_S + COMMIT_S
+        self.world.after(longest, self._lost_for, since, longest)
+
+    def _lost_for(self, since: float, longest: float) -> None:
+        holder = self.oracle.serving()
+        if self.cluster.lost_at == since and holder:
+            self.oracle.fail("lease", f"{holder} answers {longest:.2f} s after etcd has lost its majority")
+
+    def _joined(self, key: str, value: bytes) -> None:
+        if key.startswith(f"{ELECTION}/"):
+            self.oracle.joined(next(m for m in self.machines if m.name.encode() == value))
+
+    def _noted(self, what: str) -> None:
+        for fault in list(self._waiting):
+            if fault.moment in what:
+                self._seen[fault.moment + str(id(fault))] += 1
+                if self._seen[fault.moment + str(id(fault))] >= fault.nth:
+                    self._waiting.remove(fault)
+                    self.world.after(fault.at, self._strike, fault)
+
+    def _strike(self, fault: Fault) -> None:
+        if self.world.now >= self.schedule.end:
+            return
+        self.world.note("fault", f"{fault.kind} ({self.machine(fault).name}, {fault.seconds:.3f} s)")
+        self._struck[fault.kind] += 1
+        end = KINDS[fault.kind](self, fault)
+        if end is not None:
+            self._ends[id(fault)] = end
+            self.world.after(fault.seconds, self._end, id(fault))
+
+    def _end(self, fault: int) -> None:
+        end = self._ends.pop(fault, None)
+        if callable(end):
+            end()
+
+
+def simulate(schedule: Schedule) -> Outcome:
+    """Run one schedule.
+
+    The coroutines of killed processes never ended, as those of real ones: when their memory is freed, Python complains
+    that they will not.
+    """
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    gc.disable()  # not in the midst of it: it costs time, and frees at moments of its own
+    try:
+        return Simulation(schedule).run()
+    finally:
+        gc.collect()
+        gc.enable()
+        sys.unraisablehook = before

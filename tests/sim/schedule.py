@@ -1,0 +1,162 @@
+"""A schedule: what goes wrong when, in which world. Made from a seed, searched by bias, shrunk when it fails."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+
+from tests.sim.faults import (
+    BESIDE_BROKEN_PROMISES,
+    BLOWS,
+    BROKEN_PROMISES,
+    DAEMON_ONLY,
+    DELAYS,
+    HOLDER,
+    KINDS,
+    Fault,
+)
+
+BEGIN_S = 2.5  # when somebody holds the VIP, usually
+CALM_BEGIN_S = 4.0
+# The difference of two clocks' rates that a margin covers, of margin / ttl; what is left covers jiffies.
+_OF_THE_MARGIN = 0.9
+TTL = 3.0
+
+# The moments at which something is half done, by the words that the transcript has for them.
+MOMENTS = (
+    "won the election",
+    "the kernel answers for the VIP",
+    "answers for 192",
+    "answers for nothing",
+    "dropping the VIP",
+    "VIP dropped",
+    "out of the election",
+    "standing aside",
+    "lease expired",
+    "a lease has expired",
+    "govipd is started",
+    "adopting",
+    "still ours",
+    "SIGTERM",
+    "govipd killed",
+    "leads, term",
+    "power o",
+    "gate",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One hostile while. Everything that happens follows from it.
+
+    Attributes:
+        seed: of whatever is left to chance within: delays, places.
+        nodes: how many run govipd, on hosts 0, 1, ...; etcd runs on hosts 0 to 2.
+        margin: election.margin in seconds; the TTL is 3.
+        watchdog: whether systemd watches the daemons.
+        rates: of the three hosts' clocks, then of the three etcd members'.
+        end: when every fault has ended, in seconds.
+        calm: only daemons are disturbed, one at a time: the VIP must stay where it is.
+        left_out: whose proxy is broken in the end, and stays so.
+    """
+
+    seed: int
+    nodes: int
+    margin: float
+    watchdog: bool
+    rates: tuple[float, ...]
+    faults: tuple[Fault, ...]
+    end: float
+    calm: bool = False
+    left_out: int | None = None
+
+    def __str__(self) -> str:
+        kind = "only daemons are disturbed" if self.calm else "anything goes"
+        head = (
+            f"schedule {self.seed}: {self.nodes} nodes, margin {self.margin:g} s, {kind}, "
+            f"{'a' if self.watchdog else 'no'} watchdog, clock rates {', '.join(f'{r:.4f}' for r in self.rates)}"
+        )
+        left_out = [] if self.left_out is None else [f"  in the end node{self.left_out}'s proxy stays broken"]
+        return "\n".join([head, *(f"  {fault}" for fault in self.faults), *left_out])
+
+
+def make(seed: int) -> Schedule:
+    """The schedule of a seed: each switches a few kinds of fault on (swarm testing), and strikes close together."""
+    random = Random(seed)
+    margin = random.choice((0.5, 0.5, 0.3, 0.15))
+    spread = _OF_THE_MARGIN * margin / TTL / 2
+    nodes = random.choice((2, 2, 3))
+    watchdog = random.random() < 0.7
+    calm = random.random() < 0.12
+    if calm:
+        spread = min(spread, 0.01)
+    worst = (1.0 - spread,) * 3 + (1.0 + spread,) * 3  # nodes that hold too long, an etcd that gives up too soon
+    some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
+    rates = worst if random.random() < 0.5 else some
+    faults = _calm(random, nodes, watchdog=watchdog) if calm else _hostile(random, nodes)
+    end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
+    left_out = random.randrange(nodes) if not calm and random.random() < 0.2 else None
+    return Schedule(seed, nodes, margin, watchdog, rates, faults, min(max(end, 6.0), 14.0), calm, left_out)
+
+
+def _hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
+    hot = BEGIN_S + random.uniform(0.0, 3.0)  # faults gather around it
+    kinds = random.sample(sorted(KINDS.keys() - set(BROKEN_PROMISES)), random.randint(1, 5))
+    if random.random() < 0.08:
+        kinds = [random.choice(BROKEN_PROMISES), *random.sample(BESIDE_BROKEN_PROMISES, random.randint(0, 3))]
+    elif random.random() < 0.5:
+        delays = random.sample(DELAYS, random.randint(1, 2))
+        blows = random.choices(BLOWS, k=random.randint(1, 3))
+        return tuple(_blow(random, kind, hot) for kind in (*delays, *blows))
+    return tuple(_fault(random, random.choice(kinds), nodes, hot) for _ in range(random.randint(2, 10)))
+
+
+def _blow(random: Random, kind: str, hot: float) -> Fault:
+    """One of several that befall whoever holds the VIP, one upon the other."""
+    at = hot + random.choice((0.05, 0.5, 2.0)) * random.random()
+    return Fault(kind, HOLDER, random.uniform(0.2, 5.5), random.random(), at)
+
+
+def _fault(random: Random, kind: str, nodes: int, hot: float) -> Fault:
+    node = HOLDER if random.random() < 0.6 else random.randrange(nodes)
+    # As long as a step, a renewal, a lease or an election of etcd's, and not quite.
+    length = random.choice((0.05, 0.5, 1.0, 2.0, TTL, 4.5)) * random.uniform(0.7, 1.3)
+    if random.random() < 0.5:
+        delay = random.choice((0.0, 0.003, 0.02, 0.1, 0.5, 2.5)) * random.random()
+        return Fault(kind, node, length, random.random(), delay, random.choice(MOMENTS), random.randint(1, 3))
+    at = random.uniform(0.3, BEGIN_S + 6.0) if random.random() < 0.5 else random.gauss(hot, 0.5)
+    return Fault(kind, node, length, random.random(), max(0.3, at))
+
+
+def _calm(random: Random, nodes: int, *, watchdog: bool) -> tuple[Fault, ...]:
+    faults, at = [], CALM_BEGIN_S
+    for _ in range(random.randint(1, 3)):
+        at += random.uniform(0.2, 0.7)
+        kind = random.choice(DAEMON_ONLY)
+        length = random.uniform(0.05, 4.0 if watchdog and kind == "govipd frozen" else 1.0)
+        faults.append(Fault(kind, random.randrange(nodes), length, random.random(), at))
+        at += length + 2.5
+    return tuple(faults)
+
+
+def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
+    """The fewest and simplest faults that still fail: leave out, then round."""
+    again = True
+    while again:
+        again = False
+        for i in range(len(schedule.faults) - 1, -1, -1):
+            fewer = replace(schedule, faults=schedule.faults[:i] + schedule.faults[i + 1 :])
+            if fails(fewer):
+                schedule, again = fewer, True
+    if schedule.nodes == 3 and fails(replace(schedule, nodes=2)):
+        schedule = replace(schedule, nodes=2)
+    plain = replace(schedule, rates=(1.0,) * 6)
+    if fails(plain):
+        schedule = plain
+    for i, fault in enumerate(schedule.faults):
+        for rounder in (0, 1, 2):
+            simpler = replace(fault, at=round(fault.at, rounder), seconds=round(fault.seconds, rounder))
+            candidate = replace(schedule, faults=(*schedule.faults[:i], simpler, *schedule.faults[i + 1 :]))
+            if simpler != fault and fails(candidate):
+                schedule = candidate
+                break
+    return schedule
