@@ -83,6 +83,11 @@ demo: venv ## three machines, one VIP, and what can go wrong (root)
 demo-shell: venv ## the same three machines, for you to break (root)
 	$(BIN)/python -m tests.lab shell
 
+SEEDS ?= 3000
+.PHONY: sim
+sim: venv ## SEEDS hostile schedules in virtual time, and every mutation of the safety rules
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
 MINUTES ?= 30
 SEED ?= 1
 .PHONY: soak

@@ -238,7 +238,8 @@ class Supervisor:
                 self._actions += [RemoveAddresses(), Forget()]
             case RemoveAddresses():
                 self._retry_at = None
-                self.present = False
+                # Where a Hold was asked for since, this removal is not the last word.
+                self.present = self.state in HOLDING or self.state is State.CLOSING
                 if self.state is State.STARTING:
                     self._fire(Trigger.CLEAN, "", now)
             case _:
@@ -338,6 +339,7 @@ class Supervisor:
                 self._actions.append(CloseFence())
             case State.LEAVING:
                 self._left_at = now
+                self.present = True  # until this removal is confirmed
                 self._ask_election(now)
                 self._actions.append(RemoveAddresses())
                 self._actions.append(Forget())

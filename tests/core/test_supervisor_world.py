@@ -18,7 +18,7 @@ from govipd.core.actions import (
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
 from govipd.core.supervisor import LOSSES_MAX, PATIENCE_S, TAKE_TRIES
-from tests.core.driver import FAILED, PASSED, RUNNING, UP, Driver
+from tests.core.driver import FAILED, LEASE, PASSED, RUNNING, UP, Driver
 
 VIP = IPv4Interface("192.0.2.100/32")
 
@@ -213,3 +213,15 @@ def test_a_taken_name_keeps_out_of_the_queue_until_it_is_free() -> None:
     assert d.supervisor.blockers(d.now) == ("the member name a is taken",)
     d.step(ev.ClusterFault())
     assert d.state is State.CANDIDATE
+
+
+def test_an_old_removal_that_is_confirmed_late_does_not_hide_a_newer_address() -> None:
+    """The removal was asked for before the node won; the fence must not go while the address may be there."""
+    d = Driver().to(State.CANDIDATE)
+    d.step(ev.AddressFound(VIP))
+    d.step(ev.Elected(d.campaign, LEASE, d.now))
+    d.step(ev.Done(RemoveAddresses()))
+    d.step(ev.Done(Hold(d.now + 2.5)))
+    d.step(ev.Stop(by=d.now))
+    d.step(ev.Done(CloseFence()))
+    assert d.supervisor.present

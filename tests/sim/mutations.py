@@ -244,6 +244,16 @@ def apply(mutation: Mutation) -> None:
     Raises:
         ValueError: an edit does not apply any more.
     """
+    for name, source in source_with(mutation).items():
+        _load(name, source)
+
+
+def source_with(mutation: Mutation) -> dict[str, str]:
+    """The changed modules' sources, by name.
+
+    Raises:
+        ValueError: an edit does not apply any more.
+    """
     sources: dict[str, str] = {}
     for edit in mutation.edits:
         source = sources.get(edit.module) or _source(edit.module)
@@ -251,8 +261,7 @@ def apply(mutation: Mutation) -> None:
             times = source.count(edit.before)
             raise ValueError(f"{mutation.name}: found {times} times in {edit.module}: {edit.before!r}")
         sources[edit.module] = source.replace(edit.before, edit.after)
-    for name, source in sources.items():
-        _load(name, source)
+    return sources
 
 
 def _source(name: str) -> str:
