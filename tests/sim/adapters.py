@@ -295,17 +295,15 @@ class SimJournal:
 class SimNotifier:
     """Tells the modelled systemd (ports.Notifier)."""
 
-    def __init__(self, pinged: Callable[[], None], ready: Callable[[], None]) -> None:
-        self._pinged, self._ready = pinged, ready
-        self.text = ""
+    def __init__(self, pinged: Callable[[], None]) -> None:
+        self._pinged = pinged  # readiness starts the watchdog, as a ping does
 
     def ready(self) -> None:
         """See ports.Notifier."""
-        self._ready()
+        self._pinged()
 
     def status(self, text: str) -> None:
         """See ports.Notifier."""
-        self.text = text
 
     def stopping(self) -> None:
         """See ports.Notifier."""

@@ -196,7 +196,7 @@ class Cluster:
         """Somebody deletes a key of the election."""
         keys = sorted(key for key in self.keys if key.startswith(prefix))
         if keys and self.leader is not None:
-            self._begin_commit()
+            self.revision += 1
             self._delete(keys[int(place * len(keys))])
 
     def compact(self) -> None:
@@ -321,21 +321,14 @@ class Cluster:
         for term, commit in proposals:
             if term == self.term:
                 commit()
-        behind = [w for w in self._watches if self._is_behind(w)]
-        for watch in behind:
+        for watch in [w for w in self._watches if w.key not in self.keys]:
             if self._current(watch.member):
                 self._watches.remove(watch)
                 self._world.after(self.members[watch.member].lag, watch.reply, None)
 
-    def _is_behind(self, watch: _Watch) -> bool:
-        return watch.key not in self.keys
-
     def _current(self, member: int) -> bool:
         """Whether a member applies what is committed."""
         return self.leader is not None and self._reaches(self.leader, member)
-
-    def _begin_commit(self) -> None:
-        self.revision += 1
 
     def _txn(
         self, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation]
@@ -346,7 +339,7 @@ class Cluster:
             if isinstance(op, Put) and op.lease and op.lease not in self.leases:
                 raise LeaseNotFoundError("etcdserver: requested lease not found")
         if any(isinstance(op, Put) or (isinstance(op, Delete) and op.key in self.keys) for op in operations):
-            self._begin_commit()
+            self.revision += 1
         gets = []
         for op in operations:
             match op:
@@ -388,7 +381,7 @@ class Cluster:
     def _revoke(self, lease: int) -> None:
         if self.leases.pop(lease, None) is None:
             raise LeaseNotFoundError("etcdserver: requested lease not found")
-        self._begin_commit()
+        self.revision += 1
         for key in [kv.key for kv in self.keys.values() if kv.lease == lease]:
             self._delete(key)
 

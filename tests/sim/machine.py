@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from random import Random
 
@@ -39,14 +38,6 @@ STOP_S = 5.0
 _PYTHON_S = (0.25, 0.5)  # from exec to the daemon's first step
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """What a schedule varies of the configuration."""
-
-    margin: float
-    watchdog: bool
-
-
 class Machine:
     """A node and everything on it.
 
@@ -62,7 +53,8 @@ class Machine:
         network: Network,
         cluster: Cluster,
         oracle: Oracle,
-        timing: Timing,
+        margin: float,
+        watchdog: bool,
         rate: float,
     ) -> None:
         self.index = index
@@ -79,7 +71,7 @@ class Machine:
         self.proxy = sim.Proxy()
         self.proxy_changed: list[Callable[[], object]] = []
         self.directory = sim.Directory()
-        self.settings = Settings(margin=timing.margin, flap_wait=0.5, flap_wait_max=2.0)
+        self.settings = Settings(margin=margin, flap_wait=0.5, flap_wait_max=2.0)
         self.addresses: tuple[Address, ...] = (VIP,)
         self.file_is_bad = False
         self.wanted = False  # the unit is started, and nobody has stopped it
@@ -92,9 +84,8 @@ class Machine:
         self.daemon: Daemon | None = None
         self.store: SimStore | None = None
         self.elections: list[EtcdElection] = []
-        self.begun_at = 0.0
         self.task_broken = False  # by break_task
-        self._watchdog = WATCHDOG_S if timing.watchdog else None
+        self._watchdog = WATCHDOG_S if watchdog else None
         self._random = random
         self._timers: list[Timer] = []
         self._lapse: Timer | None = None
@@ -199,12 +190,8 @@ class Machine:
     def _exec(self) -> None:
         process = self._new_process()
         self.process = process
-        self.begun_at = self.world.now
         self.world.note(self.name, "govipd is started")
-        self._later(self._random.uniform(*_PYTHON_S), self._begin, process)
-
-    def _begin(self, process: Process) -> None:
-        process.call_soon(self._main, process)
+        self._later(self._random.uniform(*_PYTHON_S), process.call_soon, self._main, process)
 
     def _main(self, process: Process) -> None:
         """What `govipd.cli.main` does."""
@@ -214,7 +201,7 @@ class Machine:
         except ConfigError:
             self._later(CONFIG_RETRY_S, self._exited, "failed")
             return
-        notifier = sim.SimNotifier(lambda: self._pinged(process), lambda: self._ready(process))
+        notifier = sim.SimNotifier(lambda: self._pinged(process))
         self.daemon = Daemon(
             plan,
             load=lambda: self._plan(process),
@@ -249,9 +236,6 @@ class Machine:
             if self._lapse is not None:
                 self._lapse.cancel()
             self._lapse = self.world.after(self._watchdog, self._lapsed, process)
-
-    def _ready(self, process: Process) -> None:
-        self._pinged(process)
 
     def _lapsed(self, process: Process) -> None:
         if process is self.process:
@@ -338,7 +322,7 @@ class Machine:
         if self.file_is_bad:
             raise ConfigError("govip.toml: not TOML")
         group = GroupPlan(
-            ELECTION, "identity", self.addresses, replace(self.settings), lambda sink: self._parts(process, sink)
+            ELECTION, "identity", self.addresses, self.settings, lambda sink: self._parts(process, sink)
         )
         sources = {
             "probe": lambda sink: sim.SimProbe(self.proxy, sink, PROBE_S),

@@ -13,7 +13,6 @@ UNIT_S = 0.6  # how long one whose proxy's unit has failed may answer, where not
 TAKEN_S = 2.0  # how long after its proxy broke nobody may begin to answer
 UNHEALTHY_S = 4.5  # how long a machine with a dead proxy may answer at most: a lease, a probe and the verdict
 QUEUE_MAX = 200  # events that wait in a daemon which is up to date
-TASKS_MAX = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +37,9 @@ class Oracle:
         self.prompt = False  # nothing in the schedule slows daemons or the kernel down
         self.direct = True  # and nothing lets a request arrive late
         self.left_out: Machine | None = None  # whose proxy does not come back
-        self.served_at = 0.0  # when somebody answered last
-        self.moves = 0
         self.vip: IPAddress | None = None
         self._world = world
         self._answers: dict[str, set[IPAddress]] = {}
-        self._holder = ""
         self._unhealthy_since: dict[str, float] = {}
 
     def fail(self, promise: str, text: str) -> None:
@@ -89,9 +85,6 @@ class Oracle:
     def _steady(self, name: str) -> None:
         """G3."""
         holders = [m.name for m in self.machines if self.vip in self._answers.get(m.name, ())]
-        if holders and holders[0] != self._holder:
-            self.moves += bool(self._holder)
-            self._holder = holders[0]
         if self.steady_from is not None and self._world.now >= self.steady_from and not holders:
             self.fail("G3", f"{name} stopped answering though only daemons were disturbed")
 

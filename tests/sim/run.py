@@ -10,9 +10,10 @@ from random import Random
 from tests.sim.adapters import COMMIT_S
 from tests.sim.clockwork import World
 from tests.sim.etcd import Cluster
-from tests.sim.faults import HOLDER, KINDS, LATE, PROMPT, Fault
+from tests.sim.fault import HOLDER, Fault
+from tests.sim.faults import KINDS, LATE, PROMPT
 from tests.sim.kernel import JIFFY_S
-from tests.sim.machine import ELECTION, PREFIX, TTL, VIP, Machine, Timing
+from tests.sim.machine import ELECTION, PREFIX, TTL, VIP, Machine
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, Violation
 from tests.sim.schedule import CALM_BEGIN_S, Schedule
@@ -57,7 +58,6 @@ class Simulation:
         self.network = Network(self.world, Random(self.random.random()))
         rates = schedule.rates
         self.cluster = Cluster(self.world, self.network, Random(self.random.random()), rates[3:])
-        timing = Timing(schedule.margin, schedule.watchdog)
         self.machines = [
             Machine(
                 index,
@@ -66,7 +66,8 @@ class Simulation:
                 network=self.network,
                 cluster=self.cluster,
                 oracle=self.oracle,
-                timing=timing,
+                margin=schedule.margin,
+                watchdog=schedule.watchdog,
                 rate=rates[index],
             )
             for index in range(3)

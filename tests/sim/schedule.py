@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
+from tests.sim.fault import HOLDER, Fault
 from tests.sim.faults import (
     BESIDE_BROKEN_PROMISES,
     BLOWS,
     BROKEN_PROMISES,
     DAEMON_ONLY,
     DELAYS,
-    HOLDER,
     KINDS,
-    Fault,
 )
 
 BEGIN_S = 2.5  # when somebody holds the VIP, usually

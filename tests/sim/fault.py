@@ -1,0 +1,35 @@
+"""One thing that goes wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+End = Callable[[], object] | None
+HOLDER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        kind: a key of KINDS.
+        node: whom it befalls, also an etcd member's number; HOLDER is who holds the VIP then.
+        seconds: for how long.
+        place: in [0, 1): whatever else the kind has to choose.
+        at: when; or, with `moment`, how long after it.
+        moment: words of the transcript: the fault waits until they are written for the `nth` time.
+        nth: from 1.
+    """
+
+    kind: str
+    node: int
+    seconds: float
+    place: float
+    at: float
+    moment: str = ""
+    nth: int = 1
+
+    def __str__(self) -> str:
+        when = f"{self.at:.4f} s after the {self.nth}. {self.moment!r}" if self.moment else f"at {self.at:.4f} s"
+        who = "the holder" if self.node == HOLDER else f"node{self.node}"
+        return f"{self.kind} of {who} {when}, for {self.seconds:.3f} s ({self.place:.3f})"
