@@ -77,6 +77,7 @@ class Cluster:
         self._next_lease = 0x694D_0000_0000_0000
         self.lost_at: float | None = None  # since when no leader has had a majority
         self.lost: Callable[[float], object] = lambda _when: None
+        self.gone: Callable[[KeyValue], object] = lambda _kv: None  # a key is being deleted
         self.joined: Callable[[str, bytes], object] = lambda _key, _value: None  # a key was created
         world.after(SCAN_S * random.random(), self._scan)
 
@@ -371,8 +372,10 @@ class Cluster:
         return tuple(sorted(found, key=lambda kv: kv.key))
 
     def _delete(self, key: str) -> None:
-        if self.keys.pop(key, None) is None:
+        if key not in self.keys:
             return
+        self.gone(self.keys[key])
+        del self.keys[key]
         self._deletions.append((self.revision, key))
         for watch in [w for w in self._watches if w.key == key and self._current(w.member)]:
             self._watches.remove(watch)

@@ -99,6 +99,11 @@ class Oracle:
         if now - since > TAKEN_S and now > machine.disturbed_until + TAKEN_S:
             self.fail("G4", f"{machine.name} begins to answer {now - since:.1f} s after its proxy broke")
 
+    def resigned(self, machine: "Machine") -> None:
+        """Order is contract: a leader's key goes only when its kernel has stopped answering."""
+        if self.vip in self._answers.get(machine.name, ()) and not machine.kernel.flushed:
+            self.fail("order", f"{machine.name}'s key is deleted while it answers")
+
     def joined(self, machine: "Machine") -> None:
         """G4: whose proxy is broken does not stand for election."""
         since, now = self._unhealthy_since.get(machine.name, self._world.now), self._world.now

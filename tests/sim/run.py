@@ -7,11 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
+from govipd.adapters.store import KeyValue
 from tests.sim.adapters import COMMIT_S
 from tests.sim.clockwork import World
 from tests.sim.etcd import Cluster
 from tests.sim.fault import HOLDER, Fault
-from tests.sim.faults import KINDS, LATE, PROMPT
+from tests.sim.faults import BROKEN_PROMISES, KINDS, LATE, PROMPT
 from tests.sim.kernel import JIFFY_S
 from tests.sim.machine import ELECTION, PREFIX, TTL, VIP, Machine
 from tests.sim.network import Network
@@ -97,6 +98,7 @@ class Simulation:
             world.at(0.05 * self.random.random(), machine.start)
         oracle.direct = not any(fault.kind in LATE for fault in schedule.faults)
         self.cluster.joined = self._joined
+        self.cluster.gone = self._gone
         self.cluster.lost = self._lost
         oracle.prompt = all(fault.kind in PROMPT for fault in schedule.faults)
         if schedule.calm:
@@ -140,6 +142,15 @@ class Simulation:
         holder = self.oracle.serving()
         record = self.cluster.keys.get(f"{PREFIX}members/{ELECTION}/{holder}")
         return "" if record is not None and b'"state": "leader"' in record.value else "no record shows the leader"
+
+    def _gone(self, kv: KeyValue) -> None:
+        """The key of whoever leads goes: its kernel must be silent, unless somebody broke etcd's promise."""
+        if not any(fault.kind in BROKEN_PROMISES for fault in self.schedule.faults) and kv == min(
+            (k for k in self.cluster.keys.values() if k.key.startswith(f"{ELECTION}/")),
+            key=lambda k: k.create_revision,
+            default=None,
+        ):
+            self.oracle.resigned(next(m for m in self.machines if m.name.encode() == kv.value))
 
     def _lost(self, since: float) -> None:
         """etcd has no majority: what it has confirmed until now is all that anybody may hold by."""
