@@ -1,0 +1,36 @@
+"""The rule that the simulation cannot show alone: a renewal and its proof must be of one term of raft."""
+
+import asyncio
+
+from govipd.adapters.election import EtcdElection
+from govipd.adapters.membership import Membership
+from govipd.adapters.store import Renewal
+from govipd.core.events import EtcdState, LeaseRenewed
+from tests.fakes import FakeClock
+from tests.fuzz.memory_store import Collected, MemoryStore
+
+
+class DeposedRenewer(MemoryStore):
+    """Whoever answers keep-alives led in term 0; transactions are answered in term 1."""
+
+    async def renew(self, lease: int) -> Renewal:
+        return Renewal(3.0, term=0)
+
+
+async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
+    """Only the grant is told; the renewals are tried again, and the trouble is reported."""
+    store, events = DeposedRenewer(), Collected()
+    membership = Membership(store=store, sink=events, prefix="govip/members/api/", member="a", identity={"machine": "a"})
+    election = EtcdElection(
+        store=store, sink=events, clock=FakeClock(), name="api", member="a", mark="govip/released/api", ttl=3.0,
+        membership=membership,
+    )  # fmt: skip
+    running = asyncio.ensure_future(election.run())
+    try:
+        async with asyncio.timeout(10):
+            while not any(isinstance(e, EtcdState) and "changed its leader" in e.detail for e in events):
+                await asyncio.sleep(0.02)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sum(isinstance(e, LeaseRenewed) for e in events) == 1
