@@ -20,7 +20,8 @@ class DeposedRenewer(MemoryStore):
 async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
     """Only the grant is told; the renewals are tried again, and the trouble is reported."""
     store, events = DeposedRenewer(), Collected()
-    membership = Membership(store=store, sink=events, prefix="govip/members/api/", member="a", identity={"machine": "a"})
+    prefix, identity = "govip/members/api/", {"machine": "a"}
+    membership = Membership(store=store, sink=events, prefix=prefix, member="a", identity=identity)
     election = EtcdElection(
         store=store, sink=events, clock=FakeClock(), name="api", member="a", mark="govip/released/api", ttl=3.0,
         membership=membership,
