@@ -103,10 +103,39 @@ def _hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
     if random.random() < 0.08:
         kinds = [random.choice(BROKEN_PROMISES), *random.sample(BESIDE_BROKEN_PROMISES, random.randint(0, 3))]
     elif random.random() < 0.5:
-        delays = random.sample(DELAYS, random.randint(1, 2))
-        blows = random.choices(BLOWS, k=random.randint(1, 3))
-        return tuple(_blow(random, kind, hot) for kind in (*delays, *blows))
+        plan = random.choice((_blows, _blows, _blows, _slow_then_cut, _cut_off_alone))
+        return plan(random, nodes, hot)
     return tuple(_fault(random, random.choice(kinds), nodes, hot) for _ in range(random.randint(2, 10)))
+
+
+def _blows(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
+    """What delays a decision, and what it is too late for."""
+    delays = random.sample(DELAYS, random.randint(1, 2))
+    blows = random.choices(BLOWS, k=random.randint(1, 3))
+    return tuple(_blow(random, kind, hot) for kind in (*delays, *blows))
+
+
+def _slow_then_cut(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
+    """The last answers before a cut were long on their way: what they say is older than it seems."""
+    cut = random.choice(("isolated", "deaf", "cut one way", "isolated with etcd's leader"))
+    return (
+        Fault("slow network", HOLDER, random.uniform(2.0, 5.0), random.uniform(0.1, 0.8), hot),
+        Fault(cut, HOLDER, random.uniform(2.0, 5.5), random.random(), hot + random.uniform(0.3, 1.8)),
+    )
+
+
+def _cut_off_alone(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
+    """Nobody else can take over, so it comes back after a cut, and with it what was sent into the cut."""
+    lone = random.randrange(nodes)
+    others = (Fault("haproxy failed", node, 8.0, 0.5, hot - 1.5) for node in range(nodes) if node != lone)
+    cut = random.choice(("isolated", "deaf", "cut one way", "etcd leader paused"))
+    blow = random.choice(("haproxy failed", "haproxy answers errors", "link down", "govipd stopped", "govipd fault"))
+    began = hot + 0.5 * random.random()
+    return (
+        *others,
+        Fault(cut, lone, random.uniform(0.3, 2.0), random.random(), began),
+        Fault(blow, lone, random.uniform(0.1, 1.5), random.random(), began + random.uniform(-0.1, 0.8)),
+    )
 
 
 def _blow(random: Random, kind: str, hot: float) -> Fault:
