@@ -11,10 +11,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 
 from tests.sim.mutations import MUTATIONS, Mutation, apply
 
@@ -148,29 +147,20 @@ def _hunt_all(jobs: int, first: int) -> list[bool]:
     """Run every mutant in a process of its own until it breaks something."""
     found = []
     print(f"{'mutation':66} schedules until found")
-    for result in _hunts(jobs, first):
-        found.append(bool(result["found"]))
-        limit = f"(at most {result['within']} allowed)"
-        words = f"{result['schedules']:7}  {result['promise']}" if result["found"] else f"NOT FOUND {limit}"
-        print(f"{result['name']:66} {words}", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        for result in pool.map(lambda mutation: hunt(mutation, first), MUTATIONS):
+            found.append(bool(result["found"]))
+            words = f"{result['schedules']:7}  {result['promise']}" if result["found"] else "NOT FOUND"
+            print(f"{result['name']:66} {words} (at most {result['within']})", flush=True)
     return found
 
 
-def _hunts(jobs: int, first: int) -> Iterator[dict[str, bool | int | str]]:
-    command = (sys.executable, "-m", "tests.sim", "--first", str(first), "--mutant")
-    waiting = iter(MUTATIONS)
-    running = [_start(command, mutation) for mutation in islice(waiting, jobs)]
-    while running:
-        process = running.pop(0)
-        output, _ = process.communicate()
-        following = next(waiting, None)
-        if following is not None:
-            running.append(_start(command, following))
-        yield json.loads(output.splitlines()[-1])
-
-
-def _start(command: Sequence[str], mutation: Mutation) -> "subprocess.Popen[str]":
-    return subprocess.Popen([*command, mutation.name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def hunt(mutation: Mutation, first: int) -> dict[str, bool | int | str]:
+    """Whether, after how many schedules from the seed `first` on, and by which promise a mutant was found."""
+    command = [sys.executable, "-m", "tests.sim", "--first", str(first), "--mutant", mutation.name]
+    output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+    result: dict[str, bool | int | str] = json.loads(output.splitlines()[-1])
+    return result
 
 
 def _hunt(mutation: Mutation, first: int) -> int:

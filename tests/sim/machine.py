@@ -393,6 +393,6 @@ class Machine:
         )
 
     def _lose_processor(self) -> float:
-        if not self.lost_processor or self._random.random() < 0.7:
+        if not self.lost_processor or self._random.random() < 0.5:
             return 0.0
         return self._random.random() * self.lost_processor

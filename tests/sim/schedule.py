@@ -103,7 +103,7 @@ def _hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
     if random.random() < 0.08:
         kinds = [random.choice(BROKEN_PROMISES), *random.sample(BESIDE_BROKEN_PROMISES, random.randint(0, 3))]
     elif random.random() < 0.5:
-        plan = random.choice((_blows, _blows, _blows, _slow_then_cut, _cut_off_alone))
+        plan = random.choice((_blows, _blows, _late_then_cut, _cut_off_alone))
         return plan(random, nodes, hot)
     return tuple(_fault(random, random.choice(kinds), nodes, hot) for _ in range(random.randint(2, 10)))
 
@@ -115,13 +115,17 @@ def _blows(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
     return tuple(_blow(random, kind, hot) for kind in (*delays, *blows))
 
 
-def _slow_then_cut(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
-    """The last answers before a cut were long on their way: what they say is older than it seems."""
+def _late_then_cut(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
+    """What was done last before a cut took long: what it rests on is older than it seems."""
     cut = random.choice(("isolated", "deaf", "cut one way", "isolated with etcd's leader"))
-    return (
-        Fault("slow network", HOLDER, random.uniform(2.0, 5.0), random.uniform(0.1, 0.8), hot),
-        Fault(cut, HOLDER, random.uniform(2.0, 5.5), random.random(), hot + random.uniform(0.3, 1.8)),
-    )
+    cut_at = hot + random.uniform(0.3, 1.8)
+    storm = [Fault(cut, HOLDER, random.uniform(2.0, 5.5), random.random(), cut_at)]
+    if random.random() < 0.5:
+        storm.append(Fault("slow network", HOLDER, random.uniform(2.0, 5.0), random.uniform(0.1, 0.8), hot))
+    else:  # and at the deadline the kernel is left to itself
+        storm.append(Fault("govipd without processor", HOLDER, 6.0, random.uniform(0.3, 1.0), hot))
+        storm.append(Fault("govipd frozen", HOLDER, random.uniform(0.7, 3.0), 0.5, cut_at + random.uniform(1.4, 2.4)))
+    return tuple(storm)
 
 
 def _cut_off_alone(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
