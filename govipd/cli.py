@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from govipd.adapters.announce import FrameAnnouncer
+from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
 from govipd.adapters.fence import AddressFence, NftFence
@@ -35,6 +36,7 @@ from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import ADDRESS_FENCE_MARGIN, Config, Vip, load
+from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
@@ -136,7 +138,8 @@ def _read(path: Path, interface: str) -> Plan:
     if fenced and NfTables().missing():
         fenced, warnings = False, (NO_NFTABLES,)
     groups = {vip.name: _group(config, vip, clock, fenced=fenced) for vip in config.for_interface(interface)}
-    return Plan(groups, sources, warnings)
+    node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
+    return Plan(node, groups, sources, warnings=warnings)
 
 
 def _check_restart(config: Config) -> None:
@@ -193,16 +196,19 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             addresses=addresses,
             announcer=FrameAnnouncer(interface=vip.interface, addresses=vip.addresses, mac=addresses.mac, clock=clock),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
-            memory=HandoffFile(path=_memory(vip), identity=repr(identity[1:]), clock=clock),
+            memory=HandoffFile(
+                path=_beside("RUNTIME_DIRECTORY", f"{vip.name}.json"), identity=repr(identity[1:]), clock=clock
+            ),
+            drain=DrainFile(_beside("STATE_DIRECTORY", f"{vip.name}.drained")),
         )
 
     return GroupPlan(vip.name, identity, vip.addresses, settings, make)
 
 
-def _memory(vip: Vip) -> Path | None:
-    """The VIP group's file in the unit's runtime directory (RUNTIME_DIRECTORY, systemd.exec(5))."""
-    directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return Path(directory) / f"{vip.name}.json" if directory else None
+def _beside(variable: str, name: str) -> Path | None:
+    """A file in one of the unit's directories, of which systemd tells by environment variables (systemd.exec(5))."""
+    directory = os.environ.get(variable, "").partition(":")[0]
+    return Path(directory) / name if directory else None
 
 
 def _table(vip: Vip) -> str:

@@ -3,16 +3,18 @@
 import asyncio
 import signal
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from govipd.core.actions import Action
 from govipd.core.events import Event, Stalled, Stop, Tick
 from govipd.core.liveness import Liveness
 from govipd.core.state import ANSWERING, State
-from govipd.errors import ConfigError, KernelError
+from govipd.core.status import NodeStatus
+from govipd.errors import ConfigError, KernelError, RefusedError
 from govipd.group import Group, GroupPlan, Priority
-from govipd.ports import Clock, Journal, Notifier, Sink, Source
+from govipd.ports import Clock, Journal, Notifier, Operator, Service, Sink, Source
 
 BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told from a quiet time
 STALL_S = 0.5  # a beat that is later than this is a stall
@@ -25,11 +27,14 @@ CLOSE_S = 0.2  # and to take the lease back; it would end by itself
 class Plan:
     """A validated configuration, in the daemon's terms.
 
-    Two sources with the same key are the same source: a reload leaves it running.
+    Two sources, or services, with the same key are the same one: a reload leaves it running. `node` is what the node's
+    status begins with; it has no groups yet.
     """
 
+    node: NodeStatus
     groups: Mapping[str, GroupPlan]
     sources: Mapping[Hashable, Callable[[Sink], Source]]
+    services: Mapping[Hashable, Callable[[Operator], Service]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -67,6 +72,7 @@ class Daemon:
         self._handed_over: list[Group] = []  # theirs is the next process's
         self._leaving: list[Group] = []  # no longer configured; each goes when it has released
         self._sources: dict[Hashable, asyncio.Task[None]] = {}
+        self._services: dict[Hashable, tuple[Service, asyncio.Task[None]]] = {}
         self._queue: asyncio.Queue[tuple[Group | None, Event]] = asyncio.Queue()
         self._tasks: dict[asyncio.Task[None], Group | None] = {}
         self._closing: set[asyncio.Future[None]] = set()
@@ -136,6 +142,31 @@ class Daemon:
             self._journal.write(Priority.NOTICE, "configuration applied", {})
         self._notifier.ready()
 
+    # What the operator asks for (ports.Operator)
+
+    def status(self) -> NodeStatus:
+        """See ports.Operator."""
+        return replace(self._plan.node, groups=tuple(group.status() for group in self._groups.values()))
+
+    def drain(self, vip: str, *, wanted: bool) -> None:
+        """See ports.Operator."""
+        for group in self._named(vip):
+            group.drain(wanted=wanted)
+
+    async def handover(self, vip: str, to: str) -> None:
+        """See ports.Operator."""
+        for group in self._named(vip):
+            await group.handover(to)
+
+    def _named(self, vip: str) -> list[Group]:
+        if vip and vip not in self._groups:
+            raise RefusedError(f"{vip} is no VIP of {self._plan.node.interface}; those are {', '.join(self._groups)}")
+        return [group for name, group in self._groups.items() if vip in ("", name)]
+
+    def _stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
+        for service, _ in self._services.values():
+            service.stepped(vip, event, actions, now)
+
     # The loop
 
     async def _loop(self) -> None:
@@ -194,12 +225,16 @@ class Daemon:
             else:
                 group.reconfigure(new)
         for key in [k for k in self._sources if k not in plan.sources]:
-            task = self._sources.pop(key)
-            del self._tasks[task]
-            task.cancel()
-        for key, make in plan.sources.items():
+            self._cancel(self._sources.pop(key))
+        for key in [k for k in self._services if k not in plan.services]:
+            self._cancel(self._services.pop(key)[1])
+        for key, source in plan.sources.items():
             if key not in self._sources:
-                self._sources[key] = self._spawn(str(key), make(lambda event: self._post(None, event)).run(), None)
+                self._sources[key] = self._spawn(str(key), source(lambda event: self._post(None, event)).run(), None)
+        for key, make in plan.services.items():
+            if key not in self._services:
+                service = make(self)
+                self._services[key] = service, self._spawn(str(key), service.run(), None)
         self._plan = plan
         self._begin_new()
 
@@ -209,7 +244,7 @@ class Daemon:
         for name, plan in self._plan.groups.items():
             if name in self._groups or name in leaving or self._stop_wanted:
                 continue
-            group = Group(plan, post=self._post, clock=self._clock, journal=self._journal)
+            group = Group(plan, post=self._post, observe=self._stepped, clock=self._clock, journal=self._journal)
             self._groups[name] = group
             for task, work in group.tasks().items():
                 self._spawn(task, work, group)
@@ -220,8 +255,7 @@ class Daemon:
         for group in [g for g in self._leaving if g.stopped]:
             self._leaving.remove(group)
             for task in [t for t, owner in self._tasks.items() if owner is group]:
-                del self._tasks[task]
-                task.cancel()
+                self._cancel(task)
             closing = asyncio.ensure_future(group.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
@@ -235,6 +269,10 @@ class Daemon:
         self._tasks[task] = owner
         task.add_done_callback(self._ended)
         return task
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task not in self._tasks:  # cancelled by us
@@ -276,7 +314,7 @@ class Daemon:
         if not self._ready and begun:
             self._ready = True
             self._notifier.ready()
-        status = " | ".join(group.status() for group in self._all())
+        status = " | ".join(group.status_line() for group in self._all())
         if status != self._told_status:
             self._told_status = status
             self._notifier.status(status)

@@ -25,6 +25,10 @@ class MemoryRefusedError(GovipdError):
     """What one process leaves for the next could not be written, or not be trusted."""
 
 
+class RefusedError(GovipdError):
+    """The operator asked for something that this node will not do; the text says why, and what would help."""
+
+
 class EtcdError(GovipdError):
     """Base of what an etcd call can end with."""
 

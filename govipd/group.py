@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
@@ -26,15 +26,17 @@ from govipd.core.actions import (
     Resign,
     Verify,
 )
-from govipd.core.events import Address, ClusterFault, Done, Event, Failed, Reconfigured
+from govipd.core.events import Address, ClusterFault, Done, Drain, Event, Failed, Handover, Reconfigured
 from govipd.core.health import GateStatus, Verdict
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
+from govipd.core.status import GateReport, GroupStatus, Transition
 from govipd.core.supervisor import Supervisor
-from govipd.errors import KernelError, MemoryRefusedError
-from govipd.ports import Addresses, AddressMonitor, Announcer, Clock, Election, Fence, Journal, Memory, Sink
+from govipd.errors import EtcdError, KernelError, MemoryRefusedError, RefusedError
+from govipd.ports import Addresses, AddressMonitor, Announcer, Clock, DrainMark, Election, Fence, Journal, Memory, Sink
 
 READDRESS_RETRY_S = 0.5
+TRANSITIONS_KEPT = 20
 _BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been looked at yet
 
 
@@ -47,8 +49,6 @@ class Priority(IntEnum):
     INFO = 6
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a group needs of the world, as the composition root makes it."""
@@ -59,6 +59,7 @@ class Parts:
     announcer: Announcer
     monitor: AddressMonitor
     memory: Memory
+    drain: DrainMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Group:
         plan: GroupPlan,
         *,
         post: Callable[["Group", Event], None],
+        observe: Callable[[str, Event, Sequence[Action], float], None],
         clock: Clock,
         journal: Journal,
     ) -> None:
@@ -94,10 +96,12 @@ class Group:
         self.supervisor = Supervisor(plan.settings, clock.now())
         self._clock = clock
         self._journal = journal
+        self._observe = observe
         self._sink: Sink = lambda event: post(self, event)
         self._parts = plan.make(self._sink)
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
+        self._transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
         self._told_gates: dict[str, Verdict] = {}
         self._told_etcd = True
         self._told_memory = False
@@ -127,6 +131,8 @@ class Group:
             self._line(Priority.WARNING, f"nothing of an earlier process is adopted: {e}; next: start clean")
         for action in self.supervisor.start(left, self._clock.now()):
             self._do(action)
+        if self._parts.drain.is_set():
+            self.handle(Drain(wanted=True))
 
     def handle(self, event: Event) -> None:
         """One step.
@@ -134,10 +140,12 @@ class Group:
         Raises:
             IllegalTransitionError: a fault of ours.
         """
-        actions = self.supervisor.step(event, self._clock.now())
+        now = self._clock.now()
+        actions = self.supervisor.step(event, now)
         for action in actions:
             if not isinstance(action, Report):
                 self._do(action)
+        self._observe(self.plan.name, event, actions, now)
         self._tell_changes()  # the cause stands before its effect in the journal
         for action in actions:
             if isinstance(action, Report):
@@ -151,10 +159,67 @@ class Group:
         self.handle(Reconfigured(plan.settings))
         self._publish()
 
-    def status(self) -> str:
+    def status_line(self) -> str:
         """One line for `systemctl status`."""
         addresses = [str(a.ip) for a in self.plan.addresses]
         return f"{self.plan.name}: {words.status(self.supervisor, addresses, self._clock.now())}"
+
+    def status(self) -> GroupStatus:
+        """Everything that is known."""
+        supervisor, now = self.supervisor, self._clock.now()
+        deadline = supervisor.deadline()
+        return GroupStatus(
+            vip=self.plan.name,
+            addresses=tuple(map(str, self.plan.addresses)),
+            state=supervisor.state.value,
+            since=self._wall(supervisor.since),
+            trigger=supervisor.trigger.value,
+            detail=supervisor.detail,
+            next=words.following(supervisor.state),
+            ahead=supervisor.ahead,
+            drained=supervisor.drained,
+            gates=tuple(
+                GateReport(g.gate.value, g.verdict.value, g.detail, self._wall(g.since))
+                for g in supervisor.health.gates()
+            ),
+            lease_left=None if deadline is None or now >= deadline else deadline - now,
+            campaigns_in=supervisor.wait(now),
+            blockers=supervisor.blockers(now),
+            etcd="" if supervisor.etcd.usable else supervisor.etcd.detail,
+            warning=supervisor.fault.refused or supervisor.fault.warning,
+            transitions=tuple(self._transitions),
+        )
+
+    # What the operator asks for
+
+    def drain(self, *, wanted: bool) -> None:
+        """See ports.Operator."""
+        try:
+            if wanted:
+                self._parts.drain.set()
+            else:
+                self._parts.drain.clear()
+        except MemoryRefusedError as e:
+            raise RefusedError(f"{self.plan.name}: it could not be kept over a reboot, so nothing was done: {e}") from e
+        if wanted is not self.supervisor.drained:
+            self._line(Priority.NOTICE, words.drained(wanted=wanted))
+        self.handle(Drain(wanted=wanted))
+
+    async def handover(self, to: str) -> None:
+        """See ports.Operator."""
+        name, ahead = self.plan.name, self.supervisor.ahead
+        if self.supervisor.state is not State.LEADER:
+            where = f"; {ahead} is ahead of it in the queue" if ahead else ""
+            raise RefusedError(f"{name}: this node does not lead{where}; type it on the one that does")
+        try:
+            heirs = await self._parts.election.heirs()
+        except EtcdError as e:
+            raise RefusedError(f"{name}: nobody knows who could take over, so nothing was done: {e}") from e
+        if not heirs:
+            raise RefusedError(f"{name}: no other member stands in the queue, so nothing was done")
+        if to and to not in heirs:
+            raise RefusedError(f"{name}: {to} does not stand in the queue, but {', '.join(heirs)}")
+        self._sink(Handover(to))
 
     async def release(self) -> None:
         """Last resort, when the supervisor can no longer be asked: stop answering, then remove.
@@ -200,7 +265,7 @@ class Group:
             case Campaign():
                 self._parts.election.campaign(action.campaign)
             case Resign():
-                self._parts.election.resign(action.campaign)
+                self._parts.election.resign(action.campaign, action.heir)
             case Verify():
                 self._parts.election.verify()
             case CloseFence():
@@ -276,6 +341,9 @@ class Group:
 
     def _report(self, report: Report) -> None:
         bad = report.trigger in (Trigger.UNFIT, Trigger.EXPIRED, Trigger.LOST, Trigger.KERNEL_FAILED)
+        self._transitions.append(
+            Transition(self._wall(report.since), report.state.value, report.trigger.value, report.detail)
+        )
         fields = {"GOVIP_STATE": report.state.value, "GOVIP_REASON": report.trigger.value}
         self._line(
             Priority.WARNING if bad else Priority.NOTICE,
@@ -314,10 +382,14 @@ class Group:
     def _line(self, priority: Priority, text: str, fields: Mapping[str, str] | None = None) -> None:
         self._journal.write(priority, f"{self.plan.name}: {text}", {"GOVIP_VIP": self.plan.name, **(fields or {})})
 
+    def _wall(self, then: float) -> float:
+        """The wall clock's seconds since 1970 at an instant of CLOCK_BOOTTIME."""
+        return datetime.now(UTC).timestamp() - (self._clock.now() - then)
+
     def _publish(self) -> None:
         """Show other tools the newest state: the member's record in etcd."""
         supervisor = self.supervisor
-        since = datetime.now(UTC) - timedelta(seconds=self._clock.now() - supervisor.since)
+        since = datetime.fromtimestamp(self._wall(supervisor.since), UTC)
         gates = {g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in supervisor.health.gates()}
         record = {
             "v": 1,

@@ -4,11 +4,12 @@ Every coroutine here ends by itself within a bound that its implementation state
 `govipd.errors`, and may be cancelled. `run()` coroutines run for ever: the shell takes a return as a fault.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from govipd.core.actions import Holding
+from govipd.core.actions import Action, Holding
 from govipd.core.events import Address, Event
+from govipd.core.status import NodeStatus
 
 Sink = Callable[[Event], None]
 """Where adapters put events; never blocks, callable only from the event loop's thread."""
@@ -33,8 +34,15 @@ class Election(Protocol):
     def adopt(self, campaign: int, holding: Holding) -> None:
         """Before run(): go on with an earlier process's lease and key, as with a campaign of one's own."""
 
-    def resign(self, campaign: int) -> None:
-        """Want to be out of the queue. Resigned follows once etcd confirmed it."""
+    def resign(self, campaign: int, heir: str = "") -> None:
+        """Want to be out of the queue, and `heir` to be first in it. Resigned follows once etcd confirmed it."""
+
+    async def heirs(self) -> Sequence[str]:
+        """The members to whom this one could hand the VIP over, the next first.
+
+        Raises:
+            EtcdError: etcd did not answer.
+        """
 
     def verify(self) -> None:
         """Read this member's place anew now. Elected or Deposed follows while a campaign runs."""
@@ -154,6 +162,58 @@ class Memory(Protocol):
 
     def forget(self) -> None:
         """Keep nothing. Never raises: what stays is out of date, and refused or disproved by the next process."""
+
+
+class DrainMark(Protocol):
+    """Whether the operator wants this node out of a VIP's queue, kept over a reboot (the unit's state directory)."""
+
+    def is_set(self) -> bool:
+        """Whether it is to stay out."""
+
+    def set(self) -> None:
+        """Keep it out.
+
+        Raises:
+            MemoryRefusedError: it could not be written.
+        """
+
+    def clear(self) -> None:
+        """Let it in.
+
+        Raises:
+            MemoryRefusedError: it could not be removed.
+        """
+
+
+class Operator(Protocol):
+    """The daemon as the operator meets it, by the control socket; `vip` "" is every VIP of this process."""
+
+    def status(self) -> NodeStatus:
+        """What this node knows of itself."""
+
+    def drain(self, vip: str, *, wanted: bool) -> None:
+        """Keep this node out of the queue, over a reboot; or let it in again.
+
+        Raises:
+            RefusedError: no such VIP, or it cannot be kept.
+        """
+
+    async def handover(self, vip: str, to: str) -> None:
+        """Give the VIP to the member `to`, or with "" to the next in the queue. Begun when this returns.
+
+        Raises:
+            RefusedError: this node does not lead, or nobody (or not `to`) could take over.
+        """
+
+
+class Service(Protocol):
+    """Runs beside the VIP groups, sees every step of each, and may ask the daemon: control socket, metrics, hooks."""
+
+    async def run(self) -> None:
+        """Serve for ever."""
+
+    def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
+        """A group's supervisor took `event` in and asked for `actions`, which are begun. Never raises, never blocks."""
 
 
 class Source(Protocol):

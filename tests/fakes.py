@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from govipd.core import events as ev
-from govipd.core.actions import Holding
-from govipd.errors import KernelError, MemoryRefusedError
+from govipd.core.actions import Action, Holding, Report
+from govipd.errors import EtcdUnavailableError, KernelError, MemoryRefusedError
 from govipd.ports import Sink
 
 
@@ -27,6 +27,8 @@ class FakeElection:
         self._sink, self._clock, self._calls = sink, clock, calls
         self.records: list[Mapping[str, object]] = []
         self.closed = False
+        self.queue = ["node2", "node3"]  # behind this one
+        self.silent = False
 
     async def run(self) -> None:
         while True:
@@ -41,9 +43,14 @@ class FakeElection:
         self._calls.append("adopt")
         self._sink(ev.Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))
 
-    def resign(self, campaign: int) -> None:
-        self._calls.append("resign")
+    def resign(self, campaign: int, heir: str = "") -> None:
+        self._calls.append(f"resign for {heir}" if heir else "resign")
         self._sink(ev.Resigned(campaign))
+
+    async def heirs(self) -> list[str]:
+        if self.silent:
+            raise EtcdUnavailableError("no answer")
+        return self.queue
 
     def verify(self) -> None:
         self._calls.append("verify")
@@ -144,6 +151,25 @@ class FakeMemory:
         self.left = None
 
 
+class FakeDrain:
+    """The operator's word; `full` where it cannot be kept."""
+
+    def __init__(self) -> None:
+        self.kept = False
+        self.full = False
+
+    def is_set(self) -> bool:
+        return self.kept
+
+    def set(self) -> None:
+        if self.full:
+            raise MemoryRefusedError("no space left on device")
+        self.kept = True
+
+    def clear(self) -> None:
+        self.kept = False
+
+
 class FakeSource:
     """A probe or a unit monitor that repeats one event until told otherwise."""
 
@@ -155,6 +181,23 @@ class FakeSource:
         while True:
             self._sink(self.event)
             await asyncio.sleep(0.02)
+
+
+class FakeService:
+    """Notes every state that a group comes into."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+        self.ended = False
+
+    async def run(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+    def stepped(self, vip: str, event: ev.Event, actions: Sequence[Action], now: float) -> None:
+        self.seen += [(vip, a.state.value) for a in actions if isinstance(a, Report)]
 
 
 class FakeJournal:

@@ -1,19 +1,23 @@
 """The shell: what it does with the supervisor's decisions, a reload, a fault and a stop."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_interface
 
+import pytest
+
 from govipd.core import events as ev
 from govipd.core.actions import Hold, Holding
 from govipd.core.settings import Settings
 from govipd.core.state import State
+from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
-from govipd.errors import ConfigError
+from govipd.errors import ConfigError, RefusedError
 from govipd.group import GroupPlan, Parts
-from govipd.ports import Sink, Source
+from govipd.ports import Operator, Sink, Source
 from tests import fakes
 
 PASSED = ev.ProbeResult(passed=True, detail="200")
@@ -29,9 +33,14 @@ class World:
         self.elections: list[fakes.FakeElection] = []
         self.kernels: list[fakes.FakeKernel] = []
         self.sources: list[fakes.FakeSource] = []
-        self.plan = Plan({"api": self.group("api")}, {"probe": self.source(PASSED), "unit": self.source(RUNNING)})
+        self.plan = Plan(
+            NodeStatus("1", "node1", "eth0", groups=()),
+            {"api": self.group("api")},
+            {"probe": self.source(PASSED), "unit": self.source(RUNNING)},
+        )
         self.next_plan: Plan | str = self.plan
         self.memory = fakes.FakeMemory()
+        self.drain = fakes.FakeDrain()
         self.job = "stop"
         self.lease_given_back = True  # what must have become of it in the end
         self.daemon = Daemon(
@@ -69,6 +78,7 @@ class World:
             announcer=announcer,  # type: ignore[arg-type]
             monitor=monitor,  # type: ignore[arg-type]
             memory=self.memory,
+            drain=self.drain,
         )
 
     def _load(self) -> Plan:
@@ -177,9 +187,10 @@ async def test_groups_and_sources_come_and_go_with_the_configuration() -> None:
     """A new VIP starts beside the old one; a removed one releases; a changed source is replaced."""
     async with running() as w:
         await w.until(w.leads)
-        w.next_plan = Plan(
-            {"api": w.group("api"), "web": w.group("web", "192.0.2.101/32")},
-            {"probe 2": w.source(PASSED), "unit": w.source(RUNNING)},
+        w.next_plan = replace(
+            w.plan,
+            groups={"api": w.group("api"), "web": w.group("web", "192.0.2.101/32")},
+            sources={"probe 2": w.source(PASSED), "unit": w.source(RUNNING)},
         )
         w.daemon.reload()
         await w.until(lambda: w.notifier.statuses[-1].count("leader of") == 2)
@@ -347,3 +358,105 @@ async def test_an_unanswered_question_why_is_a_stop() -> None:
 
         w.daemon._job_type = hang
     assert "resign" in w.calls
+
+
+async def test_a_drain_is_kept_and_ends_with_an_undrain() -> None:
+    """The VIP goes, the word is kept before; undrained, the node stands again."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.daemon.drain("", wanted=True)
+        assert w.drain.kept
+        await w.until(lambda: "standing aside" in w.notifier.statuses[-1])
+        assert w.daemon.status().groups[0].blockers == ("drained by the operator",)
+        w.daemon.drain("api", wanted=False)
+        await w.until(w.leads)
+        assert not w.drain.kept
+
+
+async def test_a_node_that_was_drained_starts_aside() -> None:
+    """Also where an earlier process held the VIP."""
+
+    def prepare(w: World) -> None:
+        w.memory.left = Holding(1, 5, w.clock.now() + 2.5)
+        w.drain.kept = True
+
+    async with running(prepare=prepare) as w:
+        await w.until(lambda: bool(w.notifier.statuses) and "standing aside" in w.notifier.statuses[-1])
+        assert "open" not in w.calls
+
+
+async def test_a_drain_that_cannot_be_kept_is_refused_and_changes_nothing() -> None:
+    """Half a drain would end with the next boot."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.drain.full = True
+        with pytest.raises(RefusedError, match="so nothing was done: no space left"):
+            w.daemon.drain("api", wanted=True)
+        with pytest.raises(RefusedError, match="web is no VIP of eth0; those are api"):
+            w.daemon.drain("web", wanted=True)
+        assert w.leads()
+
+
+async def test_a_handover_names_the_heir_to_the_election() -> None:
+    """In the order of the contract: silence, close, resign."""
+    async with running() as w:
+        await w.until(w.leads)
+        before = len(w.calls)
+        await w.daemon.handover("api", "node3")
+        await w.until(lambda: "resign for node3" in w.calls[before:])
+        after = [c for c in w.calls[before:] if c not in {"open", "add"}]
+        assert after[:3] == ["silence", "close", "resign for node3"]
+
+
+async def test_a_handover_that_nobody_could_take_is_refused() -> None:
+    """Nobody in the queue, not the one who is named, an etcd that does not tell, a node that does not lead."""
+    async with running() as w:
+        await w.until(w.leads)
+        with pytest.raises(RefusedError, match="node9 does not stand in the queue, but node2, node3"):
+            await w.daemon.handover("", "node9")
+        w.elections[0].queue = []
+        with pytest.raises(RefusedError, match="no other member stands in the queue"):
+            await w.daemon.handover("", "")
+        w.elections[0].silent = True
+        with pytest.raises(RefusedError, match="nobody knows who could take over"):
+            await w.daemon.handover("", "")
+        assert w.leads()
+        w.daemon.drain("", wanted=True)
+        await w.until(lambda: "standing aside" in w.notifier.statuses[-1])
+        with pytest.raises(RefusedError, match="this node does not lead; type it on the one that does"):
+            await w.daemon.handover("", "")
+
+
+async def test_the_status_tells_what_is_known() -> None:
+    """Gates, lease, and how the node came here."""
+    async with running() as w:
+        await w.until(w.leads)
+        status = w.daemon.status()
+        (api,) = status.groups
+        assert (status.member, status.interface, api.vip, api.state) == ("node1", "eth0", "api", "leader")
+        assert [t.state for t in api.transitions] == ["aside", "candidate", "taking", "leader"]
+        assert {g.gate: g.verdict for g in api.gates} == dict.fromkeys(("unit", "probe", "link"), "healthy")
+        assert api.lease_left is not None
+        assert 0 < api.lease_left <= 2.5
+        assert abs(api.since - time.time()) < 60
+
+
+async def test_services_see_every_step_and_come_and_go_with_the_configuration() -> None:
+    """A control socket, metrics, hooks: beside the groups, by key."""
+    async with running() as w:
+        await w.until(w.leads)
+        services: list[fakes.FakeService] = []
+
+        def make(operator: Operator) -> fakes.FakeService:
+            assert operator.status().groups[0].state == "leader"
+            services.append(fakes.FakeService())
+            return services[-1]
+
+        w.next_plan = replace(w.plan, services={"one": make})
+        w.daemon.reload()
+        await w.until(lambda: bool(services))
+        w.daemon.drain("", wanted=True)
+        await w.until(lambda: ("api", "aside") in services[0].seen)
+        w.next_plan = w.plan
+        w.daemon.reload()
+        await w.until(lambda: services[0].ended)

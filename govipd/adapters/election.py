@@ -14,9 +14,10 @@ the member is in the queue or not. When etcd says that it is lost, a new session
 """
 
 import asyncio
+import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from govipd.adapters.membership import Membership
 from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Store
@@ -69,6 +70,7 @@ class EtcdElection:
         self._membership = membership
         self._wanted: int | None = None  # the campaign to be in the queue for
         self._resigning: int | None = None  # the campaign whose end must be confirmed
+        self._heir = ""  # the member that is to be first after us; "" is whoever is next
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
         self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
         self._not_before: float | None = None  # when we may take, once we are first
@@ -97,14 +99,19 @@ class EtcdElection:
         self._wanted = campaign
         self._renew_now.set()
 
-    def resign(self, campaign: int) -> None:
+    def resign(self, campaign: int, heir: str = "") -> None:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
         self._wanted = None
+        self._heir = heir
         if self._key is not None or self._stray:
             self._resigning = campaign
             self._changed.set()
         else:
             self._sink(Resigned(campaign))
+
+    async def heirs(self) -> Sequence[str]:
+        """See ports.Election."""
+        return [kv.value.decode(errors="replace") for kv in await self._behind()]
 
     def verify(self) -> None:
         """See ports.Election."""
@@ -280,17 +287,47 @@ class EtcdElection:
         given up, the lease is given back, without which that put is refused. The renewer then finds the lease gone.
         """
         if self._key is not None:
-            operations: list[Operation] = [Delete(self._key.key)]
-            # No mark from a member that was first but not yet free to take: its own predecessor may still answer.
-            if self._clock.now() >= (self._not_before or 0.0):
-                operations.append(Put(self._mark, str(self._key.create_revision).encode(), 0))
-            await self._store.txn((Created(self._key.key, self._key.create_revision),), operations)
+            passed = await self._before_heir() if self._heir else ()
+            if not await self._delete(self._key, *passed) and passed:  # one of them has left meanwhile
+                await self._delete(self._key)
         if self._stray and self._lease is not None:
             await self._store.revoke(self._lease)
             self._renew_now.set()
             return
         self._key = None
         self._confirm_resigned()
+
+    async def _delete(self, *keys: KeyValue) -> bool:
+        """Delete our key, and those passed over behind it, all or none; False where one was not there any more.
+
+        The mark names the last of them, which is what the next one in the queue has seen ahead of it.
+        """
+        operations: list[Operation] = [Delete(kv.key) for kv in keys]
+        # No mark from a member that was first but not yet free to take: its own predecessor may still answer.
+        if self._clock.now() >= (self._not_before or 0.0):
+            operations.append(Put(self._mark, str(keys[-1].create_revision).encode(), 0))
+        reply = await self._store.txn([Created(kv.key, kv.create_revision) for kv in keys], operations)
+        return reply.succeeded
+
+    async def _before_heir(self) -> tuple[KeyValue, ...]:
+        """The keys between ours and the heir's; none where the heir is not in the queue."""
+        behind = await self._behind()
+        names = [kv.value for kv in behind]
+        heir = self._heir.encode()
+        return behind[: names.index(heir)] if heir in names else ()
+
+    async def _behind(self) -> tuple[KeyValue, ...]:
+        """The members' keys behind ours, in order, up to the first candidate that is none of ours.
+
+        A key may be deleted only where its owner proves its place before it takes, as govipd does and publishes a
+        record under the same lease. Others may take the deletion for their turn (clientv3/concurrency does).
+        """
+        reply = await self._store.txn((), (Get(self._prefix, prefix=True), self._membership.all_records()))
+        queue, records = reply.gets
+        leases = {kv.lease for kv in records}
+        ours = 0 if self._key is None else self._key.create_revision
+        behind = sorted((kv for kv in queue if kv.create_revision > ours), key=lambda kv: kv.create_revision)
+        return tuple(itertools.takewhile(lambda kv: kv.lease in leases, behind))
 
     def _confirm_resigned(self) -> None:
         if self._resigning is not None:

@@ -56,6 +56,10 @@ class Membership:
         self._record = record
         self._changed.set()
 
+    def all_records(self) -> Get:
+        """Reads every member's record; its lease is the one of the member's key in the queue."""
+        return Get(self._prefix, prefix=True)
+
     async def register(self, lease: int) -> bool:
         """Claim the member's name under a new lease; False while another machine has it.
 
@@ -106,7 +110,7 @@ class Membership:
 
     async def _look(self) -> bytes | None:
         """Compare the others' addresses with ours. Returns our record as etcd has it."""
-        reply = await self._store.txn((), (Get(self._prefix, prefix=True),))
+        reply = await self._store.txn((), (self.all_records(),))
         ours = _addresses(self._record)
         differing = []
         written = None

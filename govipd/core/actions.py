@@ -43,9 +43,10 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Resign:
-    """Leave the queue, retried until etcd confirms. Answered by Resigned."""
+    """Leave the queue, retried until etcd confirms, in favour of `heir` where one is named. Answered by Resigned."""
 
     campaign: int
+    heir: str = ""
 
 
 @dataclass(frozen=True, slots=True)

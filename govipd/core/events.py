@@ -160,6 +160,20 @@ class Reconfigured:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """From the shell: the operator wants this node out of the queue, or back in. At start too, where that is kept."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """From the shell: the operator gives the VIP away, to the member `to`, or with "" to whoever is next."""
+
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """From the shell: release, resign and end; `by` is when to stop waiting for etcd."""
 
@@ -173,5 +187,6 @@ class Tick:
 
 Event = (
     ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned
-    | EtcdState | ClusterFault | Done | Failed | AddressLost | AddressFound | Stalled | Reconfigured | Stop | Tick
+    | EtcdState | ClusterFault | Done | Failed | AddressLost | AddressFound | Stalled | Reconfigured | Drain | Handover
+    | Stop | Tick
 )  # fmt: skip

@@ -34,6 +34,7 @@ class Trigger(Enum):
     LOST = "lost"  # etcd says that the key or the lease is gone
     EXPIRED = "expired"  # the lease was not confirmed in time
     KERNEL_FAILED = "kernel failed"  # the kernel does not do what holding needs
+    HANDOVER = "handover"  # the operator gives the VIP to another member
     CLOSED = "closed"  # the kernel confirmed the closed fence, or its own deadline has closed it
     LEFT = "left"  # the key is confirmed to be gone
     STOP = "stop"  # nothing is held, and the daemon ends
@@ -56,7 +57,7 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
         Trigger.LOST: State.LEAVING,
     },
     State.TAKING: {Trigger.HELD: State.LEADER, **_DROP},
-    State.LEADER: {**_DROP},
+    State.LEADER: {Trigger.HANDOVER: State.CLOSING, **_DROP},
     State.CLOSING: {Trigger.CLOSED: State.LEAVING},
     State.LEAVING: {Trigger.LEFT: State.ASIDE, Trigger.STOP: State.STOPPED},
     State.STOPPED: {},

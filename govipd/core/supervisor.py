@@ -55,6 +55,8 @@ class Supervisor:
         self.fault = ev.ClusterFault()
         self.ahead = ""  # the member before us in the queue
         self.present = True  # an address of ours may be on the interface
+        self.drained = False  # the operator wants this node out
+        self._heir = ""  # whom the operator gives the VIP to; "" is whoever is next
         self._settings = settings
         self._damping = Damping(settings)
         self._campaign = 0  # number of the newest campaign; replies to older ones are stale
@@ -142,6 +144,8 @@ class Supervisor:
         words = [str(gate) for gate in self._gates_against(now)]
         if self.fault.refused:
             words.append(self.fault.refused)
+        if self.drained:
+            words.append("drained by the operator")
         if self._stop_by is not None:
             words.append("the daemon was told to stop")
         return tuple(words)
@@ -197,16 +201,24 @@ class Supervisor:
                     self._actions.append(Verify())
                 self._hold_due = True
             case ev.Reconfigured():
-                self._settings = event.settings
-                self.health.reconfigure(event.settings)
-                self._damping.reconfigure(event.settings)
-                self._announce_due = True
-                self._hold_due = True
+                self._reconfigure(event.settings)
+            case ev.Drain():
+                self.drained = event.wanted
+            case ev.Handover() if self.state is State.LEADER:
+                self._heir = event.to
+                self._fire(Trigger.HANDOVER, f"to {event.to}" if event.to else "to the next in the queue", now)
             case ev.Stop():
                 self._stop_by = event.by
             case _:
                 pass  # an answer to a campaign that is over, or nothing but time
         self.health.tick(now)
+
+    def _reconfigure(self, settings: Settings) -> None:
+        self._settings = settings
+        self.health.reconfigure(settings)
+        self._damping.reconfigure(settings)
+        self._announce_due = True
+        self._hold_due = True
 
     def _note_link(self, event: ev.LinkState, now: float) -> None:
         self.health.note(event, now)
@@ -297,7 +309,7 @@ class Supervisor:
     def _ask_election(self, now: float) -> None:
         self._repeat_at = now + REPEAT_S
         leaving = self.state is State.LEAVING
-        self._actions.append(Resign(self._campaign) if leaving else Campaign(self._campaign))
+        self._actions.append(Resign(self._campaign, self._heir) if leaving else Campaign(self._campaign))
 
     def _proven(self, now: float) -> bool:
         """Whether I lead, by a lease that still runs and a proof that is not older than a lease."""
@@ -327,6 +339,7 @@ class Supervisor:
             case State.CANDIDATE:
                 self._campaign += 1
                 self._won = None
+                self._heir = ""
                 self.ahead = ""
                 self._ask_election(now)
             case State.TAKING:

@@ -27,6 +27,7 @@ _WHY = {
     Trigger.LOST: "the election is lost",
     Trigger.EXPIRED: "lease expired",
     Trigger.KERNEL_FAILED: "the kernel refused",
+    Trigger.HANDOVER: "handed over",
     Trigger.CLOSED: "the kernel has stopped answering",
     Trigger.LEFT: "out of the election",
     Trigger.STOP: "told to stop",
@@ -49,6 +50,18 @@ def transition(state: State, trigger: Trigger, detail: str) -> str:
     """One line for the journal: what, why, what next."""
     why = f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
     return f"{_WHAT[state]} ({why}); next: {_NEXT[state]}"
+
+
+def following(state: State) -> str:
+    """What comes after a state, if all goes well."""
+    return _NEXT[state]
+
+
+def drained(*, wanted: bool) -> str:
+    """One line for the journal: what the operator wants."""
+    if wanted:
+        return "drained by the operator, also over a reboot; next: leave the election, until undrained"
+    return "undrained by the operator; next: campaign when every gate is healthy"
 
 
 def adopting(left: float) -> str:

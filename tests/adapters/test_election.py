@@ -390,3 +390,55 @@ async def test_a_campaign_that_begins_while_a_session_ends_is_not_forgotten(etcd
         assert isinstance(won, Elected)
         etcd.ctl("lease", "revoke", f"{won.lease_id:x}")
         await a.until(lambda e: isinstance(e, Elected) and e.campaign == 2)
+
+
+async def test_a_handover_passes_over_the_members_in_between(etcd: Cluster) -> None:
+    """The heir is first at once and may take without a wait; the one passed over learns it, and stands again."""
+    one, two, three = (Member(etcd.endpoints, name) for name in ("node1", "node2", "node3"))
+    async with running(one, two, three):
+        for member in (one, two, three):
+            member.election.campaign(1)
+            await member.sees(Elected if member is one else Queued)
+        assert await one.election.heirs() == ["node2", "node3"]
+        await asyncio.sleep(UNORDERLY_S)  # until it could hold the VIP
+        one.election.resign(1, "node3")
+        elected = await three.sees(Elected)
+        assert isinstance(elected, Elected)
+        assert elected.not_before <= time.monotonic()
+        await one.sees(Resigned)
+        await two.sees(Deposed)
+        assert not any(isinstance(event, Elected) for event in two.events)
+        two.election.campaign(2)
+        queued = await two.until(lambda e: isinstance(e, Queued) and e.campaign == 2)
+        assert isinstance(queued, Queued)
+        assert queued.ahead == "node3"
+
+
+async def test_a_handover_to_one_that_has_left_goes_to_the_next(etcd: Cluster) -> None:
+    """The VIP is given away in any case: its fence is closed already."""
+    one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
+    async with running(one, two):
+        one.election.campaign(1)
+        await one.sees(Elected)
+        two.election.campaign(1)
+        await two.sees(Queued)
+        one.election.resign(1, "node3")
+        await two.sees(Elected)
+
+
+async def test_a_handover_does_not_pass_over_other_programs(etcd: Cluster) -> None:
+    """Deleting the key of one that does not prove its place would make it believe that it leads (etcd PR #22387)."""
+    one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
+    async with running(one, two):
+        one.election.campaign(1)
+        await one.sees(Elected)
+        ctl = subprocess.Popen(etcd.ctl_command("elect", "govip/election/api", "etcdctl"), env=CTL_ENV)
+        try:
+            while len(etcd.ctl("get", "--prefix", "--keys-only", "govip/election/api/").split()) < 2:
+                await asyncio.sleep(0.05)
+            two.election.campaign(1)
+            await two.sees(Queued)
+            assert await one.election.heirs() == []
+        finally:
+            ctl.kill()
+            ctl.communicate()

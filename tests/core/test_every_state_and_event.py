@@ -171,6 +171,7 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         ev.Stalled(0.5), ev.Stalled(60.0),
         ev.Reconfigured(Settings()), ev.Reconfigured(Settings(margin=1.0)), ev.Reconfigured(Settings(margin=0.1)),
         ev.Reconfigured(Settings(unit_gate=False, probe_gate=False)),
+        ev.Drain(wanted=True), ev.Drain(wanted=False), ev.Handover(""), ev.Handover("x"),
         ev.Stop(by=now), ev.Stop(by=now + 1.0),
         ev.Tick(),
     ]  # fmt: skip

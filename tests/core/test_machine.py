@@ -42,7 +42,7 @@ observations = st.sampled_from((
     PASSED, FAILED, RUNNING, DEAD, ev.UnitState("reloading", "x"), ev.UnitState(None, "x"),
     UP, replace(UP, carrier=False), replace(UP, mac="02:00:00:00:00:02"), replace(UP, present=False, mac=""),
     ev.EtcdState(usable=False, detail="x"), ev.ClusterFault(refused="taken"), ev.ClusterFault(warning="x"),
-    ev.Stalled(1.0), *map(ev.Reconfigured, RELOADED),
+    ev.Stalled(1.0), *map(ev.Reconfigured, RELOADED), ev.Drain(wanted=True), ev.Handover(""), ev.Handover("node2"),
 ))  # fmt: skip
 
 
@@ -189,7 +189,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(unit=st.sampled_from((RUNNING, RUNNING, DEAD)))
     def all_gates_speak(self, unit: ev.UnitState) -> None:
-        events: tuple[ev.Event, ...] = (UP, unit, *[PASSED] * SETTINGS.rise, ev.ClusterFault())
+        events: tuple[ev.Event, ...] = (UP, unit, *[PASSED] * SETTINGS.rise, ev.ClusterFault(), ev.Drain(wanted=False))
         for event in events:
             self.tell(event)
 

@@ -1,0 +1,40 @@
+"""The operator's word that this node stays out of a VIP's queue: a file in the unit's state directory.
+
+That directory is kept over a reboot (StateDirectory=, systemd.exec(5)). The file's presence is the word.
+"""
+
+import os
+from pathlib import Path
+
+from govipd.errors import MemoryRefusedError
+
+
+class DrainFile:
+    """One VIP group's file (implements ports.DrainMark).
+
+    Args:
+        path: the file; None (not run by systemd): nothing is kept, and a drain ends with the process.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def is_set(self) -> bool:
+        """See ports.DrainMark."""
+        return self._path is not None and self._path.exists()
+
+    def set(self) -> None:
+        """See ports.DrainMark."""
+        if self._path is not None:
+            try:
+                self._path.touch()
+            except OSError as e:
+                raise MemoryRefusedError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
+
+    def clear(self) -> None:
+        """See ports.DrainMark."""
+        if self._path is not None:
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError as e:
+                raise MemoryRefusedError(f"{self._path}: {os.strerror(e.errno or 0)}") from e

@@ -1,0 +1,66 @@
+"""What one node knows of itself, for people and programs. Times are seconds since 1970 (UTC), durations seconds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """One gate, its verdict ("healthy", "unhealthy", "unknown") since when, and the last observation in words."""
+
+    gate: str
+    verdict: str
+    detail: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The node came into `state`: when, by which trigger, and what was said of it."""
+
+    at: float
+    state: str
+    trigger: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """One VIP group on this node.
+
+    Attributes:
+        ahead: the member before this one in the queue; "" where it is not known, or nobody is.
+        lease_left: seconds until this node drops the VIP if etcd confirms nothing more; None without a lease.
+        campaigns_in: seconds until damping lets this node stand for election; 0 where it does.
+        blockers: what keeps this node out of the queue, in words.
+        etcd: what is wrong with it; "" where it answers.
+        warning: what the members disagree about; "" where they agree.
+        next: what this node does next, in words.
+        transitions: the newest ones, the oldest first.
+    """
+
+    vip: str
+    addresses: tuple[str, ...]
+    state: str
+    since: float
+    trigger: str
+    detail: str
+    next: str
+    ahead: str
+    drained: bool
+    gates: tuple[GateReport, ...]
+    lease_left: float | None
+    campaigns_in: float
+    blockers: tuple[str, ...]
+    etcd: str
+    warning: str
+    transitions: tuple[Transition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One process: every VIP group of one interface."""
+
+    version: str
+    member: str
+    interface: str
+    groups: tuple[GroupStatus, ...]
