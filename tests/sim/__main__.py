@@ -13,9 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tests.sim.mutations import MUTATIONS, Mutation, apply
+
+if TYPE_CHECKING:
+    from tests.sim.run import Outcome
 
 CHUNK = 100  # schedules that a worker runs before it reports
 SHOWN = 5  # violations that are shrunk and printed
@@ -44,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The simulation. Returns the exit status."""
     args = _arguments().parse_args(argv)
     if args.mutant:
-        return _hunt(next(m for m in MUTATIONS if m.name == args.mutant), args.first)
+        return _hunt(next(m for m in MUTATIONS if m.name == args.mutant), args.first, shrunk=args.shrink)
+    if args.witness:
+        return _betrayed(args.witness)
+    if args.golden:
+        return _write_golden(args.jobs, args.first or 1)
     if args.replay is not None:
         return _replay(args.replay, shrunk=args.shrink)
     first = secrets.randbelow(1 << 40) if args.first is None else args.first
@@ -75,7 +84,10 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--mutations", action=argparse.BooleanOptionalAction, default=True, help="hunt them too")
     parser.add_argument("--replay", type=int, metavar="SEED", help="run one schedule and print its transcript")
     parser.add_argument("--shrink", action="store_true", help="with --replay: leave out what does not matter")
-    parser.add_argument("--mutant", metavar="NAME", help=argparse.SUPPRESS)  # what the hunt starts for each
+    parser.add_argument("--golden", action="store_true", help="write the golden transcripts anew")
+    # What the hunt starts for each mutation, and the test of the golden transcripts.
+    parser.add_argument("--mutant", metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--witness", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     return parser
 
 
@@ -106,20 +118,29 @@ def _run(seeds: tuple[int, int]) -> Tally:
 
 def _replay(seed: int, *, shrunk: bool) -> int:
     from tests.sim.run import simulate  # noqa: PLC0415  # see _run
-    from tests.sim.schedule import Schedule, make, shrink  # noqa: PLC0415
+    from tests.sim.schedule import make  # noqa: PLC0415
 
     outcome = simulate(make(seed))
-    violation = outcome.violation
-    if violation is not None and shrunk:
-
-        def fails(schedule: Schedule) -> bool:
-            other = simulate(schedule).violation
-            return other is not None and other.promise == violation.promise
-
-        outcome = simulate(shrink(outcome.schedule, fails))
+    if outcome.violation is not None and shrunk:
+        outcome = _shrunk(outcome)
     print(outcome.transcript())
     print(f"{outcome.violation or 'no violation'}; transcript {outcome.digest()[:16]}")
-    return 0 if violation is None else 1
+    return 0 if outcome.violation is None else 1
+
+
+def _shrunk(outcome: "Outcome") -> "Outcome":
+    """The same promise broken by the fewest and simplest faults."""
+    from tests.sim.run import simulate  # noqa: PLC0415  # see _run
+    from tests.sim.schedule import Schedule, shrink  # noqa: PLC0415
+
+    broken = outcome.violation
+    assert broken is not None
+
+    def fails(schedule: Schedule) -> bool:
+        other = simulate(schedule).violation
+        return other is not None and other.promise == broken.promise
+
+    return simulate(shrink(outcome.schedule, fails))
 
 
 def _same_twice(seed: int) -> bool:
@@ -155,27 +176,75 @@ def _hunt_all(jobs: int, first: int) -> list[bool]:
     return found
 
 
-def hunt(mutation: Mutation, first: int) -> dict[str, bool | int | str]:
+def hunt(mutation: Mutation, first: int, *options: str) -> dict[str, Any]:
     """Whether, after how many schedules from the seed `first` on, and by which promise a mutant was found."""
-    command = [sys.executable, "-m", "tests.sim", "--first", str(first), "--mutant", mutation.name]
+    return _alone("--first", str(first), "--mutant", mutation.name, *options)
+
+
+def betrays(golden: Path) -> bool:
+    """Whether a golden transcript's schedule still finds its mutation."""
+    return bool(_alone("--witness", str(golden))["found"])
+
+
+def _alone(*arguments: str) -> dict[str, Any]:
+    """What a process of its own, in which modules can be changed, says in its last line."""
+    command = [sys.executable, "-m", "tests.sim", *arguments]
     output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
-    result: dict[str, bool | int | str] = json.loads(output.splitlines()[-1])
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
 
-def _hunt(mutation: Mutation, first: int) -> int:
+def _hunt(mutation: Mutation, first: int, *, shrunk: bool) -> int:
     apply(mutation)
     from tests.sim.run import simulate  # noqa: PLC0415  # see _run
     from tests.sim.schedule import make  # noqa: PLC0415
 
-    result: dict[str, bool | int | str] = {"name": mutation.name, "found": False, "within": mutation.within}
+    result: dict[str, object] = {"name": mutation.name, "found": False, "within": mutation.within}
     for count in range(mutation.within):
-        violation = simulate(make(first + count)).violation
-        if violation is not None:
-            result.update(found=True, schedules=count + 1, promise=violation.promise, text=violation.text)
+        outcome = simulate(make(first + count))
+        if outcome.violation is not None:
+            result.update(found=True, schedules=count + 1, promise=outcome.violation.promise)
+            if shrunk:
+                result["schedule"] = asdict(_shrunk(outcome).schedule)
             break
     print(json.dumps(result))
     return 0
+
+
+# Golden transcripts
+
+
+def _betrayed(path: Path) -> int:
+    name = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])["mutation"]
+    apply(next(m for m in MUTATIONS if m.name == name))
+    from tests.sim.golden import stored  # noqa: PLC0415  # see _run
+    from tests.sim.run import simulate  # noqa: PLC0415
+
+    golden = next(g for g in stored() if g.path.name == path.name)
+    print(json.dumps({"found": simulate(golden.schedule).violation is not None}))
+    return 0
+
+
+def _write_golden(jobs: int, first: int) -> int:
+    """The tales anew; each mutation's anew where its schedule finds it no more."""
+    from tests.sim.golden import TALES, Golden, schedule_of, stored  # noqa: PLC0415  # see _run
+    from tests.sim.run import simulate  # noqa: PLC0415
+
+    kept = {g.mutation: g for g in stored() if g.mutation and betrays(g.path)}
+    missing = [m for m in MUTATIONS if m.name not in kept]
+    schedules = [(name, "", schedule) for name, schedule in TALES.items()]
+    schedules += [(g.name, g.mutation, g.schedule) for g in kept.values()]
+    with ThreadPoolExecutor(jobs) as pool:
+        for mutation, result in zip(missing, pool.map(lambda m: hunt(m, first, "--shrink"), missing), strict=True):
+            print(f"{mutation.name}: {'found' if result['found'] else 'NOT FOUND'}", flush=True)
+            if result["found"]:
+                schedules.append((mutation.name, mutation.name, schedule_of(result["schedule"])))
+    violations = 0
+    for name, mutation_name, schedule in schedules:
+        outcome = simulate(schedule)
+        violations += outcome.violation is not None
+        Golden(name, mutation_name, schedule, outcome.transcript()).write()
+    return 1 if violations else 0
 
 
 if __name__ == "__main__":

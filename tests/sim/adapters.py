@@ -281,6 +281,25 @@ class SimMemory:
         self._directory.holding = None
 
 
+@dataclass(slots=True)
+class SimDrainMark:
+    """The unit's state directory: it outlives a power loss (ports.DrainMark)."""
+
+    drained: bool = False
+
+    def is_set(self) -> bool:
+        """See ports.DrainMark."""
+        return self.drained
+
+    def set(self) -> None:
+        """See ports.DrainMark."""
+        self.drained = True
+
+    def clear(self) -> None:
+        """See ports.DrainMark."""
+        self.drained = False
+
+
 class SimJournal:
     """The journal is the transcript (ports.Journal)."""
 

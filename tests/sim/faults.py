@@ -53,6 +53,8 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "D-Bus away": strikes.bus_away,
     "reload": strikes.reload,
     "reload of a bad file": strikes.reload_bad_file,
+    "drained": strikes.drain,
+    "handed over": strikes.hand_over,
     "runtime directory full": strikes.full_disk,
     "state file lost": strikes.lose_file,
 }
@@ -83,6 +85,8 @@ BLOWS = (
     "haproxy failed",
     "haproxy answers errors",
     "link down",
+    "drained",
+    "handed over",
     "state file lost",
 )
 # G3: these must neither move the VIP nor pause it.

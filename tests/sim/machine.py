@@ -14,8 +14,9 @@ from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.cli import CONFIG_RETRY_S, clean_up
 from govipd.core.events import Address
 from govipd.core.settings import Settings
+from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
-from govipd.errors import ConfigError
+from govipd.errors import ConfigError, RefusedError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Sink
 from tests.sim import adapters as sim
@@ -24,7 +25,7 @@ from tests.sim.clockwork import Process, Timer, World
 from tests.sim.etcd import Cluster
 from tests.sim.kernel import Clock, Kernel
 from tests.sim.network import Network
-from tests.sim.oracle import Oracle
+from tests.sim.oracle import UNHEALTHY_S, Oracle
 
 VIP: Address = ip_interface("192.0.2.100/32")
 SECOND: Address = ip_interface("192.0.2.101/32")  # a reload adds it
@@ -71,6 +72,8 @@ class Machine:
         self.proxy = sim.Proxy()
         self.proxy_changed: list[Callable[[], object]] = []
         self.directory = sim.Directory()
+        self.drain_mark = sim.SimDrainMark()
+        self.drained_since: float | None = None
         self.settings = Settings(margin=margin, flap_wait=0.5, flap_wait_max=2.0)
         self.addresses: tuple[Address, ...] = (VIP,)
         self.file_is_bad = False
@@ -118,6 +121,36 @@ class Machine:
         """systemctl reload."""
         if self.process is not None and signal.SIGHUP in self.process.signals:
             self.process.signal(signal.SIGHUP)
+
+    def drain(self, *, wanted: bool) -> None:
+        """govipctl drain, or undrain; where no daemon runs it can only be kept."""
+        process, daemon = self.process, self.daemon
+
+        def confirmed() -> None:
+            self.drained_since = self.world.now if wanted else None
+            if wanted:
+                self.world.after(UNHEALTHY_S, self.oracle.drained, self, self.world.now)
+
+        def ask(process: Process, daemon: Daemon) -> None:
+            daemon.drain("", wanted=wanted)
+            process.do(confirmed)
+
+        if process is None or daemon is None:
+            self.drain_mark.drained = wanted
+            confirmed()
+        else:
+            process.call_soon(ask, process, daemon)
+
+    def hand_over(self, to: str) -> None:
+        """govipctl handover."""
+        if self.process is not None and self.daemon is not None:
+            self.process.call_soon(self.process.create_task, self._hand_over(self.daemon, to))
+
+    async def _hand_over(self, daemon: Daemon, to: str) -> None:
+        try:
+            await daemon.handover("", to)
+        except RefusedError as e:
+            self.world.note(self.name, f"handover refused: {e}")
 
     def set_proxy(self, active_state: str | None = None, answers: str | None = None) -> None:
         """Change haproxy; not on a machine without power."""
@@ -328,7 +361,8 @@ class Machine:
             "probe": lambda sink: sim.SimProbe(self.proxy, sink, PROBE_S),
             "unit": lambda sink: sim.SimUnit(self.proxy, sink, self.proxy_changed, process),
         }
-        return Plan({ELECTION: group}, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
+        node = NodeStatus("", self.name, sim.INTERFACE, groups=())
+        return Plan(node, {ELECTION: group}, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
 
     def _parts(self, process: Process, sink: Sink) -> Parts:
         addresses = KernelAddresses(
@@ -390,6 +424,7 @@ class Machine:
                 listen=lambda: sim.SimEvents(process, self.kernel, self._random),
             ),
             memory=sim.SimMemory(self.directory, process),
+            drain=self.drain_mark,
         )
 
     def _lose_processor(self) -> float:

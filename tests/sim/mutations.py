@@ -219,8 +219,17 @@ MUTATIONS = (
     _one(
         "a deletion that was given up may hit a later key",
         ELECTION,
-        "self._store.txn((Created(self._key.key, self._key.create_revision),), operations)",
+        "self._store.txn([Created(kv.key, kv.create_revision) for kv in keys], operations)",
         "self._store.txn((), operations)",
+        within=30_000,
+    ),
+    # The operator
+    _one("the drain is ignored", SUPERVISOR, "        if self.drained:\n", "        if False:\n", within=2000),
+    _one(
+        "the drain ends with the process",
+        "govipd.group",
+        "        if self._parts.drain.is_set():\n",
+        "        if False:\n",
         within=30_000,
     ),
     # Staying available
@@ -244,7 +253,7 @@ MUTATIONS = (
         SUPERVISOR,
         "            case ev.AddressFound() if self.state in ABSENT and not self.present:\n",
         "            case ev.AddressFound() if False:\n",
-        within=300,
+        within=10_000,
     ),
     _one(
         "a reload starts anew",

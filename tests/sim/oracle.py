@@ -41,6 +41,7 @@ class Oracle:
         self._world = world
         self._answers: dict[str, set[IPAddress]] = {}
         self._unhealthy_since: dict[str, float] = {}
+        self._failed_since: dict[str, float] = {}  # the proxy's unit
 
     def fail(self, promise: str, text: str) -> None:
         """Note a violation."""
@@ -67,9 +68,12 @@ class Oracle:
             self._unhealthy_since.pop(name, None)
         elif name not in self._unhealthy_since:
             self._unhealthy_since[name] = now
-            self._world.after(UNHEALTHY_S, self._only_healthy, machine, now, UNHEALTHY_S)
-            if self.prompt and machine.proxy.active_state == "failed":
-                self._world.after(UNIT_S, self._only_healthy, machine, now, UNIT_S)
+            self._world.after(UNHEALTHY_S, self._only_healthy, self._unhealthy_since, machine, now)
+        if machine.proxy.active_state != "failed":
+            self._failed_since.pop(name, None)
+        elif self.prompt and name not in self._failed_since:
+            self._failed_since[name] = now
+            self._world.after(UNIT_S, self._only_healthy, self._failed_since, machine, now)
 
     def _one_at_most(self) -> None:
         """G1."""
@@ -88,16 +92,21 @@ class Oracle:
         if self.steady_from is not None and self._world.now >= self.steady_from and not holders:
             self.fail("G3", f"{name} stopped answering though only daemons were disturbed")
 
-    def _only_healthy(self, machine: "Machine", since: float, seconds: float) -> None:
-        """G4: it has stopped."""
-        if self._unhealthy_since.get(machine.name) == since and self._answers.get(machine.name):
-            self.fail("G4", f"{machine.name} still answers {seconds:g} s after its proxy broke")
+    def _only_healthy(self, broken: dict[str, float], machine: "Machine", since: float) -> None:
+        """G4: it has stopped, if it is still as broken as it was."""
+        if broken.get(machine.name) == since and self._answers.get(machine.name):
+            self.fail("G4", f"{machine.name} still answers {self._world.now - since:g} s after its proxy broke")
 
     def _only_healthy_begins(self, machine: "Machine") -> None:
         """G4: it does not begin. One that was frozen may know no better for a moment."""
         since, now = self._unhealthy_since.get(machine.name, self._world.now), self._world.now
         if now - since > TAKEN_S and now > machine.disturbed_until + TAKEN_S:
             self.fail("G4", f"{machine.name} begins to answer {now - since:.1f} s after its proxy broke")
+
+    def drained(self, machine: "Machine", since: float) -> None:
+        """What the operator has drained has stopped, and has not begun again."""
+        if machine.drained_since == since and self._answers.get(machine.name):
+            self.fail("G4", f"{machine.name} answers {self._world.now - since:g} s after it was drained")
 
     def resigned(self, machine: "Machine") -> None:
         """Order is contract: a leader's key goes only when its kernel has stopped answering."""

@@ -342,6 +342,19 @@ def reload_bad_file(sim: "Simulation", fault: Fault) -> End:
     return lambda: setattr(machine, "file_is_bad", False)
 
 
+def drain(sim: "Simulation", fault: Fault) -> End:
+    machine = sim.machine(fault)
+    machine.drain(wanted=True)
+    return lambda: machine.drain(wanted=False)
+
+
+def hand_over(sim: "Simulation", fault: Fault) -> End:
+    """To the next in the queue, or to one that is named, whether it stands or not."""
+    names = ["", *(machine.name for machine in sim.machines)]
+    sim.machine(fault).hand_over(names[int(len(names) * fault.place)])
+    return None
+
+
 def full_disk(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     machine.directory.full = True
