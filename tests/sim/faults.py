@@ -25,6 +25,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "cut one way": strikes.cut_one_way,
     "deaf": strikes.deaf,
     "slow network": strikes.slow_network,
+    "lossy network": strikes.lossy_network,
     "etcd member killed": strikes.member_fails,
     "etcd leader killed": strikes.leader_fails,
     "etcd member paused": strikes.member_pauses,
@@ -61,6 +62,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
 # What delays a decision, and what it is too late for: together, on whoever holds the VIP, they are worst.
 DELAYS = (
     "slow network",
+    "lossy network",
     "govipd slow",
     "govipd without processor",
     "kernel refuses",

@@ -3,36 +3,26 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from ipaddress import ip_interface
 from random import Random
+from typing import TYPE_CHECKING
 
-from govipd.adapters.announce import FrameAnnouncer
-from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
-from govipd.adapters.fence import NftFence
-from govipd.adapters.membership import Membership
-from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.cli import CONFIG_RETRY_S, clean_up
-from govipd.core.events import Address
 from govipd.core.settings import Settings
-from govipd.core.status import NodeStatus
-from govipd.daemon import Daemon, Plan
+from govipd.daemon import Daemon
 from govipd.errors import ConfigError, RefusedError
-from govipd.group import GroupPlan, Parts
-from govipd.ports import Sink
 from tests.sim import adapters as sim
-from tests.sim.client import SimStore
 from tests.sim.clockwork import Process, Timer, World
+from tests.sim.compose import VIP, plan
 from tests.sim.etcd import Cluster
 from tests.sim.kernel import Clock, Kernel
 from tests.sim.network import Network
 from tests.sim.oracle import UNHEALTHY_S, Oracle
 
-VIP: Address = ip_interface("192.0.2.100/32")
-SECOND: Address = ip_interface("192.0.2.101/32")  # a reload adds it
-ELECTION = "api"
-PREFIX = "govip/"
-TTL = 3.0
-PROBE_S = 0.5
+if TYPE_CHECKING:
+    from govipd.adapters.election import EtcdElection
+    from govipd.core.events import Address
+    from tests.sim.client import SimStore
+
 WATCHDOG_S = 1.0
 RESTART_S = 0.05
 STOP_S = 5.0
@@ -89,7 +79,7 @@ class Machine:
         self.elections: list[EtcdElection] = []
         self.task_broken = False  # by break_task
         self._watchdog = WATCHDOG_S if watchdog else None
-        self._random = random
+        self.random = random
         self._timers: list[Timer] = []
         self._lapse: Timer | None = None
 
@@ -224,20 +214,20 @@ class Machine:
         process = self._new_process()
         self.process = process
         self.world.note(self.name, "govipd is started")
-        self._later(self._random.uniform(*_PYTHON_S), process.call_soon, self._main, process)
+        self._later(self.random.uniform(*_PYTHON_S), process.call_soon, self._main, process)
 
     def _main(self, process: Process) -> None:
         """What `govipd.cli.main` does."""
         self.proxy_changed.clear()
         try:
-            plan = self._plan(process)
+            configured = plan(self, process)
         except ConfigError:
             self._later(CONFIG_RETRY_S, self._exited, "failed")
             return
         notifier = sim.SimNotifier(lambda: self._pinged(process))
         self.daemon = Daemon(
-            plan,
-            load=lambda: self._plan(process),
+            configured,
+            load=lambda: plan(self, process),
             clock=process,
             journal=sim.SimJournal(self.world, self.name),
             notifier=notifier,
@@ -318,10 +308,10 @@ class Machine:
         process = self._new_process()
 
         def main() -> None:
-            task = process.create_task(clean_up(self._plan(process)), name="clean-up")
+            task = process.create_task(clean_up(plan(self, process)), name="clean-up")
             task.add_done_callback(lambda _: self._stopped())
 
-        self._later(self._random.uniform(*_PYTHON_S), process.call_soon, main)
+        self._later(self.random.uniform(*_PYTHON_S), process.call_soon, main)
 
     def _stopped(self) -> None:
         """RuntimeDirectoryPreserve=restart."""
@@ -348,86 +338,3 @@ class Machine:
 
     def _later(self, seconds: float, call: Callable[..., object], *args: object) -> None:
         self._timers.append(self.world.after(seconds, call, *args))
-
-    # What `govipd.cli` composes
-
-    def _plan(self, process: Process) -> Plan:
-        if self.file_is_bad:
-            raise ConfigError("govip.toml: not TOML")
-        group = GroupPlan(
-            ELECTION, "identity", self.addresses, self.settings, lambda sink: self._parts(process, sink)
-        )
-        sources = {
-            "probe": lambda sink: sim.SimProbe(self.proxy, sink, PROBE_S),
-            "unit": lambda sink: sim.SimUnit(self.proxy, sink, self.proxy_changed, process),
-        }
-        node = NodeStatus("", self.name, sim.INTERFACE, groups=())
-        return Plan(node, {ELECTION: group}, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
-
-    def _parts(self, process: Process, sink: Sink) -> Parts:
-        addresses = KernelAddresses(
-            interface=sim.INTERFACE,
-            addresses=self.addresses,
-            clock=process,
-            fenced=True,
-            route=sim.SimRoute(process, self.kernel, self._random),
-        )
-        fence = NftFence(
-            addresses=self.addresses,
-            clock=process,
-            table="govipd",
-            kernel=sim.SimNfTables(process, self.kernel, self._lose_processor),
-        )
-        self.store = SimStore(
-            process=process,
-            host=self.index,
-            cluster=self.cluster,
-            network=self.network,
-            random=self._random,
-            timeout=TTL / RENEWALS_PER_TTL,
-        )
-        membership = Membership(
-            store=self.store,
-            sink=sink,
-            prefix=f"{PREFIX}members/{ELECTION}/",
-            member=self.name,
-            identity={"machine": self.name, "node": self.name},
-        )
-        election = EtcdElection(
-            store=self.store,
-            sink=sink,
-            clock=process,
-            name=ELECTION,
-            member=self.name,
-            mark=f"{PREFIX}released/{ELECTION}",
-            ttl=TTL,
-            membership=membership,
-        )
-        self.elections.append(election)
-        return Parts(
-            election=election,
-            fence=fence,
-            addresses=addresses,
-            announcer=FrameAnnouncer(
-                interface=sim.INTERFACE,
-                addresses=self.addresses,
-                mac=addresses.mac,
-                clock=process,
-                transmit=lambda *_: process.do(self.oracle.announced, self),
-            ),
-            monitor=NetlinkMonitor(
-                interface=sim.INTERFACE,
-                addresses=self.addresses,
-                sink=sink,
-                clock=process,
-                route=sim.SimRoute(process, self.kernel, self._random),
-                listen=lambda: sim.SimEvents(process, self.kernel, self._random),
-            ),
-            memory=sim.SimMemory(self.directory, process),
-            drain=self.drain_mark,
-        )
-
-    def _lose_processor(self) -> float:
-        if not self.lost_processor or self._random.random() < 0.5:
-            return 0.0
-        return self._random.random() * self.lost_processor

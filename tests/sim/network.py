@@ -14,7 +14,7 @@ class Network:
     """Delivers messages between hosts, late, out of order, or not at all.
 
     What is sent into a cut is not always lost: TCP repeats it, so that it may arrive after the cut's end, long
-    after the sender has given up.
+    after the sender has given up. Nothing arrives twice: every message here is a part of a TCP connection.
     """
 
     def __init__(self, world: World, random: Random) -> None:
@@ -22,6 +22,7 @@ class Network:
         self._random = random
         self._cuts: dict[tuple[int, int], int] = {}  # how many faults cut this direction
         self._delays: dict[tuple[int, int], float] = {}  # the longest delay, where it is unusual
+        self._losses: dict[tuple[int, int], float] = {}  # the share of messages that are lost
         self._stuck: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
 
     def cut(self, source: int, target: int) -> None:
@@ -42,6 +43,10 @@ class Network:
         """Delay messages by up to `longest` seconds; 0 is usual again."""
         self._delays[source, target] = longest
 
+    def lossy(self, source: int, target: int, share: float) -> None:
+        """Lose this share of the messages, as with connections that break; 0 is usual again."""
+        self._losses[source, target] = share
+
     def passes(self, source: int, target: int) -> bool:
         """Whether this direction is not cut."""
         return source == target or not self._cuts.get((source, target))
@@ -55,6 +60,9 @@ class Network:
         if not self.passes(source, target):
             if self._random.random() < 0.5:
                 self._stuck.append((source, target, call, args))
+            return
+        share = self._losses.get((source, target), 0.0)
+        if share and self._random.random() < share:
             return
         delay = self._random.uniform(*_DELAY_S)
         longest = self._delays.get((source, target), 0.0)

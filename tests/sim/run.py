@@ -10,11 +10,12 @@ from random import Random
 from govipd.adapters.store import KeyValue
 from tests.sim.adapters import COMMIT_S
 from tests.sim.clockwork import World
+from tests.sim.compose import ELECTION, PREFIX, TTL, VIP
 from tests.sim.etcd import Cluster
 from tests.sim.fault import HOLDER, Fault
 from tests.sim.faults import BROKEN_PROMISES, KINDS, LATE, PROMPT
 from tests.sim.kernel import JIFFY_S
-from tests.sim.machine import ELECTION, PREFIX, TTL, VIP, Machine
+from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, Violation
 from tests.sim.schedule import CALM_BEGIN_S, Schedule
@@ -198,9 +199,11 @@ def simulate(schedule: Schedule) -> Outcome:
     """
     before, sys.unraisablehook = sys.unraisablehook, lambda _: None
     gc.disable()  # not in the midst of it: it costs time, and frees at moments of its own
+    gc.freeze()  # what was there before is not looked at: half of the time went into that
     try:
         return Simulation(schedule).run()
     finally:
         gc.collect()
+        gc.unfreeze()
         gc.enable()
         sys.unraisablehook = before

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from tests.sim.compose import ELECTION, SECOND, VIP
 from tests.sim.fault import End, Fault
-from tests.sim.machine import ELECTION, SECOND, VIP
 
 if TYPE_CHECKING:
     from tests.sim.run import Simulation
@@ -132,8 +132,7 @@ def deaf(sim: "Simulation", fault: Fault) -> End:
 
 
 def slow_network(sim: "Simulation", fault: Fault) -> End:
-    one = sim.machine(fault).index
-    pairs = [(one, host) for host in range(3)] + [(host, one) for host in range(3)]
+    pairs = _around(sim, fault)
     for pair in pairs:
         sim.network.slow(*pair, longest=0.5 * fault.place)
 
@@ -142,6 +141,25 @@ def slow_network(sim: "Simulation", fault: Fault) -> End:
             sim.network.slow(*pair, longest=0.0)
 
     return end
+
+
+def lossy_network(sim: "Simulation", fault: Fault) -> End:
+    """Requests and answers get lost; who asked does not know which."""
+    pairs = _around(sim, fault)
+    for pair in pairs:
+        sim.network.lossy(*pair, share=0.6 * fault.place)
+
+    def end() -> None:
+        for pair in pairs:
+            sim.network.lossy(*pair, share=0.0)
+
+    return end
+
+
+def _around(sim: "Simulation", fault: Fault) -> list[tuple[int, int]]:
+    """Both directions of every link of the machine, its own included."""
+    one = sim.machine(fault).index
+    return [(one, host) for host in range(3)] + [(host, one) for host in range(3)]
 
 
 # etcd
