@@ -33,6 +33,7 @@ from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
+from govipd.adapters.pact import NoPact
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import ADDRESS_FENCE_MARGIN, Config, Vip, load
@@ -187,6 +188,7 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             name=vip.election,
             member=config.election.member,
             mark=f"{config.etcd.prefix}released/{vip.name}",
+            pacts=f"{config.etcd.prefix}pact/{vip.name}/",
             ttl=config.election.ttl,
             membership=membership,
         )
@@ -199,6 +201,7 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             memory=HandoffFile(
                 path=_beside("RUNTIME_DIRECTORY", f"{vip.name}.json"), identity=repr(identity[1:]), clock=clock
             ),
+            pact=NoPact(),
             drain=DrainFile(_beside("STATE_DIRECTORY", f"{vip.name}.drained")),
         )
 

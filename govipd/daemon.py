@@ -1,6 +1,7 @@
 """The shell: one queue of events, one timer, signals. It runs the groups and earns the watchdog's pings."""
 
 import asyncio
+import contextlib
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
@@ -20,6 +21,7 @@ BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told
 STALL_S = 0.5  # a beat that is later than this is a stall
 STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
 ASK_S = 0.3  # systemd's time to tell why it ends us; without an answer the VIP is released
+PACT_END_S = 0.3  # etcd's time to end the pact before a restart
 CLOSE_S = 0.2  # and to take the lease back; it would end by itself
 
 
@@ -112,13 +114,17 @@ class Daemon:
         except TimeoutError:
             restart = False
         if restart:
-            self._hand_over()
+            await self._hand_over()
         self._stopping = True
         self._post(None, Stop(by=self._clock.now() + STOP_S))
 
-    def _hand_over(self) -> None:
+    async def _hand_over(self) -> None:
         """The groups that hold their VIP are left as they are; the next process goes on with them."""
         for name, group in list(self._groups.items()):
+            if group.supervisor.state is State.LEADER:
+                with contextlib.suppress(TimeoutError):  # then the VIP may move, as after a crash
+                    async with asyncio.timeout(PACT_END_S):
+                        await group.part_from_pact()
             if group.supervisor.state in ANSWERING:
                 self._handed_over.append(self._groups.pop(name))
                 text = f"{name}: a restart: the VIP stays; next: the new process adopts it"

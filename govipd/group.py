@@ -16,6 +16,8 @@ from govipd.core.actions import (
     Announce,
     Campaign,
     CloseFence,
+    EndPact,
+    Enforce,
     Forget,
     Hold,
     Holding,
@@ -33,9 +35,22 @@ from govipd.core.state import State, Trigger
 from govipd.core.status import GateReport, GroupStatus, Transition
 from govipd.core.supervisor import Supervisor
 from govipd.errors import EtcdError, KernelError, MemoryRefusedError, RefusedError
-from govipd.ports import Addresses, AddressMonitor, Announcer, Clock, DrainMark, Election, Fence, Journal, Memory, Sink
+from govipd.ports import (
+    Addresses,
+    AddressMonitor,
+    Announcer,
+    Clock,
+    DrainMark,
+    Election,
+    Fence,
+    Journal,
+    Memory,
+    Pact,
+    Sink,
+)
 
 READDRESS_RETRY_S = 0.5
+PACT_END_POLL_S = 0.005
 TRANSITIONS_KEPT = 20
 _BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been looked at yet
 
@@ -60,6 +75,7 @@ class Parts:
     monitor: AddressMonitor
     memory: Memory
     drain: DrainMark
+    pact: Pact
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,7 @@ class Group:
         self._parts = plan.make(self._sink)
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
+        self._held_until = 0.0  # as the kernel has confirmed
         self._transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
         self._told_gates: dict[str, Verdict] = {}
         self._told_etcd = True
@@ -120,6 +137,7 @@ class Group:
             f"{self.plan.name}: kernel worker": self._work(),
             f"{self.plan.name}: announcer": self._parts.announcer.run(),
             f"{self.plan.name}: netlink monitor": self._parts.monitor.run(),
+            f"{self.plan.name}: pact": self._parts.pact.run(),
         }
 
     def start(self) -> None:
@@ -143,8 +161,7 @@ class Group:
         now = self._clock.now()
         actions = self.supervisor.step(event, now)
         for action in actions:
-            if not isinstance(action, Report):
-                self._do(action)
+            self._do(action)
         self._observe(self.plan.name, event, actions, now)
         self._tell_changes()  # the cause stands before its effect in the journal
         for action in actions:
@@ -235,6 +252,19 @@ class Group:
         self._parts.memory.forget()
         await self._parts.addresses.remove()
 
+    async def part_from_pact(self) -> None:
+        """End the pact and wait until the fence is as long as the lease: the next process needs the time."""
+        if not self.supervisor.pact:
+            self._parts.pact.stop()
+            return
+        while pact := self.supervisor.pact:
+            self._parts.pact.end(pact)
+            await asyncio.sleep(PACT_END_POLL_S)
+        self._parts.pact.stop()
+        deadline = self.supervisor.deadline() or 0.0
+        while self._held_until < deadline:  # noqa: ASYNC110  # once per restart, for a few milliseconds
+            await asyncio.sleep(PACT_END_POLL_S)
+
     def hand_over(self) -> None:
         """End without letting go: fence, addresses and lease stay as they are, for the next process to adopt."""
         self._parts.announcer.stop()
@@ -268,8 +298,13 @@ class Group:
                 self._parts.election.resign(action.campaign, action.heir)
             case Verify():
                 self._parts.election.verify()
+            case Enforce():
+                self._parts.pact.enforce(action.pact)
+            case EndPact():
+                self._parts.pact.end(action.pact)
             case CloseFence():
                 self._parts.announcer.stop()
+                self._parts.pact.stop()
                 self._queue(action)
             case Hold() | RemoveAddresses():
                 self._queue(action)
@@ -277,8 +312,10 @@ class Group:
                 self._line(Priority.ERROR, action.text)
             case Announce():
                 self._parts.announcer.start()
+            case Report(state=State.LEADER):
+                self._parts.pact.lead()
             case Report():
-                pass  # told by handle(), after everything is done
+                pass  # told by handle()
 
     def _queue(self, action: KernelAction | _Readdress) -> None:
         """Hand an action to the kernel worker; a Hold that a later Hold or CloseFence overtakes is dropped."""
@@ -315,6 +352,7 @@ class Group:
         match action:
             case Hold():
                 await parts.fence.open(action.until)
+                self._held_until = action.until
                 await parts.addresses.add(action.until)
             case CloseFence():
                 await parts.fence.close()

@@ -164,6 +164,35 @@ class Memory(Protocol):
         """Keep nothing. Never raises: what stays is out of date, and refused or disproved by the next process."""
 
 
+class Datagrams(Protocol):
+    """A UDP port."""
+
+    async def run(self, receive: Callable[[bytes, tuple[str, int]], None]) -> None:
+        """Listen for ever; `receive` gets each datagram and where it came from."""
+
+    def send(self, data: bytes, to: tuple[str, int]) -> None:
+        """Send one. Never raises, never waits: what cannot be sent is lost."""
+
+
+class Pact(Protocol):
+    """The pact with the next in the queue, which may take over early (core.pact)."""
+
+    async def run(self) -> None:
+        """Keep both halves, whichever is this member's, for ever."""
+
+    def lead(self) -> None:
+        """This node answers for the VIP: seek a pact with the next in the queue. PactAnswered follows."""
+
+    def stop(self) -> None:
+        """It does not any more, or is about to stop, or leaves the queue: send and answer nothing."""
+
+    def enforce(self, pact: str) -> None:
+        """The fence is short: etcd may say that the pact is in force."""
+
+    def end(self, pact: str) -> None:
+        """Want the pact's end. PactEnded follows once etcd confirmed it."""
+
+
 class DrainMark(Protocol):
     """Whether the operator wants this node out of a VIP's queue, kept over a reboot (the unit's state directory)."""
 

@@ -151,6 +151,28 @@ class FakeMemory:
         self.left = None
 
 
+class FakePact:
+    """A pact that the test makes by events."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def lead(self) -> None:
+        self._calls.append("seek a pact")
+
+    def stop(self) -> None:
+        self._calls.append("seek no pact")
+
+    def enforce(self, pact: str) -> None:
+        self._calls.append(f"enforce {pact}")
+
+    def end(self, pact: str) -> None:
+        self._calls.append(f"end {pact}")
+
+
 class FakeDrain:
     """The operator's word; `full` where it cannot be kept."""
 

@@ -41,6 +41,7 @@ class World:
         self.next_plan: Plan | str = self.plan
         self.memory = fakes.FakeMemory()
         self.drain = fakes.FakeDrain()
+        self.pact_calls: list[str] = []
         self.job = "stop"
         self.lease_given_back = True  # what must have become of it in the end
         self.daemon = Daemon(
@@ -79,6 +80,7 @@ class World:
             monitor=monitor,  # type: ignore[arg-type]
             memory=self.memory,
             drain=self.drain,
+            pact=fakes.FakePact(self.pact_calls),
         )
 
     def _load(self) -> Plan:

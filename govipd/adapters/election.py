@@ -44,6 +44,7 @@ class EtcdElection:
         name: the election's name, which is its key prefix without the closing slash.
         member: this member's name, the value of its key.
         mark: the key of the mark that a member leaves when it resigns.
+        pacts: prefix of the pact's keys (adapters.pact), which end with this member's leadership.
         ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
         membership: what is published beside the election.
     """
@@ -57,6 +58,7 @@ class EtcdElection:
         name: str,
         member: str,
         mark: str,
+        pacts: str,
         ttl: float,
         membership: Membership,
     ) -> None:
@@ -66,6 +68,7 @@ class EtcdElection:
         self._prefix = f"{name}/"
         self._member = member
         self._mark = mark
+        self._pacts = pacts
         self._ttl = math.ceil(ttl)
         self._membership = membership
         self._wanted: int | None = None  # the campaign to be in the queue for
@@ -74,6 +77,7 @@ class EtcdElection:
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
         self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
         self._not_before: float | None = None  # when we may take, once we are first
+        self._inherited = False  # the key is an earlier process's, and so may be a pact, which must end first
         self._stray = False  # a put of our key has no answer: as long as the lease lives, it may take effect yet
         self._lease: int | None = None
         self._changed = asyncio.Event()  # wakes the contender
@@ -96,6 +100,7 @@ class EtcdElection:
         self._key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
         self._stray = True  # who knows what the earlier process gave up
         self._not_before = 0.0  # it is ours already
+        self._inherited = True
         self._wanted = campaign
         self._renew_now.set()
 
@@ -112,6 +117,10 @@ class EtcdElection:
     async def heirs(self) -> Sequence[str]:
         """See ports.Election."""
         return [kv.value.decode(errors="replace") for kv in await self._behind()]
+
+    def place(self) -> KeyValue | None:
+        """Our key in the queue, as last confirmed, while we want to be there."""
+        return self._key if self._wanted is not None else None
 
     def verify(self) -> None:
         """See ports.Election."""
@@ -246,7 +255,9 @@ class EtcdElection:
         key = self._key or await self._join(lease)
         sent_at = self._clock.now()
         before_us = Get(self._prefix, prefix=True, max_create_revision=key.create_revision - 1, newest=True)
-        reply = await self._store.txn((), (Get(key.key), before_us, Get(self._mark)))
+        ended = self._ended_pact(key) if self._inherited else ()
+        reply = await self._store.txn((), (*ended, Get(key.key), before_us, Get(self._mark)))
+        self._inherited = False
         own, ahead, mark = reply.gets
         self._tell("election", "")
         if self._wanted != campaign:
@@ -302,12 +313,15 @@ class EtcdElection:
 
         The mark names the last of them, which is what the next one in the queue has seen ahead of it.
         """
-        operations: list[Operation] = [Delete(kv.key) for kv in keys]
+        operations: list[Operation] = [*(Delete(kv.key) for kv in keys), *self._ended_pact(keys[0])]
         # No mark from a member that was first but not yet free to take: its own predecessor may still answer.
         if self._clock.now() >= (self._not_before or 0.0):
             operations.append(Put(self._mark, str(keys[-1].create_revision).encode(), 0))
         reply = await self._store.txn([Created(kv.key, kv.create_revision) for kv in keys], operations)
         return reply.succeeded
+
+    def _ended_pact(self, own: KeyValue) -> tuple[Delete, ...]:
+        return Delete(f"{self._pacts}{own.lease:x}/force"), Delete(f"{self._pacts}{own.lease:x}/offer")
 
     async def _before_heir(self) -> tuple[KeyValue, ...]:
         """The keys between ours and the heir's; none where the heir is not in the queue."""

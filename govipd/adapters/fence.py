@@ -1,7 +1,8 @@
 """The kernel-enforced lease (ports.Fence)."""
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from govipd.adapters import nftables as nft
 from govipd.core.events import Address
@@ -12,6 +13,8 @@ _PRIORITY = -300  # before connection tracking and the filters of others (NF_IP_
 # From reading the clock to the kernel's acknowledgement: taken off the time-out, and measured. Longer ones for
 # processes that get little time.
 _ALLOWANCES_S = (0.01, 0.04, 0.16)
+SHORT_S = 1.0  # what is left of a lease is more, until it is not renewed any more
+_NEVER = 9e9  # the year 2255
 _OPEN = {4: "open4", 6: "open6"}  # the sets, by IP version
 
 
@@ -58,20 +61,30 @@ class NftFence:
     new one. Measured on Linux 6.18 with an address of each family: opening takes 1.7 ms, closing 0.7 ms; the
     last answer came 13 ms before `until` (median; 8 to 43 ms on a busy host), never after it (`make bench-fence`).
 
-    The time-out runs on jiffies, which stand still while the machine is suspended.
+    The time-out is relative, and begins late by whatever this process loses between reading the clock and the kernel's
+    commit. So where little is left (a pact, core.pact), the rules also name the end as an instant of the wall clock
+    (docs/adr/0006). The time-out runs on jiffies, which stand still while the machine is suspended.
 
     Args:
         addresses: the group's.
         clock: that of `until`.
         table: name of the tables, one in inet and one in arp, which belong to this fence alone.
         kernel: where transactions go; the fence closes it.
+        wall: CLOCK_REALTIME in seconds.
     """
 
     def __init__(
-        self, *, addresses: tuple[Address, ...], clock: Clock, table: str, kernel: nft.NfTables | None = None
+        self,
+        *,
+        addresses: tuple[Address, ...],
+        clock: Clock,
+        table: str,
+        kernel: nft.NfTables | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._addresses = addresses
         self._clock = clock
+        self._wall = wall
         self._kernel = kernel or nft.NfTables()
         self._inet = self._kernel.table(nft.NFPROTO_INET, table)
         self._arp = self._kernel.table(nft.NFPROTO_ARP, table)
@@ -84,11 +97,13 @@ class NftFence:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
         for allowance in _ALLOWANCES_S:
-            began = self._clock.now()
+            wall, began = self._wall(), self._clock.now()  # what is lost between them makes it end sooner
             remaining_ms = math.floor((until - began - allowance) * 1000)
             if remaining_ms <= 0:
                 break
-            self._kernel.commit((*self._guard, *self._elements(self._addresses, remaining_ms)))
+            end = wall + until - began if until - began < SHORT_S else _NEVER
+            guard = [nft.dating(message, end) for message in self._guard]
+            self._kernel.commit((*guard, *self._elements(self._addresses, remaining_ms)))
             # A time-out is relative: if the process did not run meanwhile, it began late by as much.
             if self._clock.now() - began <= allowance:
                 return
@@ -102,8 +117,9 @@ class NftFence:
             KernelError: not confirmed; the fence is as it was.
         """
         guard = tuple(self._rules(addresses))
+        dated = [nft.dating(message, _NEVER) for message in guard]
         gone = tuple(address for address in self._addresses if address not in addresses)
-        self._kernel.commit((*guard, *self._elements(gone, None)))
+        self._kernel.commit((*dated, *self._elements(gone, None)))
         self._addresses, self._guard = addresses, guard
 
     async def close(self) -> None:
@@ -112,7 +128,8 @@ class NftFence:
         Raises:
             KernelError: the kernel did not confirm.
         """
-        self._kernel.commit((*self._guard, *self._elements(self._addresses, None)))
+        guard = [nft.dating(message, 0.0) for message in self._guard]
+        self._kernel.commit((*guard, *self._elements(self._addresses, None)))
 
     async def remove(self) -> None:
         """Take the fence down: nothing is dropped any more. Succeeds when there is none.
@@ -135,22 +152,27 @@ class NftFence:
             yield table.add_chain(hook, _PRIORITY)
             yield table.flush_chain(hook)
         for address in addresses:
-            vip, closed = nft.equal(address.ip.packed), (nft.not_in(_OPEN[address.version]), nft.drop())
-            if address.version == 4:
-                # Offsets: source and destination in RFC 791 section 3.1, sender protocol address in RFC 826.
-                ipv4 = (nft.load_nfproto(), nft.equal(b"\x02"))
-                yield self._inet.add_rule("input", (*ipv4, nft.load_network(16, 4), vip, *closed))
-                yield self._inet.add_rule("output", (*ipv4, nft.load_network(12, 4), vip, *closed))
-                yield self._arp.add_rule("output", (nft.load_network(14, 4), vip, *closed))
-            else:
-                # RFC 8200 section 3; type and target address in RFC 4861 sections 4.3 and 4.4.
-                ipv6 = (nft.load_nfproto(), nft.equal(b"\x0a"))
-                icmpv6 = (*ipv6, nft.load_l4proto(), nft.equal(b"\x3a"), nft.load_transport(0, 1))
-                target = (nft.load_transport(8, 16), vip, *closed)
-                yield self._inet.add_rule("input", (*ipv6, nft.load_network(24, 16), vip, *closed))
-                yield self._inet.add_rule("output", (*ipv6, nft.load_network(8, 16), vip, *closed))
-                yield self._inet.add_rule("input", (*icmpv6, nft.equal(b"\x87"), *target))
-                yield self._inet.add_rule("output", (*icmpv6, nft.equal(b"\x88"), *target))
+            vip = nft.equal(address.ip.packed)
+            for closed in ((nft.not_in(_OPEN[address.version]), nft.drop()), (*nft.dated(), nft.drop())):
+                yield from self._drops(address.version, vip, closed)
+
+    def _drops(self, version: int, vip: nft.Expression, closed: tuple[nft.Expression, ...]) -> Iterator[nft.Message]:
+        """Rules that drop whatever would answer for a VIP when `closed` holds."""
+        if version == 4:
+            # Offsets: source and destination in RFC 791 section 3.1, sender protocol address in RFC 826.
+            ipv4 = (nft.load_nfproto(), nft.equal(b"\x02"))
+            yield self._inet.add_rule("input", (*ipv4, nft.load_network(16, 4), vip, *closed))
+            yield self._inet.add_rule("output", (*ipv4, nft.load_network(12, 4), vip, *closed))
+            yield self._arp.add_rule("output", (nft.load_network(14, 4), vip, *closed))
+        else:
+            # RFC 8200 section 3; type and target address in RFC 4861 sections 4.3 and 4.4.
+            ipv6 = (nft.load_nfproto(), nft.equal(b"\x0a"))
+            icmpv6 = (*ipv6, nft.load_l4proto(), nft.equal(b"\x3a"), nft.load_transport(0, 1))
+            target = (nft.load_transport(8, 16), vip, *closed)
+            yield self._inet.add_rule("input", (*ipv6, nft.load_network(24, 16), vip, *closed))
+            yield self._inet.add_rule("output", (*ipv6, nft.load_network(8, 16), vip, *closed))
+            yield self._inet.add_rule("input", (*icmpv6, nft.equal(b"\x87"), *target))
+            yield self._inet.add_rule("output", (*icmpv6, nft.equal(b"\x88"), *target))
 
     def _elements(self, addresses: tuple[Address, ...], timeout_ms: int | None) -> Iterator[nft.Message]:
         """Each address in its sets for `timeout_ms`, or, with None, in none."""

@@ -23,6 +23,7 @@ _NETLINK_CAP_ACK = 10  # errors come without a copy of the request
 _NOT_THERE = frozenset({errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _BATCH_BEGIN = 0x10  # linux/netfilter/nfnetlink.h
 _BATCH_END = 0x11
+_UNDATED = bytes.fromhex("fedcba9876543210")  # eight bytes that nothing else in a message is
 _KEY_TYPES = {4: 7, 16: 8}  # what nft(8) calls ipv4_addr and ipv6_addr, by length
 
 NFPROTO_INET = 1  # linux/netfilter.h
@@ -237,6 +238,20 @@ def equal(value: bytes) -> Expression:
 def not_in(name: str) -> Expression:
     """Go on if what was loaded last is not an element of the set."""
     return _expression("lookup", SET=name, SREG=1, FLAGS={"NFT_LOOKUP_F_INV"})
+
+
+def dated() -> tuple[Expression, ...]:
+    """Go on from an instant of CLOCK_REALTIME on, which dating() fills in."""
+    return (
+        _expression("meta", KEY=30, DREG=1),  # NFT_META_TIME_NS: nanoseconds since 1970, in the host's byte order
+        _expression("byteorder", SREG=1, DREG=1, OP=1, LEN=8, SIZE=8),
+        _expression("cmp", SREG=1, OP=5, DATA={"attrs": [("NFTA_DATA_VALUE", _UNDATED)]}),  # greater or equal
+    )
+
+
+def dating(message: Message, instant: float) -> Message:
+    """The message, with the instant (seconds since 1970) where it has dated() expressions."""
+    return message.replace(_UNDATED, struct.pack(">Q", int(instant * 1e9)))
 
 
 def drop() -> Expression:

@@ -55,6 +55,20 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class Enforce:
+    """The fence is as short as the pact asks for: let etcd say that it is in force. May come to a PactEnded."""
+
+    pact: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndPact:
+    """Have etcd confirm that the pact is gone, retried for ever. Answered by PactEnded (or Deposed)."""
+
+    pact: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Open the fence until `until` (CLOCK_BOOTTIME), and only then see that every address is present.
 
@@ -97,4 +111,7 @@ class Alarm:
 
 
 KernelAction = Hold | CloseFence | RemoveAddresses
-Action = Adopt | Campaign | Resign | Verify | KernelAction | Announce | Remember | Forget | Alarm | Report
+Action = (
+    Adopt | Campaign | Resign | Verify | Enforce | EndPact | KernelAction | Announce | Remember | Forget | Alarm
+    | Report
+)  # fmt: skip

@@ -97,6 +97,22 @@ class Resigned:
 
 
 @dataclass(frozen=True, slots=True)
+class PactAnswered:
+    """From the pact, for each datagram that the next in the queue has acknowledged. `timeout` is the pact's T."""
+
+    pact: str
+    timeout: float
+    sent_at: float  # the clock just *before* the datagram was sent
+
+
+@dataclass(frozen=True, slots=True)
+class PactEnded:
+    """From the pact: etcd has confirmed that it is gone, and with it the right to take over early."""
+
+    pact: str
+
+
+@dataclass(frozen=True, slots=True)
 class EtcdState:
     """From the election, when etcd starts or stops answering usefully, and when the reason changes."""
 
@@ -187,6 +203,7 @@ class Tick:
 
 Event = (
     ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned
+    | PactAnswered | PactEnded
     | EtcdState | ClusterFault | Done | Failed | AddressLost | AddressFound | Stalled | Reconfigured | Drain | Handover
     | Stop | Tick
 )  # fmt: skip

@@ -155,25 +155,42 @@ class Health:
         self._status[gate] = replace(before, verdict=verdict, detail=detail, since=since)
 
 
+class Recently:
+    """How often something happened within the last `window` seconds."""
+
+    def __init__(self, window: float) -> None:
+        self.window = window
+        self._times: list[float] = []
+
+    def note(self, now: float) -> None:
+        """It happened."""
+        self._times = [t for t in self._times if now - t < self.window]
+        self._times.append(now)
+
+    def count(self, now: float) -> int:
+        """How often."""
+        return sum(1 for t in self._times if now - t < self.window)
+
+
 class Damping:
     """Slows a flapping node down: each further fall within the window doubles the wait, up to a bound."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._falls: list[float] = []
+        self._falls = Recently(settings.flap_window)
 
     def reconfigure(self, settings: Settings) -> None:
         """Judge the falls seen so far by the new numbers."""
         self._settings = settings
+        self._falls.window = settings.flap_window
 
     def fell(self, now: float) -> None:
         """This node left the queue or the VIP because it was not healthy."""
-        self._falls = [t for t in self._falls if now - t < self._settings.flap_window]
-        self._falls.append(now)
+        self._falls.note(now)
 
     def wait(self, now: float) -> float:
         """Seconds that every gate must have been healthy before the next campaign."""
-        falls = sum(1 for t in self._falls if now - t < self._settings.flap_window)
+        falls = self._falls.count(now)
         if falls < 2:
             return 0.0
         doublings = min(falls - 2, 64)  # beyond any bound, and within a float

@@ -18,6 +18,8 @@ from govipd.core.actions import (
     Announce,
     Campaign,
     CloseFence,
+    EndPact,
+    Enforce,
     Forget,
     Hold,
     Holding,
@@ -27,8 +29,9 @@ from govipd.core.actions import (
     Resign,
     Verify,
 )
-from govipd.core.health import Damping, GateStatus, Health
+from govipd.core.health import Damping, GateStatus, Health, Recently
 from govipd.core.lease import Lease
+from govipd.core.pact import LeaderHalf
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, ANSWERING, HOLDING, IN_QUEUE, State, Trigger, following
 
@@ -62,13 +65,14 @@ class Supervisor:
         self._campaign = 0  # number of the newest campaign; replies to older ones are stale
         self._lease: Lease | None = None
         self._won: ev.Elected | None = None  # the newest proof that this campaign is won
+        self._pact = LeaderHalf()
         self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
         self._hold_due = False
         self._announce_due = False
         self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
         self._repeat_at = now
         self._take_failures = 0
-        self._losses: list[float] = []
+        self._losses = Recently(LOSSES_WINDOW_S)
         self._left_at = now
         self._mac = ""
         self._stop_by: float | None = None
@@ -118,6 +122,7 @@ class Supervisor:
         instants = [self.health.next_deadline(now), self._retry_at]
         if self.state in ANSWERING:
             instants.append(self._answers_until())
+            instants.append(self._pact.next_deadline())
         if self.state is State.CLOSING:
             instants.append(self._closed_at())
         if self.state is State.ASIDE:
@@ -132,7 +137,7 @@ class Supervisor:
 
     def deadline(self) -> float | None:
         """Until when this node may answer; None without a confirmed lease."""
-        return None if self._lease is None else self._lease.deadline(self._settings.margin)
+        return None if self._lease is None else min(self._lease.deadline(self._settings.margin), self._pact.limit())
 
     def _answers_until(self) -> float:
         """Until when the kernel may answer, in a state in which it may."""
@@ -150,6 +155,11 @@ class Supervisor:
             words.append("the daemon was told to stop")
         return tuple(words)
 
+    @property
+    def pact(self) -> str:
+        """The id of the pact that this node keeps to, "" where there is none."""
+        return self._pact.pact
+
     def wait(self, now: float) -> float:
         """Seconds until damping lets this healthy node campaign; 0 when it does."""
         at = self._campaign_at(now)
@@ -159,7 +169,8 @@ class Supervisor:
 
     def _expire(self, now: float) -> None:
         if self.state in ANSWERING and now >= self._answers_until():
-            self._fire(Trigger.EXPIRED, f"lease not confirmed in time: {self.etcd.detail}", now)
+            late = "the pact was not answered, and its end not confirmed in time" if self._pact.pact else ""
+            self._fire(Trigger.EXPIRED, late or f"lease not confirmed in time: {self.etcd.detail}", now)
 
     def _note(self, event: ev.Event, now: float) -> None:
         match event:
@@ -180,6 +191,11 @@ class Supervisor:
                 self._fire(Trigger.LOST, event.detail, now)
             case ev.Resigned(campaign=self._campaign) if self.state is State.LEAVING:
                 self._fire(Trigger.LEFT, "", now)
+            case ev.PactAnswered() if self.state is State.LEADER:
+                self._note_pact(event, now)
+            case ev.PactEnded() if event.pact == self._pact.pact:
+                self._pact = LeaderHalf()
+                self._hold_due = True
             case ev.EtcdState():
                 self.etcd = event
             case ev.ClusterFault():
@@ -234,6 +250,13 @@ class Supervisor:
         if self.state in IN_QUEUE:
             self._fire(Trigger.LOST, event.detail, now)
 
+    def _note_pact(self, event: ev.PactAnswered, now: float) -> None:
+        if not self._pact.pact:
+            self._pact = LeaderHalf(event.pact, event.timeout)
+        if self._pact.pact == event.pact:
+            self._pact.acknowledged(event.sent_at, now)
+            self._hold_due = True
+
     def _note_done(self, event: ev.Done, now: float) -> None:
         match event.action:
             case Hold() if self.state in HOLDING:
@@ -244,6 +267,8 @@ class Supervisor:
                     self._actions.append(Announce())
                 if self.state is State.TAKING:
                     self._fire(Trigger.HELD, "", now)
+                if self._pact.enforce(event.action.until):
+                    self._actions.append(Enforce(self._pact.pact))
             case CloseFence() if self.state is State.CLOSING:
                 self._fire(Trigger.CLOSED, "", now)
             case CloseFence() if self.state is State.STARTING:
@@ -267,9 +292,8 @@ class Supervisor:
     def _note_address_lost(self, event: ev.AddressLost, now: float) -> None:
         if self.state is not State.LEADER:
             return
-        self._losses = [t for t in self._losses if now - t < LOSSES_WINDOW_S]
-        self._losses.append(now)
-        if len(self._losses) > LOSSES_MAX:
+        self._losses.note(now)
+        if self._losses.count(now) > LOSSES_MAX:
             self._fire(Trigger.KERNEL_FAILED, f"something keeps removing {event.address}", now)
             return
         self._announce_due = True
@@ -284,6 +308,8 @@ class Supervisor:
                 self._fire(Trigger.UNFIT, "; ".join(blockers), now)
         if self.state is State.ADOPTING and self._proven(now):
             self._fire(Trigger.ADOPTED, "", now)
+        if self._pact.doubt(now):
+            self._actions.append(EndPact(self._pact.pact))
         if self.state is State.CLOSING and now >= self._closed_at():
             # The kernel has closed the fence by itself, whatever became of our order to close it.
             self._fire(Trigger.CLOSED, "by its own deadline", now)
@@ -345,9 +371,10 @@ class Supervisor:
             case State.TAKING:
                 self._announce_due = True
                 self._take_failures = 0
-                self._losses = []
+                self._losses = Recently(LOSSES_WINDOW_S)
                 self._hold_due = True
             case State.CLOSING:
+                self._pact = LeaderHalf()
                 self._retry_at = None
                 self._actions.append(CloseFence())
             case State.LEAVING:
@@ -366,8 +393,8 @@ class Supervisor:
         self._hold_due = False
         if self.state not in HOLDING or self._lease is None or self._won is None:
             return
-        deadline = self._lease.deadline(self._settings.margin)
-        if now < deadline:
+        deadline = self.deadline()
+        if deadline is not None and now < deadline:
             self._held_until = max(self._held_until, deadline)
             self.present = True
             self._actions.append(Hold(deadline))

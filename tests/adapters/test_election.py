@@ -56,6 +56,7 @@ class Member:
             name="govip/election/api",
             member=name,
             mark="govip/released/api",
+            pacts="govip/pact/api/",
             ttl=3.0,
             membership=membership,
         )

@@ -163,6 +163,8 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         ev.Elected(campaign, LEASE, now - 60.0), ev.Elected(campaign, LEASE, now, 5, not_before=now + 0.1),
         *(ev.Deposed(c, "x") for c in campaigns),
         *(ev.Resigned(c) for c in campaigns),
+        ev.PactAnswered("p", 0.5, now), ev.PactAnswered("p", 0.5, now - 0.4), ev.PactAnswered("q", 0.1, now),
+        ev.PactEnded("p"), ev.PactEnded("x"),
         ev.EtcdState(usable=True, detail=""), ev.EtcdState(usable=False, detail="x"),
         ev.ClusterFault(refused="x"), ev.ClusterFault(warning="x"), ev.ClusterFault(),
         *(ev.Done(action) for action in kernel_actions(now)),

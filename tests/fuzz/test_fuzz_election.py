@@ -129,6 +129,7 @@ def election(store: MemoryStore, sink: Collected) -> EtcdElection:
         name=QUEUE,
         member="node1",
         mark=MARK,
+        pacts="govip/pact/api/",
         ttl=3.0,
         membership=membership,
     )

@@ -24,6 +24,7 @@ from govipd.errors import KernelError, MemoryRefusedError
 from govipd.ports import Clock, Sink
 from tests.sim.clockwork import Process, World
 from tests.sim.kernel import Kernel, NftError, guarded_address
+from tests.sim.network import Network
 
 INTERFACE = "eth0"
 MAC = bytes.fromhex("020000000001")
@@ -88,7 +89,7 @@ class _SimTable(Table):
         return self._say("flush chain", hook)
 
     def add_rule(self, hook: str, expressions: Sequence[Expression]) -> Message:
-        return self._say("add rule", guarded_address(expressions))
+        return self._say("add rule", *guarded_address(expressions))
 
     def add_set(self, name: str, key_length: int) -> Message:
         return self._say("add set", name)
@@ -279,6 +280,22 @@ class SimMemory:
     def forget(self) -> None:
         """See ports.Memory."""
         self._directory.holding = None
+
+
+class SimDatagrams:
+    """A UDP port (ports.Datagrams). Hosts have their number for an address."""
+
+    def __init__(self, process: Process, host: int, network: Network) -> None:
+        self._process, self._host, self._network = process, host, network
+
+    async def run(self, receive: Callable[[bytes, tuple[str, int]], None]) -> None:
+        """See ports.Datagrams."""
+        self._network.listen(self._host, lambda data, source: self._process.call_soon(receive, data, source))
+        await asyncio.Event().wait()
+
+    def send(self, data: bytes, to: tuple[str, int]) -> None:
+        """See ports.Datagrams."""
+        self._process.do(self._network.datagram, self._host, int(to[0]), data)
 
 
 @dataclass(slots=True)

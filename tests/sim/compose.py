@@ -8,12 +8,13 @@ from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.fence import NftFence
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
+from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.core.events import Address
 from govipd.core.status import NodeStatus
 from govipd.daemon import Plan
 from govipd.errors import ConfigError
 from govipd.group import GroupPlan, Parts
-from govipd.ports import Sink
+from govipd.ports import Pact, Sink
 from tests.sim import adapters as sim
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
@@ -60,6 +61,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         addresses=machine.addresses,
         clock=process,
         table="govipd",
+        wall=process.now,
         kernel=sim.SimNfTables(process, machine.kernel, lambda: _lost_processor(machine)),
     )
     machine.store = SimStore(
@@ -75,7 +77,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         sink=sink,
         prefix=f"{PREFIX}members/{ELECTION}/",
         member=machine.name,
-        identity={"machine": machine.name, "node": machine.name},
+        identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:1"},
     )
     election = EtcdElection(
         store=machine.store,
@@ -84,10 +86,27 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         name=ELECTION,
         member=machine.name,
         mark=f"{PREFIX}released/{ELECTION}",
+        pacts=f"{PREFIX}pact/{ELECTION}/",
         ttl=TTL,
         membership=membership,
     )
     machine.elections.append(election)
+    pact: Pact = NoPact()
+    if machine.pact:
+        pact = EtcdPact(
+            store=machine.store,
+            sink=sink,
+            clock=process,
+            datagrams=sim.SimDatagrams(process, machine.index, machine.network),
+            timeout=machine.pact,
+            queue=f"{ELECTION}/",
+            records=f"{PREFIX}members/{ELECTION}/",
+            prefix=f"{PREFIX}pact/{ELECTION}/",
+            mark=f"{PREFIX}released/{ELECTION}",
+            place=election.place,
+            taken=election.verify,
+            token=machine.random.randbytes,
+        )
     return Parts(
         election=election,
         fence=fence,
@@ -109,6 +128,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         ),
         memory=sim.SimMemory(machine.directory, process),
         drain=machine.drain_mark,
+        pact=pact,
     )
 
 

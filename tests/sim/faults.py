@@ -26,6 +26,9 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "deaf": strikes.deaf,
     "slow network": strikes.slow_network,
     "lossy network": strikes.lossy_network,
+    "datagrams astray": strikes.wild_datagrams,
+    "datagrams blocked": strikes.block_datagrams,
+    "datagrams blocked one way": strikes.block_datagrams_one_way,
     "etcd member killed": strikes.member_fails,
     "etcd leader killed": strikes.leader_fails,
     "etcd member paused": strikes.member_pauses,
@@ -63,6 +66,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
 DELAYS = (
     "slow network",
     "lossy network",
+    "datagrams astray",
     "govipd slow",
     "govipd without processor",
     "kernel refuses",
@@ -71,6 +75,8 @@ DELAYS = (
     "watches half-open",
 )
 BLOWS = (
+    "datagrams blocked",
+    "datagrams blocked one way",
     "isolated",
     "isolated with etcd's leader",
     "deaf",

@@ -13,6 +13,7 @@ from govipd.core.events import Address
 from tests.sim.clockwork import Timer, World
 
 JIFFY_S = 0.004
+_DATE_BYTES = 8
 _DEFERRABLE_S = 1.25  # how late the timer that removes expired addresses may be
 IPAddress = IPv4Address | IPv6Address
 Message = tuple[object, ...]
@@ -45,6 +46,7 @@ class NftError(Exception):
 @dataclass(slots=True)
 class _Table:
     guarded: set[bytes] = field(default_factory=set)  # addresses that rules drop unless they are in a set
+    ends: dict[bytes, float] = field(default_factory=dict)  # and those they drop from an instant on, in true time
     sets: dict[str, dict[bytes, float]] = field(default_factory=dict)  # element: true time of its end
 
 
@@ -86,7 +88,10 @@ class Kernel:
     def _drops(self, address: bytes) -> bool:
         return any(
             address in table.guarded
-            and not any(elements.get(address, 0.0) > self._world.now for elements in table.sets.values())
+            and (
+                table.ends.get(address, float("inf")) <= self._world.now
+                or not any(elements.get(address, 0.0) > self._world.now for elements in table.sets.values())
+            )
             for table in self._tables.values()
         )
 
@@ -136,7 +141,8 @@ class Kernel:
             NftError: refused.
         """
         tables = {
-            key: _Table(set(t.guarded), {n: dict(e) for n, e in t.sets.items()}) for key, t in self._tables.items()
+            key: _Table(set(t.guarded), dict(t.ends), {n: dict(e) for n, e in t.sets.items()})
+            for key, t in self._tables.items()
         }
         for message in messages:
             self._apply(tables, message)
@@ -167,8 +173,11 @@ class Kernel:
                 table.sets.setdefault(set_name, {})
             case "flush chain", _:
                 table.guarded.clear()
-            case "add rule", bytes(guarded):
+                table.ends.clear()
+            case "add rule", bytes(guarded), b"":
                 table.guarded.add(guarded)
+            case "add rule", bytes(guarded), bytes(date):  # the wall clock is the other one, here
+                table.ends[guarded] = self._clock.instant(int.from_bytes(date) / 1e9)
             case "add element", str(set_name), bytes(element), int(timeout_ms):
                 end = self._end_of(timeout_ms)
                 elements = table.sets[set_name]
@@ -191,6 +200,7 @@ class Kernel:
         """Look who answers, now and when the next thing expires."""
         now = self._world.now
         ends = [e for t in self._tables.values() for s in t.sets.values() for e in s.values() if e > now]
+        ends += [e for t in self._tables.values() for e in t.ends.values() if e > now]
         ends += [goes for goes in self.addresses.values() if goes > now]
         if self._expiry is not None:
             self._expiry.cancel()
@@ -206,12 +216,13 @@ class Kernel:
         self._update()
 
 
-def guarded_address(expressions: Iterable[object]) -> bytes:
-    """The address that a rule of the fence is about: the longest value that it compares with."""
+def guarded_address(expressions: Iterable[object]) -> tuple[bytes, bytes]:
+    """The address that a rule of the fence is about, and the date that it has (b"": none)."""
     values = [v for e in expressions for v in _values(e)]
-    longest = max(values, key=len)
-    ip_address(longest)
-    return longest
+    (date,) = [v for v in values if len(v) == _DATE_BYTES] or [b""]
+    address = max((v for v in values if v != date), key=len)
+    ip_address(address)
+    return address, date
 
 
 def _values(thing: object) -> list[bytes]:

@@ -45,6 +45,7 @@ class Machine:
         cluster: Cluster,
         oracle: Oracle,
         margin: float,
+        pact: float,
         watchdog: bool,
         rate: float,
     ) -> None:
@@ -52,6 +53,7 @@ class Machine:
         self.name = f"node{index}"
         self.world, self.network, self.cluster, self.oracle = world, network, cluster, oracle
         self.clock = Clock(rate)
+        self.pact = pact
         self.kernel = Kernel(
             world,
             self.name,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 ELECTION = "govipd.adapters.election"
 FENCE = "govipd.adapters.fence"
+PACT = "govipd.core.pact"
 SUPERVISOR = "govipd.core.supervisor"
 
 
@@ -153,9 +154,9 @@ MUTATIONS = (
     _one(
         "the fence is renewed in two steps",
         FENCE,
-        "            self._kernel.commit((*self._guard, *self._elements(self._addresses, remaining_ms)))\n",
-        "            self._kernel.commit((*self._guard, *self._elements(self._addresses, None)))\n"
-        "            self._kernel.commit((*self._guard, *self._elements(self._addresses, remaining_ms)))\n",
+        "            self._kernel.commit((*guard, *self._elements(self._addresses, remaining_ms)))\n",
+        "            self._kernel.commit((*guard, *self._elements(self._addresses, None)))\n"
+        "            self._kernel.commit((*guard, *self._elements(self._addresses, remaining_ms)))\n",
         within=300,
     ),
     _one(
@@ -231,6 +232,70 @@ MUTATIONS = (
         "        if self._parts.drain.is_set():\n",
         "        if False:\n",
         within=30_000,
+    ),
+    # The pact
+    _one(
+        "the pact: acknowledges while it takes over",
+        PACT,
+        "        if self.state is not Follower.FOLLOWS or sequence <= self._newest:\n",
+        "        if self.state is Follower.GAVE_UP or sequence <= self._newest:\n",
+        within=30_000,
+    ),
+    _one(
+        "the pact: acknowledges after it gave up",
+        PACT,
+        "        if self.state is not Follower.FOLLOWS or sequence <= self._newest:\n",
+        "        if self.state is Follower.TAKES or sequence <= self._newest:\n",
+        within=30_000,
+    ),
+    _one(
+        "the pact: back on the lease before the end is confirmed",
+        PACT,
+        "        self._doubted = self._doubted or due\n",
+        "        self._doubted = self._doubted or due\n        self._bound = self._bound and not due\n",
+        within=30_000,
+    ),
+    _one(
+        "the pact: counted from the answer's arrival",
+        "govipd.adapters.pact",
+        "            self._sink(PactAnswered(leading.pact.hex(), self._timeout, sent_at))\n",
+        "            self._sink(PactAnswered(leading.pact.hex(), self._timeout, self._clock.now()))\n",
+        within=30_000,
+    ),
+    _one(
+        "the pact: the leader's time-out is the longer one",
+        PACT,
+        '        return self._acknowledged_at + self._timeout - self._margin if self._bound else float("inf")\n',
+        '        return self._acknowledged_at + self._timeout + 0.1 if self._bound else float("inf")\n',
+        within=30_000,
+    ),
+    _one(
+        "the pact: in force before the fence is short",
+        PACT,
+        "        due = self._bound and not self._enforced and held_until <= self.limit()\n",
+        "        due = self._bound and not self._enforced\n",
+        within=30_000,
+    ),
+    _one(
+        "the pact: its end is taken for confirmed though somebody has taken over",
+        "govipd.adapters.pact",
+        "        if not reply.succeeded:\n            self._leading = None\n",
+        "        if False:\n            self._leading = None\n",
+        within=30_000,
+    ),
+    _one(
+        "the pact: an adopted VIP keeps the earlier process's",
+        ELECTION,
+        "        ended = self._ended_pact(key) if self._inherited else ()\n",
+        "        ended = ()\n",
+        within=30_000,
+    ),
+    _one(
+        "the end of a short lease is only relative",
+        FENCE,
+        "if until - began < SHORT_S else _NEVER\n",
+        "if False else _NEVER\n",
+        within=10_000,
     ),
     # Staying available
     Mutation(

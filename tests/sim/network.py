@@ -7,6 +7,7 @@ from typing import Any
 from tests.sim.clockwork import World
 
 _DELAY_S = (0.0002, 0.002)
+_ASTRAY_S = 1.5  # how late a datagram may be that went astray
 _RETRANSMISSION_S = (0.2, 1.6)  # how long after the end of a cut TCP tries again
 
 
@@ -14,7 +15,7 @@ class Network:
     """Delivers messages between hosts, late, out of order, or not at all.
 
     What is sent into a cut is not always lost: TCP repeats it, so that it may arrive after the cut's end, long
-    after the sender has given up. Nothing arrives twice: every message here is a part of a TCP connection.
+    after the sender has given up. Only datagrams arrive twice; everything else is a part of a TCP connection.
     """
 
     def __init__(self, world: World, random: Random) -> None:
@@ -23,6 +24,8 @@ class Network:
         self._cuts: dict[tuple[int, int], int] = {}  # how many faults cut this direction
         self._delays: dict[tuple[int, int], float] = {}  # the longest delay, where it is unusual
         self._losses: dict[tuple[int, int], float] = {}  # the share of messages that are lost
+        self._wild: dict[tuple[int, int], float] = {}  # the share of datagrams that are lost, late or repeated
+        self._ports: dict[int, Callable[[bytes, tuple[str, int]], object]] = {}
         self._stuck: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
 
     def cut(self, source: int, target: int) -> None:
@@ -46,6 +49,33 @@ class Network:
     def lossy(self, source: int, target: int, share: float) -> None:
         """Lose this share of the messages, as with connections that break; 0 is usual again."""
         self._losses[source, target] = share
+
+    def wild(self, source: int, target: int, share: float) -> None:
+        """Lose, delay or repeat this share of the datagrams; 1 lets none through, 0 is usual again."""
+        self._wild[source, target] = share
+
+    def listen(self, host: int, receive: Callable[[bytes, tuple[str, int]], object]) -> None:
+        """Who gets a host's datagrams from now on."""
+        self._ports[host] = receive
+
+    def datagram(self, source: int, target: int, data: bytes) -> None:
+        """Deliver it, or not, or late, or twice."""
+        share = self._wild.get((source, target), 0.0)
+        if not self.passes(source, target) or share >= 1.0 or target not in self._ports:
+            return
+        delay = self._random.uniform(*_DELAY_S) + self._random.random() * self._delays.get((source, target), 0.0)
+        if share and self._random.random() < share:
+            fate = self._random.random()
+            if fate < 0.4:
+                return
+            delay += self._random.random() * _ASTRAY_S
+            if fate < 0.7:
+                self._world.after(delay, self._arrive, source, target, data)
+                delay = self._random.random() * _ASTRAY_S
+        self._world.after(delay, self._arrive, source, target, data)
+
+    def _arrive(self, source: int, target: int, data: bytes) -> None:
+        self._ports[target](data, (str(source), 1))
 
     def passes(self, source: int, target: int) -> bool:
         """Whether this direction is not cut."""

@@ -69,6 +69,7 @@ class Simulation:
                 cluster=self.cluster,
                 oracle=self.oracle,
                 margin=schedule.margin,
+                pact=schedule.pact,
                 watchdog=schedule.watchdog,
                 rate=rates[index],
             )

@@ -18,6 +18,7 @@ BEGIN_S = 2.5  # when somebody holds the VIP, usually
 CALM_BEGIN_S = 4.0
 # The difference of two clocks' rates that a margin covers, of margin / ttl; what is left covers jiffies.
 _OF_THE_MARGIN = 0.9
+_PACT_SPREAD = 0.03  # the pact's margin is a tenth of its time-out, for both rates
 TTL = 3.0
 
 # The moments at which something is half done, by the words that the transcript has for them.
@@ -56,6 +57,7 @@ class Schedule:
         end: when every fault has ended, in seconds.
         calm: only daemons are disturbed, one at a time: the VIP must stay where it is.
         left_out: whose proxy is broken in the end, and stays so.
+        pact: pact.timeout in seconds; 0 is none.
     """
 
     seed: int
@@ -67,12 +69,14 @@ class Schedule:
     end: float
     calm: bool = False
     left_out: int | None = None
+    pact: float = 0.0
 
     def __str__(self) -> str:
+        pact = f"a pact of {self.pact:g} s, " if self.pact else ""
         kind = "only daemons are disturbed" if self.calm else "anything goes"
         head = (
             f"schedule {self.seed}: {self.nodes} nodes, margin {self.margin:g} s, {kind}, "
-            f"{'a' if self.watchdog else 'no'} watchdog, clock rates {', '.join(f'{r:.4f}' for r in self.rates)}"
+            f"{'a' if self.watchdog else 'no'} watchdog, {pact}clock rates {', '.join(f'{r:.4f}' for r in self.rates)}"
         )
         left_out = [] if self.left_out is None else [f"  in the end node{self.left_out}'s proxy stays broken"]
         return "\n".join([head, *(f"  {fault}" for fault in self.faults), *left_out])
@@ -89,12 +93,15 @@ def make(seed: int) -> Schedule:
     if calm:
         spread = min(spread, 0.01)
     worst = (1.0 - spread,) * 3 + (1.0 + spread,) * 3  # nodes that hold too long, an etcd that gives up too soon
+    pact = 0.0 if calm else random.choice((0.0, 0.0, 0.0, 0.1, 0.2, 0.5))
+    if pact:
+        spread = min(spread, _PACT_SPREAD)
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
     rates = worst if random.random() < 0.5 else some
     faults = _calm(random, nodes, watchdog=watchdog) if calm else _hostile(random, nodes)
     end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
     left_out = random.randrange(nodes) if not calm and random.random() < 0.2 else None
-    return Schedule(seed, nodes, margin, watchdog, rates, faults, min(max(end, 6.0), 14.0), calm, left_out)
+    return Schedule(seed, nodes, margin, watchdog, rates, faults, min(max(end, 6.0), 14.0), calm, left_out, pact)
 
 
 def _hostile(random: Random, nodes: int) -> tuple[Fault, ...]:

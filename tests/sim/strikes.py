@@ -156,6 +156,33 @@ def lossy_network(sim: "Simulation", fault: Fault) -> End:
     return end
 
 
+def wild_datagrams(sim: "Simulation", fault: Fault) -> End:
+    """Lost, late, out of order, and repeated."""
+    return _wild(sim, _around(sim, fault), 0.99 * fault.place)
+
+
+def block_datagrams(sim: "Simulation", fault: Fault) -> End:
+    """A firewall between this machine and the others; TCP passes."""
+    return _wild(sim, _around(sim, fault), 1.0)
+
+
+def block_datagrams_one_way(sim: "Simulation", fault: Fault) -> End:
+    """What the machine sends gets lost, or what is sent to it."""
+    pairs = _around(sim, fault)
+    return _wild(sim, pairs[:3] if fault.place < 0.5 else pairs[3:], 1.0)
+
+
+def _wild(sim: "Simulation", pairs: list[tuple[int, int]], share: float) -> End:
+    for pair in pairs:
+        sim.network.wild(*pair, share=share)
+
+    def end() -> None:
+        for pair in pairs:
+            sim.network.wild(*pair, share=0.0)
+
+    return end
+
+
 def _around(sim: "Simulation", fault: Fault) -> list[tuple[int, int]]:
     """Both directions of every link of the machine, its own included."""
     one = sim.machine(fault).index

@@ -23,8 +23,8 @@ async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
     prefix, identity = "govip/members/api/", {"machine": "a"}
     membership = Membership(store=store, sink=events, prefix=prefix, member="a", identity=identity)
     election = EtcdElection(
-        store=store, sink=events, clock=FakeClock(), name="api", member="a", mark="govip/released/api", ttl=3.0,
-        membership=membership,
+        store=store, sink=events, clock=FakeClock(), name="api", member="a", mark="govip/released/api",
+        pacts="govip/pact/api/", ttl=3.0, membership=membership,
     )  # fmt: skip
     running = asyncio.ensure_future(election.run())
     try:

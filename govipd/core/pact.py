@@ -1,0 +1,117 @@
+"""The pact: the leader keeps its fence short, and in exchange the next in the queue may take over early.
+
+A lease of etcd's cannot be shorter than 2 s; a dead machine is noticed sooner by the next one in the queue, to which
+the leader sends a datagram every fifth of the pact's time-out T. etcd still decides: a key beside the election says
+that the pact is in force, and taking over is a transaction that needs it. Both halves are here, pure. Five rules carry
+the safety (each was removed in a model, and each removal made two holders):
+
+1. The successor acknowledges nothing from the moment it asks etcd to take over.
+2. When that was refused, or its outcome is not known, it never acknowledges anything of that pact again.
+3. The leader goes back to the lease's deadline only when etcd has confirmed that the pact is gone.
+4. The leader counts from when the acknowledged datagram was *sent*.
+5. The leader's time-out is the shorter one, by a margin for the difference of clock rates and the kernel's precision.
+"""
+
+from enum import Enum
+
+SENDS_PER_TIMEOUT = 5
+MARGIN_SHARE = 0.1  # of T: clocks' rates differ by less than a thousandth; the kernel and its timer need the rest
+MARGIN_LEAST_S = 0.02
+_DOUBT_SHARE = 0.5  # of T without an acknowledgement: the leader asks etcd to end the pact, while there is time
+
+
+class LeaderHalf:
+    """What the leader must keep to.
+
+    Args:
+        pact: its id; "" is none, which never binds.
+        timeout: T in seconds.
+    """
+
+    def __init__(self, pact: str = "", timeout: float = 0.0) -> None:
+        self.pact = pact
+        self._timeout = timeout
+        self._margin = max(MARGIN_LEAST_S, MARGIN_SHARE * timeout)
+        self._acknowledged_at = float("-inf")
+        self._bound = False  # from before etcd may say that it is in force until the end is confirmed
+        self._enforced = False
+        self._doubted = False
+
+    def acknowledged(self, sent_at: float, now: float) -> None:
+        """The successor has heard what was sent at that instant (rule 4). A fresh answer binds."""
+        self._acknowledged_at = max(self._acknowledged_at, sent_at)
+        self._bound = self._bound or now < self.doubt_at()
+
+    def limit(self) -> float:
+        """Until when the leader may answer, as far as the pact says (rule 5)."""
+        return self._acknowledged_at + self._timeout - self._margin if self._bound else float("inf")
+
+    def enforce(self, held_until: float) -> bool:
+        """Whether to enforce it, once: the kernel answers no longer than until `held_until`."""
+        due = self._bound and not self._enforced and held_until <= self.limit()
+        self._enforced = self._enforced or due
+        return due
+
+    def doubt_at(self) -> float:
+        """When to ask for the pact's end, if no acknowledgement comes before."""
+        return self._acknowledged_at + _DOUBT_SHARE * self._timeout
+
+    def doubt(self, now: float) -> bool:
+        """Whether to ask for the end, once. The bond lasts until it is confirmed (rule 3)."""
+        due = self._bound and not self._doubted and now >= self.doubt_at()
+        self._doubted = self._doubted or due
+        return due
+
+    def next_deadline(self) -> float | None:
+        """The next instant at which time alone changes an answer of doubt()."""
+        return self.doubt_at() if self._bound and not self._doubted else None
+
+
+class Follower(Enum):
+    """What the successor is doing."""
+
+    FOLLOWS = "follows"
+    TAKES = "takes"  # etcd has been asked; nobody knows yet
+    GAVE_UP = "gave up"  # refused, or not known: this pact is over for it
+
+
+class FollowerHalf:
+    """What the successor must keep to.
+
+    Args:
+        pact: its id.
+        timeout: T in seconds.
+        now: when it learned of the pact.
+    """
+
+    def __init__(self, pact: str, timeout: float, now: float) -> None:
+        self.pact = pact
+        self.state = Follower.FOLLOWS
+        self.revision = 0  # of the key that says the pact is in force; 0: it is not, as far as is known
+        self._timeout = timeout
+        self._heard_at = now
+        self._newest = 0
+
+    def hear(self, sequence: int, revision: int, now: float) -> bool:
+        """A datagram came. Returns whether to acknowledge it (rules 1 and 2)."""
+        if self.state is not Follower.FOLLOWS or sequence <= self._newest:
+            return False
+        self._newest = sequence
+        self._heard_at = now
+        self.revision = revision or self.revision
+        return True
+
+    def silent_at(self) -> float:
+        """When the leader's silence has lasted for T."""
+        return self._heard_at + self._timeout
+
+    def take(self, now: float) -> bool:
+        """Whether etcd is to be asked now; nothing is acknowledged from here on (rule 1)."""
+        if self.state is not Follower.FOLLOWS or now < self.silent_at():
+            return False
+        self.state = Follower.TAKES if self.revision else Follower.GAVE_UP
+        return self.state is Follower.TAKES
+
+    def give_up(self) -> None:
+        """Refused by etcd, or nobody knows what it did (rule 2)."""
+        self.state = Follower.GAVE_UP

@@ -1,0 +1,213 @@
+"""The pact over real UDP and a real etcd: offered, in force, ended, and what the leader's silence leads to."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, pact_of, unpacked
+from govipd.adapters.election import EtcdElection
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.membership import Membership
+from govipd.adapters.pact import ANSWERS_FIRST, EtcdPact
+from govipd.core.events import Deposed, Elected, Event, PactAnswered, PactEnded, Queued
+from tests.adapters.conftest import BootClock
+from tests.adapters.etcd_cluster import Cluster, free_ports
+
+T = 1.0  # long enough for a slow machine
+SECRET = b"0123456789abcdef"
+
+
+class Member:
+    """One candidate with its half of the pact, and everything it reported."""
+
+    def __init__(self, etcd: Cluster, name: str) -> None:
+        self.events: list[Event] = []
+        self.port = UdpPort(("127.0.0.1", free_ports(1)[0]))
+        self._news = asyncio.Event()
+        store = Etcd(etcd.endpoints, timeout=0.5)
+        membership = Membership(
+            store=store, sink=self._sink, prefix="govip/members/api/", member=name,
+            identity={"machine": name, "pact": ":".join(map(str, self.port.endpoint))},
+        )  # fmt: skip
+        self.election = EtcdElection(
+            store=store, sink=self._sink, clock=BootClock(), name="govip/election/api", member=name,
+            mark="govip/released/api", pacts="govip/pact/api/", ttl=10.0, membership=membership,
+        )  # fmt: skip
+        self.pact = EtcdPact(
+            store=store, sink=self._sink, clock=BootClock(), datagrams=self.port, timeout=T,
+            queue="govip/election/api/", records="govip/members/api/", prefix="govip/pact/api/",
+            mark="govip/released/api", place=self.election.place, taken=self.election.verify,
+        )  # fmt: skip
+        self.store = store
+
+    def _sink(self, event: Event) -> None:
+        self.events.append(event)
+        self._news.set()
+
+    async def until(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
+        """The first event from position `since` on that satisfies `wanted`."""
+        async with asyncio.timeout(20):
+            while True:
+                self._news.clear()
+                for event in self.events[since:]:
+                    if wanted(event):
+                        return event
+                await self._news.wait()
+
+    async def sees(self, kind: type[Event], since: int = 0) -> Event:
+        return await self.until(lambda e: isinstance(e, kind), since)
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    cluster.start()
+    try:
+        cluster.wait_healthy()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@asynccontextmanager
+async def in_force(etcd: Cluster) -> AsyncIterator[tuple[Member, Member, str]]:
+    """A leader and its successor with a pact that etcd says is in force, and its id."""
+    one, two = Member(etcd, "node1"), Member(etcd, "node2")
+    tasks = [asyncio.ensure_future(work) for m in (one, two) for work in (m.election.run(), m.pact.run())]
+    try:
+        one.election.campaign(1)
+        await one.sees(Elected)
+        one.pact.lead()
+        two.election.campaign(1)
+        await two.sees(Queued)
+        answered = await one.sees(PactAnswered)
+        assert isinstance(answered, PactAnswered)
+        one.pact.enforce(answered.pact)
+        async with asyncio.timeout(20):
+            while two.pact._following is None or not two.pact._following.half.revision:
+                await asyncio.sleep(0.01)
+        yield one, two, answered.pact
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for member in (one, two):
+            await member.store.close()
+
+
+def pact_keys(etcd: Cluster) -> list[str]:
+    keys = etcd.ctl("get", "--prefix", "--keys-only", "govip/pact/").split()
+    return [key.rpartition("/")[2] for key in keys]
+
+
+async def test_a_pact_is_offered_answered_and_in_force(etcd: Cluster) -> None:
+    """What was sent at the instant that is told is what was answered; etcd holds two keys, under the leader's lease."""
+    async with in_force(etcd) as (one, _two, _pact):
+        assert pact_keys(etcd) == ["force", "offer"]
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        answered = await one.until(lambda e: isinstance(e, PactAnswered) and e.sent_at > before)
+        assert isinstance(answered, PactAnswered)
+        assert answered.sent_at < time.clock_gettime(time.CLOCK_BOOTTIME)
+        assert answered.timeout == T
+
+
+async def test_a_silent_leader_is_succeeded_within_the_pact_not_the_lease(etcd: Cluster) -> None:
+    """The successor leads at once: the mark says that nobody has to be waited for. The leader learns it."""
+    async with in_force(etcd) as (one, two, _pact):
+        one.port.send = lambda data, to: None  # type: ignore[method-assign]  # its cable is pulled, for datagrams
+        elected = await two.sees(Elected)
+        assert isinstance(elected, Elected)
+        assert elected.not_before <= time.clock_gettime(time.CLOCK_BOOTTIME)
+        await one.sees(Deposed)
+        assert not any(isinstance(event, PactEnded) for event in one.events)
+        assert pact_keys(etcd) == []
+
+
+async def test_an_ended_pact_gives_nobody_the_right_to_take_over(etcd: Cluster) -> None:
+    """Confirmed to the leader; the successor stays where it is, however silent the leader is afterwards."""
+    async with in_force(etcd) as (one, two, pact):
+        one.pact.end(pact)
+        assert await one.sees(PactEnded) == PactEnded(pact)
+        one.pact.stop()
+        await asyncio.sleep(1.5 * T)
+        assert not any(isinstance(event, Elected) for event in two.events)
+        assert pact_keys(etcd) == []
+
+
+async def test_a_resignation_ends_the_pact(etcd: Cluster) -> None:
+    """In the same transaction."""
+    async with in_force(etcd) as (one, two, _pact):
+        one.pact.stop()
+        one.election.resign(1)
+        await two.sees(Elected)
+        assert pact_keys(etcd) == []
+
+
+async def test_a_successor_that_does_not_answer_gets_no_right(etcd: Cluster) -> None:
+    """A firewall, or pacts that are off there: the offer is withdrawn, and the leader is not bound."""
+    one, two = Member(etcd, "node1"), Member(etcd, "node2")
+    tasks = [asyncio.ensure_future(work) for work in (one.election.run(), one.pact.run(), two.election.run())]
+    try:
+        one.election.campaign(1)
+        await one.sees(Elected)
+        two.election.campaign(1)
+        await two.sees(Queued)
+        one.pact.lead()
+        ended = await one.sees(PactEnded)
+        assert isinstance(ended, PactEnded)
+        assert not any(isinstance(event, PactAnswered) for event in one.events)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for member in (one, two):
+            await member.store.close()
+
+
+async def test_foreign_offers_and_records_are_passed_over(etcd: Cluster) -> None:
+    """Whatever stands in etcd in the place of an offer or of a UDP port: nothing happens, nobody dies."""
+    async with in_force(etcd) as (one, two, pact):
+        own = one.election.place()
+        assert own is not None
+        for value in ("", "{}", "[]", json.dumps({"leader": "x"}), json.dumps({"pact": 7, "timeout": -1})):
+            etcd.ctl("put", f"govip/pact/api/{own.lease:x}/offer", value)
+            two.pact._changed.set()
+            await asyncio.sleep(0.05)
+        answered = await one.until(lambda e: isinstance(e, PactAnswered), len(one.events))
+        assert isinstance(answered, PactAnswered)
+        assert answered.pact == pact
+
+
+def test_a_datagram_is_what_it_was_or_nothing() -> None:
+    """Any other secret, length, magic or bit is refused."""
+    datagram = Datagram(Kind.LIVES, b"abcdefgh", 7, 8)
+    data = datagram.packed(SECRET)
+    assert len(data) == SIZE
+    assert pact_of(data) == b"abcdefgh"
+    assert unpacked(data, SECRET) == datagram
+    assert unpacked(data, b"another") is None
+    for place in range(len(data)):
+        assert unpacked(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], SECRET) is None
+    for other in (b"", data[:-1], data + b"x", b"gvp2" + data[4:]):
+        assert pact_of(other) is None
+
+
+async def test_hostile_datagrams_are_dropped(etcd: Cluster) -> None:
+    """Noise, another's code, a sequence that was never sent: no answer counts, the pact goes on."""
+    async with in_force(etcd) as (one, two, _pact):
+        leading = one.pact._leading
+        assert leading is not None
+        here = one.port.endpoint
+        for data in (
+            b"", b"x" * SIZE, Datagram(Kind.HEARD, leading.pact, 1 << 40).packed(leading.secret),
+            Datagram(Kind.HEARD, leading.pact, leading.sequence).packed(b"another"),
+        ):  # fmt: skip
+            two.port.send(data, here)
+        answers = leading.answers
+        await one.until(lambda e: isinstance(e, PactAnswered), len(one.events))
+        assert ANSWERS_FIRST <= answers < leading.answers
