@@ -1,14 +1,16 @@
 """The packages: what an administrator does with them, from the installation to the purge."""
 
 import json
+import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.lab import image
-from tests.lab.host import until
+from tests.lab.host import run, until
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.network import VIP4
@@ -84,6 +86,9 @@ def test_install_upgrade_and_purge(suite: str, debian: str) -> None:
         assert versions(other) == {holder.name: NEWER, other.name: OLDER}
 
         for node in (holder, other):
+            if node is other:
+                node.run("apt remove -y govip", timeout=120)
+                assert node.read("/etc/govip/govip.toml") == edited
             node.run("apt purge -y govip", timeout=120)
             assert files(node) - before[node.name] == set()
             assert node.run("ls -d /run/govipd", check=False).stdout == ""
@@ -95,3 +100,51 @@ def test_install_upgrade_and_purge(suite: str, debian: str) -> None:
                 lab.wait_serving(by=other)
         # The mark of an orderly release belongs to the VIP, not to a machine (docs/adr/0004).
         assert other.run("etcdctl get govip/ --prefix --keys-only").stdout.split() == ["govip/released/api"]
+
+
+def test_the_rpm_holds_what_the_deb_holds() -> None:
+    """The same files, where Fedora wants them; the Python that the environment was made for; scripts that sh reads."""
+    rpm = package(OLDER, "govip-*.rpm")
+    listed = set(run("rpm", "-qp", "--list", str(rpm)).split())
+    deb = run("dpkg-deb", "--contents", str(package(OLDER, "govip_*+deb13_*.deb"))).splitlines()
+    paths = {line.split()[5].lstrip(".").rstrip("/") for line in deb if not line.startswith("d")}
+    paths = {path.replace("/zsh/vendor-completions/", "/zsh/site-functions/") for path in paths}
+    assert paths <= listed
+    assert {path for path in listed - paths if not path.startswith("/usr/lib/govip")} == {
+        "/etc/govip", "/usr/share/doc/govip",
+    }  # fmt: skip
+    assert run("rpm", "-qp", "--configfiles", str(rpm)).split() == [
+        "/etc/govip/govip.toml", "/etc/govip/haproxy-govip.cfg",
+    ]  # fmt: skip
+    assert "/usr/bin/python3.13" in run("rpm", "-qp", "--requires", str(rpm)).split()
+    for scriptlet in ("POSTIN", "PREUN", "POSTUN", "POSTTRANS"):
+        run("sh", "-n", stdin=run("rpm", "-qp", "--queryformat", f"%{{{scriptlet}}}", str(rpm)))
+
+
+@pytest.mark.parametrize("page", ["man8/govipd.8", "man8/govipctl.8", "man5/govip.toml.5"])
+def test_the_manual_can_be_read(page: str, tmp_path: Path) -> None:
+    """man(1) warns of nothing, and apropos(1) finds the page by what it says under NAME."""
+    run("dpkg-deb", "--extract", str(package(OLDER, "govip_*+deb12_*.deb")), str(tmp_path))
+    path = tmp_path / f"usr/share/man/{page}.gz"
+    shown = subprocess.run(
+        ["man", "--warnings", "--local-file", str(path)],
+        capture_output=True, text=True, timeout=30, check=True, env={**os.environ, "MANWIDTH": "80"},
+    )  # fmt: skip
+    assert shown.stderr == ""
+    assert run("lexgrog", str(path)).startswith(f'{path}: "{path.name[:-5]} - ')
+
+
+@pytest.mark.parametrize("program", ["govipd", "govipctl"])
+def test_a_shell_completes_the_options(program: str, tmp_path: Path) -> None:
+    """Bash, with the completion that the package brings; zsh and fish have theirs where these look."""
+    run("dpkg-deb", "--extract", str(package(OLDER, "govip_*+deb12_*.deb")), str(tmp_path))
+    share = tmp_path / "usr/share"
+    script = f"""
+        source {share}/bash-completion/completions/{program}
+        COMP_WORDS=({program} --) COMP_CWORD=1
+        $(complete -p {program} | sed -E 's/.* -F ([^ ]+) .*/\\1/')
+        echo "${{COMPREPLY[@]}}"
+    """
+    assert "--config" in run("bash", "-c", script).split()
+    assert (share / f"zsh/vendor-completions/_{program}").read_text().startswith(f"#compdef {program}\n")
+    assert f"complete -c {program} " in (share / f"fish/vendor_completions.d/{program}.fish").read_text()
