@@ -121,11 +121,18 @@ def test_the_rpm_holds_what_the_deb_holds() -> None:
         run("sh", "-n", stdin=run("rpm", "-qp", "--queryformat", f"%{{{scriptlet}}}", str(rpm)))
 
 
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's /usr/share."""
+    directory = tmp_path_factory.mktemp("package")
+    run("dpkg-deb", "--extract", str(package(OLDER, "govip_*+deb12_*.deb")), str(directory))
+    return directory / "usr/share"
+
+
 @pytest.mark.parametrize("page", ["man8/govipd.8", "man8/govipctl.8", "man5/govip.toml.5"])
-def test_the_manual_can_be_read(page: str, tmp_path: Path) -> None:
+def test_the_manual_can_be_read(page: str, share: Path) -> None:
     """man(1) warns of nothing, and apropos(1) finds the page by what it says under NAME."""
-    run("dpkg-deb", "--extract", str(package(OLDER, "govip_*+deb12_*.deb")), str(tmp_path))
-    path = tmp_path / f"usr/share/man/{page}.gz"
+    path = share / f"man/{page}.gz"
     shown = subprocess.run(
         ["man", "--warnings", "--local-file", str(path)],
         capture_output=True, text=True, timeout=30, check=True, env={**os.environ, "MANWIDTH": "80"},
@@ -135,10 +142,8 @@ def test_the_manual_can_be_read(page: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["govipd", "govipctl"])
-def test_a_shell_completes_the_options(program: str, tmp_path: Path) -> None:
+def test_a_shell_completes_the_options(program: str, share: Path) -> None:
     """Bash, with the completion that the package brings; zsh and fish have theirs where these look."""
-    run("dpkg-deb", "--extract", str(package(OLDER, "govip_*+deb12_*.deb")), str(tmp_path))
-    share = tmp_path / "usr/share"
     script = f"""
         source {share}/bash-completion/completions/{program}
         COMP_WORDS=({program} --) COMP_CWORD=1
