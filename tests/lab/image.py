@@ -22,7 +22,7 @@ PACKAGES = (
     "python3-venv", "procps", "curl", "iputils-ping", "nftables", "ca-certificates", "make",
     "libfaketime",
 )  # fmt: skip
-KEPT = 3  # images of each kind; another lab may be running on the one before
+KEPT = 4  # images of each kind: two releases or versions, and another lab may be running on the ones before
 SOURCES = ("govipd", "units", "conf", "pyproject.toml", "Makefile", "README.md", "LICENSE")
 PACKAGED = (*SOURCES, "packaging", "docs/man", "CHANGELOG.md")
 
@@ -49,7 +49,7 @@ def base(suite: str, say: Callable[[str], None] = print) -> Path:
     for unfinished in cache().glob(".*-*-*"):
         if not Path("/proc", unfinished.name.split("-")[1]).exists():
             shutil.rmtree(unfinished)
-    return _cached(suite, [*PACKAGES, "2"], lambda d: _build_base(d, suite, say))
+    return _cached("base", [suite, *PACKAGES, "2"], lambda d: _build_base(d, suite, say))
 
 
 def packages(version: str, say: Callable[[str], None] = print) -> Path:
