@@ -8,7 +8,7 @@ VENV_HOME := /opt/govip
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := .venv/bin
 APT := etcd-server etcd-client haproxy nftables iproute2 iputils-ping dbus openssl procps curl git \
-       mmdebstrap systemd-container python3-venv
+       mmdebstrap systemd-container python3-venv go-md2man man-db rpm
 
 .PHONY: help
 help: ## this list
@@ -18,20 +18,22 @@ help: ## this list
 install: ## install govipd on this machine (root)
 	$(PYTHON) -m venv $(VENV_HOME)
 	$(VENV_HOME)/bin/pip install --use-pep517 --quiet --disable-pip-version-check .
-	install -d /usr/local/sbin /usr/local/bin /etc/govip /etc/sysctl.d /etc/systemd/system
+	install -d /usr/local/sbin /usr/local/bin /etc/govip /etc/sysctl.d /etc/sysusers.d /etc/systemd/system
 	ln -sf $(VENV_HOME)/bin/govipd /usr/local/sbin/govipd
 	ln -sf $(VENV_HOME)/bin/govipctl /usr/local/bin/govipctl
 	install -m 644 units/govipd@.service /etc/systemd/system/
 	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
+	install -m 644 units/govip.sysusers.conf /etc/sysusers.d/govip.conf
 	install -m 644 conf/haproxy-govip.cfg /etc/govip/haproxy-govip.cfg
 	test -e /etc/govip/govip.toml || install -m 644 conf/govip.toml /etc/govip/govip.toml
+	systemd-sysusers govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; sysctl -q -e -p /etc/sysctl.d/90-govip.conf; fi
 
 .PHONY: uninstall
 uninstall: ## remove it again; the configuration stays (root)
 	if [ -d /run/systemd/system ]; then systemctl stop 'govipd@*'; systemctl -q disable govipd@.service || true; fi
 	rm -rf $(VENV_HOME) /usr/local/sbin/govipd /usr/local/bin/govipctl
-	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf
+	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf /etc/sysusers.d/govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 .PHONY: deps
@@ -87,6 +89,14 @@ SEEDS ?= 3000
 .PHONY: sim
 sim: venv ## SEEDS hostile schedules in virtual time, and every mutation of the safety rules
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+DIST ?= dist
+SUITES := bookworm trixie
+.PHONY: packages
+packages: venv ## .deb for Debian 12 and 13, and .rpm, in dist (root)
+	export VERSION=$(VERSION) DIST=$(DIST) SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct)
+	for suite in $(SUITES); do packaging/build $$suite; done
 
 MINUTES ?= 30
 SEED ?= 1

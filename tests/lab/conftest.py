@@ -23,7 +23,8 @@ def lab(machines: Lab) -> Lab:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test in this directory boots machines."""
+    """Every test in this directory boots machines; those with machines of their own come before the shared ones run."""
+    items.sort(key=lambda item: "machines" in getattr(item, "fixturenames", ()))
     for item in items:
         if "/lab/" in str(item.path):
             item.add_marker(pytest.mark.lab)

@@ -1,6 +1,7 @@
-"""The machines' disk: a Debian 12, and on top of it govipd, installed as README.md says. Both are cached.
+"""The machines' disk: a Debian, and on top of it govipd, installed from source as README.md says. Both are cached.
 
-The machines have no network, so the Python packages are downloaded here once and given to pip as files.
+The machines have no network, so the Python packages are downloaded here once and given to pip as files. Packages for
+`apt install` are built here as well; a machine installs them itself.
 """
 
 import hashlib
@@ -15,14 +16,15 @@ from pathlib import Path
 from tests.lab.host import RUN, launcher, remove_machine, run, unmount
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SUITE = "bookworm"
+SUITE = "bookworm"  # Debian 12
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "etcd-server", "etcd-client", "haproxy", "python3",
     "python3-venv", "procps", "curl", "iputils-ping", "nftables", "ca-certificates", "make",
     "libfaketime",
 )  # fmt: skip
-KEPT = 3  # images of each kind; another lab may be running on the one before
+KEPT = 4  # images of each kind: two releases or versions, and another lab may be running on the ones before
 SOURCES = ("govipd", "units", "conf", "pyproject.toml", "Makefile", "README.md", "LICENSE")
+PACKAGED = (*SOURCES, "packaging", "docs/man", "CHANGELOG.md")
 
 
 def cache() -> Path:
@@ -34,15 +36,30 @@ def cache() -> Path:
 
 
 def layers(say: Callable[[str], None] = print) -> list[Path]:
-    """The image as overlay layers, the uppermost first. Built when it is not there."""
+    """The image with govipd as overlay layers, the uppermost first. Built when it is not there."""
+    lowest = base(SUITE, say)
+    wheels = _cached("wheels", [_dependencies()], lambda d: _build_wheels(d, say))
+    recipe = [lowest.name, wheels.name, *_contents(SOURCES)]
+    govip = _cached("govip", recipe, lambda d: _install(d, lowest, wheels, say))
+    return [govip / "upper", lowest]
+
+
+def base(suite: str, say: Callable[[str], None] = print) -> Path:
+    """A Debian with everything that govipd needs or works with, but without govipd."""
     for unfinished in cache().glob(".*-*-*"):
         if not Path("/proc", unfinished.name.split("-")[1]).exists():
             shutil.rmtree(unfinished)
-    base = _cached("base", [SUITE, *PACKAGES, "2"], lambda d: _build_base(d, say))
-    wheels = _cached("wheels", [_dependencies()], lambda d: _build_wheels(d, say))
-    contents = [f"{p.relative_to(CHECKOUT)} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in _sources()]
-    govip = _cached("govip", [base.name, wheels.name, *contents], lambda d: _install(d, base, wheels, say))
-    return [govip / "upper", base]
+    return _cached("base", [suite, *PACKAGES, "2"], lambda d: _build_base(d, suite, say))
+
+
+def packages(version: str, say: Callable[[str], None] = print) -> Path:
+    """What `make packages` makes, as that version."""
+
+    def build(directory: Path) -> None:
+        say(f"building packages of version {version}")
+        run("make", "-C", str(CHECKOUT), "packages", f"VERSION={version}", f"DIST={directory}", timeout=900)
+
+    return _cached("packages", [version, *_contents(PACKAGED)], build)
 
 
 def _cached(kind: str, recipe: Iterable[str], build: Callable[[Path], None]) -> Path:
@@ -62,9 +79,9 @@ def _cached(kind: str, recipe: Iterable[str], build: Callable[[Path], None]) -> 
     return place
 
 
-def _build_base(directory: Path, say: Callable[[str], None]) -> None:
-    say(f"building a Debian {SUITE} image (once, about half a minute)")
-    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(directory),
+def _build_base(directory: Path, suite: str, say: Callable[[str], None]) -> None:
+    say(f"building a Debian {suite} image (once, about half a minute)")
+    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(directory),
         timeout=600)  # fmt: skip
     wants = directory / "etc/systemd/system/multi-user.target.wants"
     (wants / "etcd.service").unlink(missing_ok=True)  # started once the machine has its configuration
@@ -85,9 +102,13 @@ def _build_wheels(directory: Path, say: Callable[[str], None]) -> None:
             *_dependencies().splitlines(), timeout=600)  # fmt: skip
 
 
-def _sources() -> list[Path]:
-    listed = run("git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard", *SOURCES).splitlines()
+def _sources(names: Iterable[str]) -> list[Path]:
+    listed = run("git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard", *names).splitlines()
     return sorted(CHECKOUT / name for name in set(listed) if (CHECKOUT / name).is_file())
+
+
+def _contents(names: Iterable[str]) -> list[str]:
+    return [f"{p.relative_to(CHECKOUT)} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in _sources(names)]
 
 
 def _install(directory: Path, base: Path, wheels: Path, say: Callable[[str], None]) -> None:
@@ -102,7 +123,7 @@ def _install(directory: Path, base: Path, wheels: Path, say: Callable[[str], Non
         f"lowerdir={base},upperdir={directory}/upper,workdir={directory}/work", str(root))  # fmt: skip
     try:
         source = root / "usr/src/govipd"
-        for path in _sources():
+        for path in _sources(SOURCES):
             target = source / path.relative_to(CHECKOUT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)

@@ -18,7 +18,7 @@ from tests.lab.host import LabError, until
 from tests.lab.machine import Machine
 from tests.lab.network import VIP4, Network, Port
 from tests.lab.observe import Observation, Report
-from tests.lab.provision import provision
+from tests.lab.provision import configure, provision
 
 CLIENT = Port("client", 50)
 DAEMON = "govipd@eth0"
@@ -27,13 +27,15 @@ DAEMON = "govipd@eth0"
 class Lab:
     """Three (or more) machines that run what the README tells a user to install.
 
-    `with Lab() as lab:` boots them and waits until etcd and haproxy serve; govipd is not started.
+    `with Lab() as lab:` boots them and waits until etcd and haproxy serve; govipd is not started. `bare` names a Debian
+    release: machines of that one, without govipd, for a test that installs it.
     """
 
-    def __init__(self, nodes: int = 3, say: Callable[[str], None] = print) -> None:
+    def __init__(self, nodes: int = 3, say: Callable[[str], None] = print, bare: str | None = None) -> None:
         self._prefix = f"govip{os.getpid()}"
         self._directory = host.RUN / str(os.getpid())
         self._say = say
+        self._bare = bare
         self._ports = [Port(f"node{i}", 10 + i) for i in range(1, nodes + 1)]
         self.client = CLIENT
         self.nodes: list[Machine] = []
@@ -46,7 +48,7 @@ class Lab:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda n, _: sys.exit(128 + n))  # SIGINT raises KeyboardInterrupt already
         try:
-            layers = image.layers(self._say)
+            layers = [image.base(self._bare, self._say)] if self._bare else image.layers(self._say)
             self._directory.mkdir(parents=True)
             host.run("mount", "-t", "tmpfs", "-o", "mode=755", "govip-lab", str(self._directory))
             self.network = Network(self._prefix)
@@ -54,10 +56,13 @@ class Lab:
             for port in self._ports:
                 node = Machine(port, self.network, layers, self._directory / port.name, f"{self._prefix}-{port.name}")
                 provision(node.root, port, self._ports)
+                if not self._bare:
+                    configure(node.root, self._ports)
                 self.nodes.append(node)
             for node in self.nodes:
                 node.boot()
-            self.wait_ready()
+            if not self._bare:
+                self.wait_ready()
         except BaseException:
             self.close()
             raise

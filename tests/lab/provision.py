@@ -44,19 +44,28 @@ ETCD_PRE_VOTE=true
 
 
 def provision(root: Path, port: Port, nodes: Sequence[Port]) -> None:
-    """Write a machine's configuration below `root`."""
-    endpoints = ", ".join(f'"http://{n.v4}:2379"' for n in nodes)
+    """Write what a machine has before govipd, below `root`: its names, a member of etcd, a haproxy that serves."""
     cluster = ",".join(f"{n.name}=http://{n.v4}:2380" for n in nodes)
-    health = (root / "etc/govip/haproxy-govip.cfg").read_text()
     files = {
         "etc/hostname": f"{port.name}\n",
         "etc/machine-id": f"{port.number:032x}\n",
         "etc/default/etcd": ETCD.format(name=port.name, ip=port.v4, cluster=cluster),
-        "etc/haproxy/haproxy.cfg": HAPROXY_CFG.format(name=port.name) + health,
-        "etc/govip/govip.toml": GOVIP_TOML.format(endpoints=endpoints),
+        "etc/haproxy/haproxy.cfg": HAPROXY_CFG.format(name=port.name),
     }
     for name, text in files.items():
         (root / name).write_text(text)
     wants = root / "etc/systemd/system/multi-user.target.wants"
     for unit in ("etcd.service", "haproxy.service"):
         (wants / unit).symlink_to(f"/lib/systemd/system/{unit}")
+
+
+def configure(root: Path, nodes: Sequence[Port]) -> None:
+    """Govipd's configuration on a machine where it is installed, below `root`."""
+    with (root / "etc/haproxy/haproxy.cfg").open("a") as haproxy:
+        haproxy.write((root / "etc/govip/haproxy-govip.cfg").read_text())
+    (root / "etc/govip/govip.toml").write_text(GOVIP_TOML.format(endpoints=endpoints(nodes)))
+
+
+def endpoints(nodes: Sequence[Port]) -> str:
+    """Every member of etcd, as in a TOML list."""
+    return ", ".join(f'"http://{n.v4}:2379"' for n in nodes)
