@@ -97,6 +97,17 @@ BLOWS = (
     "handed over",
     "state file lost",
 )
+# The leader's datagrams, or the answers to them, do not arrive, or late, or twice.
+SILENCES = (
+    "datagrams blocked",
+    "datagrams blocked one way",
+    "datagrams astray",
+    "govipd frozen",
+    "govipd without processor",
+    "pair cut",
+    "govipd killed",
+    "govipd restarted",
+)
 # G3: these must neither move the VIP nor pause it.
 DAEMON_ONLY = (
     "reload",

@@ -12,10 +12,12 @@ from tests.sim.faults import (
     DAEMON_ONLY,
     DELAYS,
     KINDS,
+    SILENCES,
 )
 
 BEGIN_S = 2.5  # when somebody holds the VIP, usually
 CALM_BEGIN_S = 4.0
+PACT_S = 3.8  # when there is a pact, usually
 # The difference of two clocks' rates that a margin covers, of margin / ttl; what is left covers jiffies.
 _OF_THE_MARGIN = 0.9
 _PACT_SPREAD = 0.03  # the pact's margin is a tenth of its time-out, for both rates
@@ -98,7 +100,10 @@ def make(seed: int) -> Schedule:
         spread = min(spread, _PACT_SPREAD)
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
     rates = worst if random.random() < 0.5 else some
-    faults = _calm(random, nodes, watchdog=watchdog) if calm else _hostile(random, nodes)
+    if pact and random.random() < 0.5:
+        faults = _in_doubt(random, nodes, pact)
+    else:
+        faults = _calm(random, nodes, watchdog=watchdog) if calm else _hostile(random, nodes)
     end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
     left_out = random.randrange(nodes) if not calm and random.random() < 0.2 else None
     return Schedule(seed, nodes, margin, watchdog, rates, faults, min(max(end, 6.0), 14.0), calm, left_out, pact)
@@ -147,6 +152,24 @@ def _cut_off_alone(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
         Fault(cut, lone, random.uniform(0.3, 2.0), random.random(), began),
         Fault(blow, lone, random.uniform(0.1, 1.5), random.random(), began + random.uniform(-0.1, 0.8)),
     )
+
+
+def _in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
+    """A silence about as long as the pact's time-out, while etcd's answers are late: who has learned what, and when?"""
+    at = PACT_S + random.uniform(0.0, 1.5)
+    faults = []
+    for _ in range(random.randint(1, 2)):
+        slow = random.choice(("slow network", "slow network", "lossy network", "etcd leader paused", "etcd member paused"))
+        node = random.choice((HOLDER, *range(nodes)))
+        faults.append(Fault(slow, node, random.uniform(0.3, 3.0), random.random(), at - random.uniform(0.0, 0.4)))
+    for _ in range(random.randint(1, 3)):
+        silence = random.choice(SILENCES)
+        length = pact * random.choice((0.6, 1.0, 1.2, 2.0)) * random.uniform(0.9, 1.2)
+        faults.append(Fault(silence, HOLDER, length, random.random(), at))
+        at += length + pact * random.choice((0.0, 0.1, 0.5, 2.0)) * random.random()
+    if random.random() < 0.3:
+        faults.append(Fault(random.choice(BLOWS), HOLDER, random.uniform(0.2, 3.0), random.random(), at))
+    return tuple(faults)
 
 
 def _blow(random: Random, kind: str, hot: float) -> Fault:
