@@ -123,7 +123,7 @@ def _read(path: Path, interface: str) -> Plan:
     Raises:
         ConfigError: it is refused.
     """
-    config = load(path, hostname=socket.gethostname(), local_addresses=_local_addresses())
+    config = load(path, hostname=socket.gethostname(), local_addresses=local_addresses())
     clock = BootClock()
     health = config.health
     _check_restart(config)
@@ -171,14 +171,14 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
         addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock, fenced=fenced)
         fence: Fence = AddressFence(addresses)
         if fenced:
-            fence = NftFence(addresses=vip.addresses, clock=clock, table=_table(vip))
+            fence = NftFence(addresses=vip.addresses, clock=clock, table=fence_table(vip))
         store = etcd_client(config)
         membership = Membership(
             store=store,
             sink=sink,
             prefix=f"{config.etcd.prefix}members/{vip.name}/",
             member=config.election.member,
-            identity=_identity(vip.interface),
+            identity=machine_identity(vip.interface),
         )
         candidacy = EtcdElection(
             store=store,
@@ -211,21 +211,22 @@ def _beside(variable: str, name: str) -> Path | None:
     return Path(directory) / name if directory else None
 
 
-def _table(vip: Vip) -> str:
+def fence_table(vip: Vip) -> str:
     """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
     plain = re.sub(r"[^A-Za-z0-9]", lambda c: f"_{ord(c[0]):02x}", f"{vip.interface}.{vip.name}")
     return f"govipd_{plain}"
 
 
-def etcd_client(config: Config) -> Etcd:
-    """A client as configured. A call may take as long as the pause between two renewals."""
+def etcd_client(config: Config, endpoints: Sequence[str] = (), timeout: float | None = None) -> Etcd:
+    """A client as configured, or of these endpoints only. A call may take as long as the pause between two renewals."""
     etcd = config.etcd
     ca, cert, key = (Path(p) if p else None for p in (etcd.ca, etcd.cert, etcd.key))
     login = Login(etcd.user, Path(etcd.password_file)) if etcd.user and etcd.password_file else None
-    return Etcd(etcd.endpoints, config.election.ttl / RENEWALS_PER_TTL, Tls(ca, cert, key), login)
+    timeout = timeout or config.election.ttl / RENEWALS_PER_TTL
+    return Etcd(endpoints or etcd.endpoints, timeout, Tls(ca, cert, key), login)
 
 
-def _identity(interface: str) -> dict[str, str]:
+def machine_identity(interface: str) -> dict[str, str]:
     """What tells this machine from another of the same member name, and where people find it."""
     try:
         machine = Path("/etc/machine-id").read_bytes().strip()
@@ -234,12 +235,12 @@ def _identity(interface: str) -> dict[str, str]:
     return {
         "machine": hmac.new(machine, _MACHINE_SALT, hashlib.sha256).hexdigest()[:32],
         "interface": interface,
-        "node": ", ".join(sorted(str(a) for a in _local_addresses() if not a.is_loopback and not a.is_link_local)),
+        "node": ", ".join(sorted(str(a) for a in local_addresses() if not a.is_loopback and not a.is_link_local)),
         "version": version("govipd"),
     }
 
 
-def _local_addresses() -> frozenset[IPv4Address | IPv6Address]:
+def local_addresses() -> frozenset[IPv4Address | IPv6Address]:
     """This host's own addresses; not those with a preferred lifetime of 0, as a held VIP has."""
     try:
         reply = subprocess.run(["ip", "-json", "address"], capture_output=True, timeout=2.0, check=True)

@@ -86,6 +86,19 @@ class Login:
         return pb.AuthenticateRequest(name=self.user, password=password)
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """What one endpoint says of itself. `leader` is raft's, 0 where it knows none; `size` is in bytes."""
+
+    version: str
+    cluster: int
+    member: int
+    leader: int
+    term: int
+    size: int
+    alarms: tuple[str, ...]
+
+
 class _Connection:
     """One channel to one endpoint, and its keep-alive stream."""
 
@@ -204,6 +217,23 @@ class Etcd:
         finally:
             if stream is not None:
                 stream.cancel()
+
+    async def status(self) -> EndpointStatus:
+        """What the current endpoint says of itself, without asking the others; for diagnosis.
+
+        Raises:
+            EtcdError: it does not answer, or refuses.
+        """
+        reply = await self._call(lambda c: stubs.MaintenanceStub(c.channel).Status, pb.StatusRequest())
+        request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
+        alarms = ()
+        if reply.leader:  # else nobody answers that
+            listed = await self._call(lambda c: stubs.MaintenanceStub(c.channel).Alarm, request)
+            alarms = tuple(pb.AlarmType.Name(a.alarm) for a in listed.alarms)
+        header = reply.header
+        return EndpointStatus(
+            reply.version, header.cluster_id, header.member_id, reply.leader, reply.raftTerm, reply.dbSize, alarms
+        )
 
     async def close(self) -> None:
         """Close the connection. The object can be used again: it would connect anew."""

@@ -21,6 +21,7 @@ from govipd.adapters.store import Get, KeyValue, Store
 from govipd.cli import DEFAULT_CONFIG, EX_CONFIG, etcd_client
 from govipd.config import Config, Vip, load
 from govipd.core.text import line
+from govipd.ctl.doctor import doctor
 from govipd.errors import ConfigError, EtcdError, EtcdUnavailableError
 
 EX_UNAVAILABLE = 69
@@ -29,6 +30,8 @@ EX_UNAVAILABLE = 69
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
     args = _arguments().parse_args(argv)
+    if args.command == "doctor":
+        return doctor(args.config, as_json=args.json)
     try:
         config = load(args.config, hostname=socket.gethostname())
         cluster = asyncio.run(_cluster(config))
@@ -48,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="govipctl", description="Shows what govipd's members do.")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     status = commands.add_parser("status", help="every VIP: its queue, and every member's state and gates")
     status.add_argument("--json", action="store_true", help="for programs")
+    check = commands.add_parser("doctor", help="every precondition on this machine, with a verdict and the remedy")
+    check.add_argument("--json", action="store_true", help="for programs")
     return parser
 
 
