@@ -228,7 +228,8 @@ class Etcd:
         request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
         alarms = ()
         if reply.leader:  # else nobody answers that
-            listed = await self._call(lambda c: stubs.MaintenanceStub(c.channel).Alarm, request)
+            async with self._attempt() as connection:  # etcd 3.4 leaves this answer's header empty
+                listed = await stubs.MaintenanceStub(connection.channel).Alarm(request, metadata=self._metadata())
             alarms = tuple(pb.AlarmType.Name(a.alarm) for a in listed.alarms)
         header = reply.header
         return EndpointStatus(

@@ -1,6 +1,5 @@
 """`govipctl doctor` on interfaces, sysctls, firewalls and neighbours, each of them real, in a namespace."""
 
-from collections.abc import Iterator
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -43,10 +42,10 @@ async def only(findings: list[Finding], verdict: Verdict) -> str:
 
 
 @pytest.fixture
-def sound(net: Wire) -> Iterator[Wire]:
+def sound(net: Wire) -> Wire:
     """As a machine is that follows README.md."""
     net.host.run("sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1", "net.ipv6.ip_nonlocal_bind=1")
-    yield net
+    return net
 
 
 async def test_a_sound_link_has_nothing_to_mend(sound: Wire, config: Config) -> None:
