@@ -81,8 +81,10 @@ class Login:
         """
         try:
             password = self.password_file.read_text().rstrip("\n")
-        except (OSError, UnicodeDecodeError) as e:
+        except OSError as e:
             raise EtcdRefusedError(f"password file: {e}") from e
+        except UnicodeDecodeError:  # whose text shows a byte of it
+            raise EtcdRefusedError(f"password file: {self.password_file} is not UTF-8") from None
         return pb.AuthenticateRequest(name=self.user, password=password)
 
 

@@ -136,6 +136,36 @@ async def test_a_wrong_password_is_told_and_shown_nowhere(guarded: Cluster, pass
     assert PASSWORD not in shown
 
 
+async def test_a_daemon_that_is_refused_tells_without_the_password(
+    guarded: Cluster, password: Path, events: Events
+) -> None:
+    """The events are what becomes lines of the journal, of `systemctl status` and of records in etcd."""
+    wrong = "wrong-horse-battery-staple"
+    password.write_text(wrong)
+    store = Etcd(guarded.endpoints, 2.0, login=Login("govip", password))
+    membership = Membership(store=store, sink=events, prefix="govip/members/api/", member="node1", identity={})
+    election = EtcdElection(
+        store=store, sink=events, clock=BootClock(), name="govip/election/api", member="node1",
+        mark="govip/released/api", ttl=5, membership=membership,
+    )  # fmt: skip
+    running = asyncio.ensure_future(election.run())
+    await events.until(lambda: any(isinstance(e, EtcdState) and "authentication failed" in e.detail for e in events))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+    assert wrong not in repr(events)
+
+
+def test_a_password_that_is_no_text_is_not_shown(tmp_path: Path) -> None:
+    """Python's error would tell a byte of it."""
+    file = tmp_path / "password"
+    file.write_bytes(b"\xffsecret")
+    with pytest.raises(EtcdRefusedError) as refused:
+        Login("govip", file).request()
+    assert "is not UTF-8" in str(refused.value)
+    assert "0xff" not in "".join(traceback.format_exception(refused.value))
+
+
 async def test_without_a_user_it_is_told_that_one_is_needed(guarded: Cluster, tmp_path: Path) -> None:
     """etcd's authentication is on."""
     findings, _ = await checks.examine(configured(tmp_path, f"endpoints = {json.dumps(guarded.endpoints)}"))

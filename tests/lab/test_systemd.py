@@ -8,7 +8,7 @@ import time
 from tests.lab.host import until
 from tests.lab.lab import DAEMON, Lab
 
-SECURITY_AT_MOST = 2.5
+SECURITY_AT_MOST = 2.2
 
 
 def journal(lab: Lab, name: str) -> str:
