@@ -1,18 +1,19 @@
 """The control socket of a real daemon over fakes: what it answers, to whom, and what it does not let anybody do."""
 
 import asyncio
+import contextlib
+import itertools
 import json
-import os
 import re
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from govipd.adapters import control, varlink
 from govipd.adapters.control import ControlSocket
 from govipd.core import status as core_status
 from govipd.ctl import client
-from govipd.errors import DeniedError, NoDaemonError, RefusedError
+from govipd.errors import NoDaemonError, RefusedError
 from govipd.ports import Operator
 from tests.fuzz.strategies import fuzz, json_values, mutated, nested, raw
 from tests.test_daemon import World, running
@@ -43,6 +44,29 @@ class Node:
         self.runtime = runtime
         self.path = runtime / "eth0" / "control"
 
+    def service(self) -> ControlSocket:
+        """The one behind the socket."""
+        ((service, _),) = self.world.daemon._services.values()
+        assert isinstance(service, ControlSocket)
+        return service
+
+    def pings(self) -> int:
+        """Of the watchdog, so far."""
+        return self.world.notifier.said.count("watchdog")
+
+    def pauses(self) -> Callable[[], float]:
+        """Counts from here on; the longest time between two pings, in seconds."""
+        at = [time.monotonic()]
+        n = self.world.notifier
+        watchdog = n.watchdog
+
+        def noted() -> None:
+            at.append(time.monotonic())
+            watchdog()
+
+        n.watchdog = noted  # type: ignore[method-assign]  # beside what the fake does
+        return lambda: max(b - a for a, b in itertools.pairwise([*at, time.monotonic()]))
+
     async def ask(self, method: str, **parameters: str) -> Any:
         """As govipctl does, from another thread; the reply's parameters."""
         return json.loads(await asyncio.to_thread(client.call, "eth0", method, self.runtime, **parameters))
@@ -59,7 +83,7 @@ class Node:
 
 
 @asynccontextmanager
-async def node(prepare: Callable[[World], None] = lambda _: None) -> AsyncIterator[Node]:
+async def node(expected_status: int = 0) -> AsyncIterator[Node]:
     """It leads, and its socket is there."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "eth0", "control")
@@ -71,10 +95,9 @@ async def node(prepare: Callable[[World], None] = lambda _: None) -> AsyncIterat
         def add(w: World) -> None:
             world.append(w)
             w.daemon._plan = w.plan = w.next_plan = replace(w.plan, services={"control": make})
-            prepare(w)
 
         world: list[World] = []
-        async with running(prepare=add) as w:
+        async with running(expected_status, add) as w:
             await w.until(w.leads)
             await w.until(path.exists)
             yield Node(w, Path(directory))
@@ -214,8 +237,8 @@ async def test_the_socket_is_root_s_and_its_group_s() -> None:
 @pytest.mark.root
 async def test_others_may_read_and_change_nothing() -> None:
     """A process of another user, which may open the socket."""
-    asking = f"""
-import json, sys
+    asking = """
+import sys
 from pathlib import Path
 from govipd.ctl import client
 from govipd.errors import DeniedError
@@ -241,3 +264,202 @@ for method in ("Drain", "Undrain", "Handover"):
         ], err.decode()  # fmt: skip
         assert n.world.leads()
         assert not n.world.drain.kept
+
+
+# What nobody can do
+
+
+async def closed(reader: asyncio.StreamReader) -> bool:
+    """Until the daemon closes a connection; whether it did."""
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(65536):
+            pass
+    return True
+
+
+async def test_a_message_that_is_too_long_ends_its_connection() -> None:
+    """Without its end in sight, and with it."""
+    async with node() as n:
+        for message in (b"x" * (control.MESSAGE_MAX + 1), b'"' + b" " * control.MESSAGE_MAX + b'"\0'):
+            reader, writer = await asyncio.open_unix_connection(n.path)
+            with closing(writer):
+                writer.write(message)
+                assert await asyncio.wait_for(closed(reader), 4)
+        assert (await n.ask("Status"))["member"] == "node1"
+
+
+async def test_a_message_that_does_not_come_to_its_end_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow-loris: a byte now and then does not keep it open."""
+    monkeypatch.setattr(control, "PATIENCE_S", 0.3)
+    async with node() as n:
+        reader, writer = await asyncio.open_unix_connection(n.path)
+
+        async def drip() -> None:
+            with contextlib.suppress(ConnectionError):
+                for byte in STATUS[:-1]:
+                    writer.write(bytes([byte]))
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+        with closing(writer):
+            dripping = asyncio.ensure_future(drip())
+            assert await asyncio.wait_for(closed(reader), 4)
+            await dripping
+
+
+async def test_one_who_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies do not pile up in the daemon."""
+    monkeypatch.setattr(control, "PATIENCE_S", 0.3)
+    async with node() as n:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(str(n.path))
+            peer.setblocking(False)
+            service = n.service()
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                while True:
+                    peer.send(STATUS * 100)
+            await n.world.until(lambda: service._connections[0] == 0)
+
+
+async def test_connections_per_user_are_bounded() -> None:
+    """What is too much is closed at once, and there is room again once one has gone."""
+    async with node() as n:
+        open_ = [await asyncio.open_unix_connection(n.path) for _ in range(control.CONNECTIONS_PER_USER)]
+        with pytest.raises(NoDaemonError, match="govipd@eth0 does not answer: "):
+            await n.ask("Status")
+        open_.pop()[1].close()
+        await n.world.until(lambda: n.service()._connections[0] < control.CONNECTIONS_PER_USER)
+        assert (await n.ask("Status"))["member"] == "node1"
+        for _, writer in open_:
+            writer.close()
+
+
+async def test_root_is_let_in_however_many_others_are_there() -> None:
+    """Their number has a bound of its own."""
+    async with node() as n:
+        n.service()._connections[NOBODY] = control.CONNECTIONS_OF_OTHERS
+        assert (await n.ask("Status"))["member"] == "node1"
+
+
+async def test_file_descriptors_that_are_passed_go_nowhere() -> None:
+    """The kernel closes them: the daemon asks for none."""
+    async with node() as n:
+        before = open_files()
+        with socket.socket(socket.AF_UNIX) as peer, tempfile.TemporaryFile() as file:
+            peer.connect(str(n.path))
+            peer.setblocking(False)
+            for _ in range(20):
+                socket.send_fds(peer, [STATUS], [file.fileno()] * 50)
+            with contextlib.closing(await asyncio.to_thread(client_of, n.path)):
+                pass
+        await n.world.until(lambda: n.service()._connections[0] == 0)
+        assert open_files() <= before
+
+
+def open_files() -> int:
+    """Of this process."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def client_of(path: Path) -> socket.socket:
+    """One whole exchange: what was sent before on other connections has been taken in."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(str(path))
+    peer.sendall(STATUS)
+    peer.recv(65536)
+    return peer
+
+
+# What goes wrong with the socket itself
+
+
+async def test_a_file_that_an_earlier_process_left_is_replaced() -> None:
+    """Also one that is no socket."""
+    async with node() as n:
+        n.path.unlink()
+        n.path.write_text("what is this?")
+        await n.world.until(n.path.is_socket)
+        assert (await n.ask("Status"))["member"] == "node1"
+
+
+async def test_a_place_where_no_socket_can_be_made_is_told_once_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The VIP does not care."""
+    monkeypatch.setattr(control, "CHECK_S", 0.02)
+    async with node() as n:
+        aside = n.path.parent.rename(n.runtime / "aside")
+        await n.world.until(n.world.says("control: no control socket, tried again: "))
+        await asyncio.sleep(0.1)
+        aside.rename(n.path.parent)
+        await n.world.until(n.path.is_socket)
+        assert sum("no control socket" in text for text in n.world.journal.lines) == 1
+        assert n.world.leads()
+
+
+async def test_a_fault_of_the_daemon_that_a_call_finds_ends_it_in_order() -> None:
+    """Not swallowed with the connection: the VIP is released."""
+    async with node(expected_status=1) as n:
+        n.world.daemon.drain = None  # type: ignore[method-assign,assignment]  # the fault
+        assert await n.send(b'{"method": "org.govipd.Node.Drain"}\0') == []
+        await n.world.until(n.world.says("TypeError: 'NoneType' object is not callable"))
+
+
+# Anything
+
+
+calls = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(("org.govipd.Node.Status", "org.govipd.Node.Undrain", "org.varlink.service.GetInfo"))
+        | st.text(max_size=40)
+        | json_values()
+    },
+    optional={"parameters": json_values(), "oneway": json_values(), "more": json_values(), "x": json_values()},
+).map(lambda call: json.dumps(call).encode())
+
+
+@given(st.lists(calls | raw | nested | mutated(STATUS[:-1]), min_size=1, max_size=4))
+@fuzz(300)
+def test_any_bytes_are_a_call_or_end_their_connection(messages: list[bytes]) -> None:
+    """Each reply is an object with parameters; what is refused has an error's name."""
+    for message in messages:
+        try:
+            call = varlink.parse(message)
+        except ValueError:
+            continue
+        for kind in (varlink.NoParameters, varlink.Interface, control._Which, control._Handover):
+            answer = varlink.error(taken(call, kind))
+            assert msgspec.json.decode(answer[:-1])["error"].startswith("org.varlink.service.")
+            assert len(answer) < 1000
+
+
+def taken(call: varlink.Call, kind: type[msgspec.Struct]) -> varlink.ErrorReply:
+    """What is said of the parameters; of the method, where they are as they should be."""
+    try:
+        varlink.parameters(call, kind)
+    except varlink.ErrorReply as e:
+        return e
+    return varlink.method_not_found(call)
+
+
+async def test_a_flood_disturbs_neither_watchdog_nor_lease() -> None:
+    """100 000 messages, of which many are none; slow ones; 1000 connections: from a process of its own."""
+    async with node() as n:
+        longest = n.pauses()
+        began, pings, opened = n.world.clock.now(), n.pings(), n.world.calls.count("open")
+        ran = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.adapters.hostile", str(n.path), cwd=CHECKOUT, stdout=subprocess.PIPE
+        )
+        out, _ = await ran.communicate()
+        assert ran.returncode == 0
+        sent, answered = map(int, out.split())
+        took = n.world.clock.now() - began
+        print(f"sent={sent} answered={answered} took_s={took:.1f} pings={n.pings() - pings} longest={longest():.3f}")
+        assert sent >= 100_000
+        assert answered >= 1000
+        # A ping each 0.125 s, a renewal each 0.1 s, when nothing disturbs; a watchdog of 0.5 s would have struck.
+        assert n.pings() - pings >= took / 0.5
+        assert longest() < 0.5
+        assert n.world.calls.count("open") - opened >= took / 0.5
+        assert n.world.leads()
+        assert "resign" not in n.world.calls
