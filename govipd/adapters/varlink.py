@@ -88,7 +88,8 @@ def parameters(call: Call, kind: type[_Parameters]) -> _Parameters:
         return msgspec.json.decode(b"{}" if given == b"null" else given, type=kind)
     except (msgspec.DecodeError, RecursionError) as e:
         named = re.findall(r"`\$?\.?([A-Za-z0-9_]+)`", str(e))
-        raise ErrorReply(f"{SERVICE}.InvalidParameter", parameter=named[-1][:_NAME_MAX] if named else "parameters") from e
+        name = named[-1][:_NAME_MAX] if named else "parameters"
+        raise ErrorReply(f"{SERVICE}.InvalidParameter", parameter=name) from e
 
 
 def method_not_found(call: Call) -> ErrorReply:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from govipd.core.state import State, Trigger
 from govipd.core.status import NodeStatus
 from govipd.core.text import line
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
@@ -41,7 +42,7 @@ def instances(interface: str | None, runtime: Path = RUNTIME) -> tuple[str, ...]
 
 
 def status(interface: str, runtime: Path = RUNTIME) -> NodeStatus:
-    """What a daemon knows of itself.
+    """What a daemon knows of itself, in states and triggers that exist.
 
     Raises:
         NoDaemonError: it does not answer.
@@ -49,9 +50,20 @@ def status(interface: str, runtime: Path = RUNTIME) -> NodeStatus:
     """
     reply = call(interface, "Status", runtime=runtime)
     try:
-        return msgspec.json.decode(reply, type=NodeStatus)
-    except msgspec.DecodeError as e:
+        node = msgspec.json.decode(reply, type=NodeStatus)
+        for group in node.groups:
+            _known(group.state, group.trigger)
+            for transition in group.transitions:
+                _known(transition.state, transition.trigger)
+    except (msgspec.DecodeError, ValueError) as e:
         raise NoDaemonError(f"govipd@{interface} answers what is no status, it may be another version: {e}") from e
+    return node
+
+
+def _known(state: str, trigger: str) -> None:
+    """Raises ValueError where one does not exist."""
+    State(state)
+    Trigger(trigger)
 
 
 def call(interface: str, method: str, runtime: Path = RUNTIME, **parameters: str) -> bytes:
