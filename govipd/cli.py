@@ -36,7 +36,7 @@ from govipd.adapters.nftables import NfTables
 from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
-from govipd.config import ADDRESS_FENCE_MARGIN, Config, Vip, load
+from govipd.config import ADDRESS_FENCE_MARGIN, DEFAULT_CONFIG, Config, Vip, load
 from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
@@ -46,7 +46,6 @@ from govipd.ports import Clock, Fence, Journal, Operator, Service, Sink, Source
 EX_CONFIG = 78
 CONFIG_RETRY_S = 2.0
 START_S = 0.8  # from a process's end to the next one's adoption, without systemd's watchdog
-DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 # Derives this application's own id from /etc/machine-id, which must not be shown to others (machine-id(5)).
 _MACHINE_SALT = b"govipd member identity"
 

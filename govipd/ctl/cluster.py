@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from govipd.adapters.store import Get, KeyValue, Store
-from govipd.cli import etcd_client
 from govipd.config import Config, Vip
 from govipd.errors import EtcdUnavailableError
 
@@ -23,6 +22,8 @@ def read(config: Config) -> Cluster:
 
 
 async def _read(config: Config) -> Cluster:
+    from govipd.cli import etcd_client  # noqa: PLC0415  # 0.3 s: only what asks etcd waits for it
+
     store = etcd_client(config)
     tries = len(config.etcd.endpoints)
     try:

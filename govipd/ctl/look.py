@@ -17,9 +17,6 @@ from govipd.core.status import NodeStatus
 from govipd.ctl import client, cluster, show
 from govipd.errors import ConfigError, DeniedError, EtcdError, NoDaemonError
 
-EX_UNAVAILABLE = 69
-EX_CONFIG = 78
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -33,13 +30,13 @@ class Found:
     def exit_status(self) -> int:
         """0 when every VIP has a leader, 1 when one has none, and more when that cannot be known."""
         if self.refused:
-            return EX_CONFIG
+            return os.EX_CONFIG
         if self.cluster is not None:
             return 0 if all(vip["leader"] for vip in self.cluster.values()) else 1
         if self.nodes:
             groups = [group for node in self.nodes.values() for group in node.groups]
             return 0 if all(group.state == State.LEADER.value for group in groups) else 1
-        return EX_UNAVAILABLE
+        return os.EX_UNAVAILABLE
 
     def as_json(self) -> str:
         """For programs."""
@@ -93,4 +90,4 @@ def _watch(console: Console, config: Path, interface: str | None, pause: float) 
                 live.update(show.whole(found.nodes, found.cluster, found.missing, time.time()), refresh=True)
                 time.sleep(pause)
     except KeyboardInterrupt:
-        return found.exit_status() if found else EX_UNAVAILABLE
+        return found.exit_status() if found else os.EX_UNAVAILABLE

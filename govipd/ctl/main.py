@@ -7,6 +7,7 @@ configuration.
 
 import argparse
 import json
+import os
 import socket
 import sys
 import time
@@ -16,15 +17,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from govipd import cli
-from govipd.config import load
+from govipd.config import DEFAULT_CONFIG, load
 from govipd.core.text import line
 from govipd.ctl import act, history, look, show
 from govipd.ctl.why import why
 from govipd.errors import ConfigError, DeniedError, GovipdError, NoDaemonError
 
-EX_UNAVAILABLE = 69
-EX_NOPERM = 77
 TIMEOUT_S = 30.0
 
 
@@ -39,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line(text, 1000), file=sys.stderr)
         match e:
             case ConfigError():
-                return cli.EX_CONFIG
+                return os.EX_CONFIG
             case NoDaemonError():
-                return EX_UNAVAILABLE
+                return os.EX_UNAVAILABLE
             case DeniedError():
-                return EX_NOPERM
+                return os.EX_NOPERM
             case _:
                 return 1
 
@@ -96,6 +94,8 @@ def _is_leader(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """What the daemons would say to the file."""
+    from govipd import cli  # noqa: PLC0415  # 0.3 s: a script that asks is-leader does not wait for it
+
     config = load(args.config, hostname=socket.gethostname())
     for interface in sorted({vip.interface for vip in config.vip}):
         code = cli.main(["--interface", interface, "--config", str(args.config), "--check-config"])
@@ -115,7 +115,7 @@ def _arguments() -> argparse.ArgumentParser:
         prog="govipctl", description="What this node and the cluster do about their VIPs, why, and what they shall do."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _common(parser, cli.DEFAULT_CONFIG, None)
+    _common(parser, DEFAULT_CONFIG, None)
 
     def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -150,7 +150,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _common(parser: argparse.ArgumentParser, config: object, interface: object) -> None:
-    parser.add_argument("--config", type=Path, default=config, metavar="FILE", help=f"default: {cli.DEFAULT_CONFIG}")
+    parser.add_argument("--config", type=Path, default=config, metavar="FILE", help=f"default: {DEFAULT_CONFIG}")
     parser.add_argument(
         "--interface", default=interface, metavar="IF", help="ask this one's daemon (default: every one that runs here)"
     )

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -55,6 +57,13 @@ def test_a_line_of_the_history() -> None:
         "reason": "",
         "message": "[27]",
     }
+
+
+def test_what_asks_only_this_node_loads_no_etcd_client() -> None:
+    """is-leader is for scripts: it must not take as long as grpc's import."""
+    asking = "import sys; from govipd.ctl.main import main; main(['is-leader']); print('grpc' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
