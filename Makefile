@@ -18,10 +18,12 @@ help: ## this list
 install: ## install govipd on this machine (root)
 	$(PYTHON) -m venv $(VENV_HOME)
 	$(VENV_HOME)/bin/pip install --use-pep517 --quiet --disable-pip-version-check .
-	install -d /usr/local/sbin /usr/local/bin /etc/govip /etc/sysctl.d /etc/systemd/system
+	install -d /usr/local/sbin /usr/local/bin /etc/govip /etc/sysctl.d /etc/sysusers.d /etc/systemd/system
 	ln -sf $(VENV_HOME)/bin/govipd /usr/local/sbin/govipd
 	ln -sf $(VENV_HOME)/bin/govipctl /usr/local/bin/govipctl
 	install -m 644 units/govipd@.service /etc/systemd/system/
+	install -m 644 units/govip.sysusers.conf /etc/sysusers.d/govip.conf
+	systemd-sysusers /etc/sysusers.d/govip.conf
 	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
 	install -m 644 conf/haproxy-govip.cfg /etc/govip/haproxy-govip.cfg
 	test -e /etc/govip/govip.toml || install -m 644 conf/govip.toml /etc/govip/govip.toml
@@ -31,7 +33,7 @@ install: ## install govipd on this machine (root)
 uninstall: ## remove it again; the configuration stays (root)
 	if [ -d /run/systemd/system ]; then systemctl stop 'govipd@*'; systemctl -q disable govipd@.service || true; fi
 	rm -rf $(VENV_HOME) /usr/local/sbin/govipd /usr/local/bin/govipctl
-	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf
+	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf /etc/sysusers.d/govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 .PHONY: deps

@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from govipd.adapters.announce import FrameAnnouncer
+from govipd.adapters.control import ControlSocket
 from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
@@ -35,17 +36,16 @@ from govipd.adapters.nftables import NfTables
 from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
-from govipd.config import ADDRESS_FENCE_MARGIN, Config, Vip, load
+from govipd.config import ADDRESS_FENCE_MARGIN, DEFAULT_CONFIG, Config, Vip, load
 from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
-from govipd.ports import Clock, Fence, Sink, Source
+from govipd.ports import Clock, Fence, Journal, Operator, Service, Sink, Source
 
 EX_CONFIG = 78
 CONFIG_RETRY_S = 2.0
 START_S = 0.8  # from a process's end to the next one's adoption, without systemd's watchdog
-DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 # Derives this application's own id from /etc/machine-id, which must not be shown to others (machine-id(5)).
 _MACHINE_SALT = b"govipd member identity"
 
@@ -67,8 +67,10 @@ class BootClock:
 def main(argv: Sequence[str] | None = None) -> int:
     """The daemon. Returns the exit status."""
     args = _arguments().parse_args(argv)
+    journal = journal_for(os.environ, sys.stderr)
+    read = partial(_read, args.config, args.interface, journal)
     try:
-        plan = _read(args.config, args.interface)
+        plan = read()
     except ConfigError as e:
         print(e, file=sys.stderr)
         if "NOTIFY_SOCKET" in os.environ and not args.check_config:
@@ -80,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(clean_up(plan))
     daemon = Daemon(
         plan,
-        load=partial(_read, args.config, args.interface),
+        load=read,
         clock=BootClock(),
-        journal=journal_for(os.environ, sys.stderr),
+        journal=journal,
         notifier=SystemdNotifier(),
         watchdog=watchdog_interval_s(os.environ),
         job_type=job_type,
@@ -117,7 +119,7 @@ async def clean_up(plan: Plan) -> int:
     return status
 
 
-def _read(path: Path, interface: str) -> Plan:
+def _read(path: Path, interface: str, journal: Journal) -> Plan:
     """The configuration as a plan for the daemon.
 
     Raises:
@@ -139,7 +141,13 @@ def _read(path: Path, interface: str) -> Plan:
         fenced, warnings = False, (NO_NFTABLES,)
     groups = {vip.name: _group(config, vip, clock, fenced=fenced) for vip in config.for_interface(interface)}
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
-    return Plan(node, groups, sources, warnings=warnings)
+    services: dict[Hashable, Callable[[Operator], Service]] = {}
+    control = _beside("RUNTIME_DIRECTORY", "control")
+    if control:
+        services["control", control] = lambda operator: ControlSocket(
+            path=control, operator=operator, journal=journal, version=node.version
+        )
+    return Plan(node, groups, sources, services, warnings)
 
 
 def _check_restart(config: Config) -> None:

@@ -28,6 +28,8 @@ Count = Annotated[int, Meta(ge=1, le=100)]
 # \Z, not $: that would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 
+DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
+
 # The least margin with fence = "address": the kernel removes an address up to a second late.
 ADDRESS_FENCE_MARGIN = 1.0
 # The least that margin may be of the TTL: two machines' clocks may differ by this rate.

@@ -219,16 +219,16 @@ async def test_this_member_and_the_others(plain: Cluster, tmp_path: Path) -> Non
         await store.txn((), (Put("govip/members/api/node1", record, lease),))
         _, cluster = await etcd.examine(config)
         assert cluster is not None
-        return " ".join(f"{f.verdict.value} {f.detail}." for f in bad(await members.examine(config, cluster)))
+        return " ".join(f"{f.verdict.value} {f.detail}." for f in bad(await members.examine(config, cluster, tmp_path)))
 
     try:
         _, cluster = await etcd.examine(config)
-        found = bad(await members.examine(config, cluster))
+        found = bad(await members.examine(config, cluster, tmp_path))
         assert "node1 has no record in etcd: govipd@eth0 does not run" in found[0].detail
         await store.txn((), (Put("govip/election/api/2", b"node2", lease),))
-        assert await said(detail="unit unhealthy") == "failed node1 does not stand for election: aside, unit unhealthy."
+        assert await said(detail="unit unhealthy") == "failed node1 does not stand for election: unit unhealthy."
         assert await said(detail="drained by the operator") == (
-            "warning node1 is drained by the operator: it does not stand."
+            "warning node1 is drained by the operator: it does not stand for election."
         )
         await store.txn((), (Put("govip/election/api/1", b"node1", lease),))
         assert await said() == ""

@@ -6,17 +6,17 @@ server/etcdserver/txn/txn.go).
 """
 
 import asyncio
-import json
 import math
 import time
 
 from govipd.adapters.etcd import EndpointStatus, Etcd
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Put, Store
+from govipd.adapters.store import Created, Delete, Get, Put, Store
 from govipd.cli import etcd_client
-from govipd.config import Config, Vip
+from govipd.config import Config
 from govipd.core.text import line
 from govipd.ctl.checks import tls
 from govipd.ctl.checks.finding import Cluster, Finding, Queue, failed, ok, skipped, warning
+from govipd.ctl.cluster import read_vip
 from govipd.errors import EtcdError, EtcdRefusedError
 
 _TIMEOUT_S = 2.0  # for one call
@@ -41,7 +41,7 @@ async def examine(config: Config) -> tuple[list[Finding], Cluster | None]:
     store = etcd_client(config, endpoints=answering, timeout=_TIMEOUT_S)
     try:
         findings += [await _lease(store, config), *await _rights(store, config)]
-        return findings, {vip.name: await _read(store, config, vip) for vip in config.vip}
+        return findings, {vip.name: Queue.of(await read_vip(store, config, vip)) for vip in config.vip}
     except EtcdError as e:
         return [*findings, failed("members", f"cannot be read: {e}", "see the findings about etcd above")], None
     finally:
@@ -124,22 +124,6 @@ async def _rights(store: Store, config: Config) -> list[Finding]:
         else:
             findings.append(ok(check, f"{user}: may read and write {range_}"))
     return findings
-
-
-async def _read(store: Store, config: Config, vip: Vip) -> Queue:
-    members = f"{config.etcd.prefix}members/{vip.name}/"
-    reply = await store.txn((), (Get(f"{vip.election}/", prefix=True), Get(members, prefix=True)))
-    queue, records = reply.gets
-    names = tuple(kv.value.decode(errors="replace") for kv in sorted(queue, key=lambda kv: kv.create_revision))
-    return Queue(names, {kv.key.removeprefix(members): _record(kv) for kv in records})
-
-
-def _record(kv: KeyValue) -> dict[str, object]:
-    try:
-        record = json.loads(kv.value)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _refused_remedy(config: Config) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Self
 
 
 class Verdict(StrEnum):
@@ -55,6 +56,11 @@ class Queue:
 
     names: tuple[str, ...]
     records: Mapping[str, Mapping[str, object]]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self:
+        """As `govipd.ctl.cluster` reads it."""
+        return cls(tuple(found["queue"]), found["members"])
 
     @property
     def leader(self) -> str:
