@@ -176,6 +176,13 @@ async def test_a_client_without_a_certificate(mutual: Cluster, pki: Path, tmp_pa
     assert "set etcd.cert and etcd.key" in finding.remedy
 
 
+async def test_an_etcd_without_tls(plain: Cluster, pki: Path, tmp_path: Path) -> None:
+    """https:// where it speaks http://."""
+    endpoint = plain.endpoints[0].replace("http:", "https:")
+    finding = await failure(configured(tmp_path, f'endpoints = ["{endpoint}"]\n' + files(pki)))
+    assert finding.detail == "the server does not speak TLS"
+
+
 async def test_a_client_certificate_that_has_expired(mutual: Cluster, pki: Path, tmp_path: Path) -> None:
     """etcd refuses it, and the file says when it ended."""
     config = configured(tmp_path, endpoints(mutual) + files(pki, client="expired"))

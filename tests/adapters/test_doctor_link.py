@@ -147,12 +147,16 @@ async def test_a_foreign_host_beside_another_leader(sound: Wire, config: Config)
         foreign.ip("addr add 192.0.2.100/32 dev eth1")
         foreign.ip("addr add 2001:db8::100/128 dev eth1 nodad")
         sound.peer.ip("addr add 192.0.2.12/24 dev eth0")
-        for finding in bad(await answers.examine(config, ANOTHER)):
-            assert "a foreign host answers for it" in finding.detail
+        mac = foreign.ip("-br link show eth1").split()[2]
+        found = bad(await answers.examine(config, ANOTHER))
+        assert [f.detail for f in found] == [f"a foreign host answers for it, {mac}, and not node2, which leads"] * 2
         add_vips(sound.peer)
         found = bad(await answers.examine(config, ANOTHER))
+        assert [f.detail for f in found] == [f"a foreign host answers for it, {mac}, beside node2, which leads"] * 2
+        stranger: Cluster = {"api": Queue(("node2", "node1"), {"node2": {"node": "nowhere"}})}
+        found = bad(await answers.examine(config, stranger))
+        assert all("more than one host answers for it" in f.detail and mac in f.detail for f in found)
         assert len(found) == 2
-        assert all("more than one host answers" in finding.detail for finding in found)
     finally:
         foreign.close()
 

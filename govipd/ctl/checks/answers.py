@@ -53,22 +53,23 @@ def _judge(
     member: str,
 ) -> Finding:
     check = f"{vip.name}: {ip}"
-    who = ", ".join(sorted(mac.hex(":") for mac in answered))
-    remedy = f"find {who} in the switch's tables, or by: ip neigh | grep {who[:17]}; take {ip} off that machine"
+    strangers = answered - macs_of_leader
+    who = ", ".join(sorted(mac.hex(":") for mac in strangers))
+    remedy = f"find {who} in the switch's table, or with: ip neigh; take {ip} off that machine"
     if queue.leader in {"", member}:
         leads = "this member leads" if queue.leader else "nobody leads"
         if answered:
             return failed(check, f"a foreign host answers for it, {who}, though {leads}", remedy)
         return ok(check, f"no other host answers for it; {leads}")
-    strangers = answered - macs_of_leader if macs_of_leader else frozenset[bytes]()
-    if len(answered) > 1:
-        return failed(check, f"more than one host answers for it: {who}; {queue.leader} leads", remedy)
-    if strangers:
-        return failed(check, f"a foreign host answers for it, {who}, though {queue.leader} leads", remedy)
+    if len(answered) > 1 and not macs_of_leader:  # on another link, or unknown
+        return failed(check, f"more than one host answers for it, {who}; {queue.leader} leads", remedy)
+    if strangers and macs_of_leader:
+        beside = "beside" if strangers < answered else "and not"
+        return failed(check, f"a foreign host answers for it, {who}, {beside} {queue.leader}, which leads", remedy)
     if not answered:
         text = f"{queue.leader} leads, but nobody answers for it on {vip.interface}"
         return failed(check, text, f"govipctl doctor on {queue.leader}; are both machines on the same link?")
-    return ok(check, f"{queue.leader} answers for it ({who})")
+    return ok(check, f"{queue.leader} answers for it, and nobody else")
 
 
 def _addresses_of_leader(queue: Queue) -> frozenset[IPv4Address | IPv6Address]:

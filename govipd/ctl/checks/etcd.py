@@ -71,7 +71,7 @@ async def _endpoint(config: Config, endpoint: str) -> tuple[Finding, EndpointSta
 
 def _judge(check: str, status: EndpointStatus, took: float) -> Finding:
     role = "leader" if status.leader == status.member else "follower"
-    text = f"etcd {line(status.version, 20)}, {role}, {status.size / 1e6:.0f} MB, answers in {took * 1000:.0f} ms"
+    text = f"etcd {line(status.version, 20)}, {role}, {status.size / 1e6:.1f} MB, answers in {took * 1000:.0f} ms"
     if not status.leader:
         remedy = "bring back the majority of etcd's members: etcdctl endpoint status --cluster"
         return failed(check, "knows no leader: without a majority nobody holds the VIP", remedy)
@@ -133,4 +133,6 @@ def _refused_remedy(config: Config) -> str:
 
 
 def _short(error: Exception, endpoint: str) -> str:
-    return line(str(error).removeprefix(f"{endpoint}: "), 200)
+    """Without the endpoint, which is told already, and without gRPC's way to the operating system's words."""
+    text = str(error).removeprefix(f"{endpoint}: ")
+    return line(text.rpartition(": ")[2] if "last error: " in text else text, 200)

@@ -4,6 +4,7 @@ gRPC says little about a handshake that failed, so it is tried here with the ssl
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ _SOON_DAYS = 30
 # What an HTTP/2 client says first (RFC 9113 section 3.4), with empty SETTINGS. A server that accepts our certificate
 # answers with its own; with TLS 1.3, one that does not says so only after the handshake.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})  # OpenSSL's words
 # X509_V_ERR_..., openssl/x509_vfy.h
 _NOT_YET, _EXPIRED, _WRONG_HOST, _WRONG_IP = 9, 10, 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21})
@@ -35,8 +37,8 @@ async def examine(config: Etcd) -> list[Finding]:
         findings.append(await _client(config.cert))
     for endpoint in config.endpoints:
         try:
-            server = await _handshake(endpoint, _context(config))
-        except (OSError, EOFError, TimeoutError):
+            server = await asyncio.to_thread(_handshake, endpoint, _context(config))
+        except OSError:
             continue  # told of by handshake()
         findings.append(_valid_until(f"TLS certificate of {endpoint}", str(server.get("notAfter"))))
     return findings
@@ -51,14 +53,17 @@ async def handshake(check: str, endpoint: str, config: Etcd) -> Finding | None:
         reason = e.reason if isinstance(e, ssl.SSLError) else e.strerror
         return failed(check, f"{files}: not usable: {reason}", "PEM files; cert and key must belong together")
     try:
-        await _handshake(endpoint, context)
+        await asyncio.to_thread(_handshake, endpoint, context)
     except ssl.SSLCertVerificationError as e:
         return _unverified(check, e, config)
     except ssl.SSLError as e:
+        if e.reason in _NO_TLS:
+            remedy = "is etcd started with --cert-file and --key-file? If it shall not be: http:// in etcd.endpoints"
+            return failed(check, "the server does not speak TLS", remedy)
         text = f"the server refuses our certificate: {e.reason or e}"
         mutual = f"is {config.cert} signed by etcd's --trusted-ca-file, and still valid?"
         return failed(check, text, mutual if config.cert else "etcd asks for a certificate: set etcd.cert and etcd.key")
-    except (OSError, EOFError, TimeoutError):
+    except OSError:
         return None
     return None
 
@@ -86,17 +91,17 @@ def _context(config: Etcd) -> ssl.SSLContext:
     return context
 
 
-async def _handshake(endpoint: str, context: ssl.SSLContext) -> dict[str, object]:
-    """Connect, and wait until the server has said something; its certificate."""
+def _handshake(endpoint: str, context: ssl.SSLContext) -> dict[str, object]:
+    """Connect, and wait until the server has said something; its certificate. Blocks for a few time-outs at most."""
     url = urlsplit(endpoint)
-    async with asyncio.timeout(_TIMEOUT_S):
-        reader, writer = await asyncio.open_connection(url.hostname, url.port, ssl=context)
-        try:
-            writer.write(_PREFACE)
-            await reader.readexactly(1)
-            return dict(writer.get_extra_info("peercert"))
-        finally:
-            writer.close()
+    with (
+        socket.create_connection((url.hostname, url.port or 0), _TIMEOUT_S) as raw,
+        context.wrap_socket(raw, server_hostname=url.hostname) as tls,
+    ):
+        tls.sendall(_PREFACE)
+        if not tls.recv(1):
+            raise ConnectionResetError("closed")
+        return dict(tls.getpeercert() or {})
 
 
 def _authority(name: str) -> Finding:
