@@ -18,7 +18,7 @@ _SOON_DAYS = 30
 # What an HTTP/2 client says first (RFC 9113 section 3.4), with empty SETTINGS. A server that accepts our certificate
 # answers with its own; with TLS 1.3, one that does not says so only after the handshake.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
-_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})  # OpenSSL's words
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})  # OpenSSL's words; etcd hangs up
 # X509_V_ERR_..., openssl/x509_vfy.h
 _NOT_YET, _EXPIRED, _WRONG_HOST, _WRONG_IP = 9, 10, 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21})
@@ -57,7 +57,7 @@ async def handshake(check: str, endpoint: str, config: Etcd) -> Finding | None:
     except ssl.SSLCertVerificationError as e:
         return _unverified(check, e, config)
     except ssl.SSLError as e:
-        if e.reason in _NO_TLS:
+        if e.reason in _NO_TLS or isinstance(e, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             remedy = "is etcd started with --cert-file and --key-file? If it shall not be: http:// in etcd.endpoints"
             return failed(check, "the server does not speak TLS", remedy)
         text = f"the server refuses our certificate: {e.reason or e}"
