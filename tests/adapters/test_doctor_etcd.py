@@ -158,7 +158,7 @@ async def test_certificates_that_verify(mutual: Cluster, pki: Path, tmp_path: Pa
         f"TLS {pki}/ca.crt", f"TLS {pki}/client.crt", f"TLS certificate of {mutual.endpoints[0]}",
     ]  # fmt: skip
     assert [f.verdict for f in found] == [Verdict.WARNING, Verdict.WARNING, Verdict.OK]
-    assert "valid for 10 more days" in found[1].detail
+    assert "valid for 9 more days" in found[1].detail
 
 
 async def test_the_wrong_authority(mutual: Cluster, pki: Path, tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ from rich.console import Console
 
 from govipd.adapters.store import KeyValue
 from govipd.config import Config, load
+from govipd.ctl.checks import answers, members
+from govipd.ctl.checks.finding import Queue
 from govipd.ctl.cluster import read_vip
+from govipd.ctl.doctor import show
 from govipd.ctl.show import cluster_table
 from tests.fuzz.memory_store import MemoryStore
 from tests.fuzz.strategies import LARGE_EXAMPLES, finish, fuzz, json_values, key_values, mutated, nested, raw, texts
@@ -47,7 +50,12 @@ def shown(config: Config, *content: KeyValue) -> str:
     finish(work())
     json.dumps(found).encode()
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    Console(file=stream, width=120, color_system=None).print(cluster_table(found))
+    console = Console(file=stream, width=120, color_system=None)
+    console.print(cluster_table(found))
+    queue, vip = Queue.of(found["api"]), config.vip[0]
+    answers._addresses_of_leader(queue)
+    findings = [members._own("node1", vip, queue, None), members._others("node1", vip, queue)]
+    show([*findings, members._addresses(vip, queue)], console)
     stream.flush()
     assert isinstance(stream.buffer, io.BytesIO)
     return stream.buffer.getvalue().decode()

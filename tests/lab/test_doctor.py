@@ -107,7 +107,7 @@ def test_a_foreign_host_answers_for_the_vip(lab: Lab) -> None:
 
 
 def _nobody_leads(node: Machine) -> bool:
-    return json.loads(node.run("govipctl status --json", check=False).stdout)["api"]["leader"] is None
+    return json.loads(node.run("govipctl status --json", check=False).stdout)["cluster"]["api"]["leader"] is None
 
 
 def test_what_was_changed_in_the_unit(lab: Lab) -> None:
@@ -117,9 +117,6 @@ def test_what_was_changed_in_the_unit(lab: Lab) -> None:
     node.run(f"mkdir -p {drop_in} && printf '[Service]\\nRestart=no\\n' > {drop_in}/test.conf")
     unit = f"unit {DAEMON}.service"
     try:
-        assert doctor(node)[unit] == (
-            "warning", "its file was changed since systemd read it", "systemctl daemon-reload"
-        )  # fmt: skip
         node.run("systemctl daemon-reload")
         verdict, detail, _ = doctor(node)[unit]
         assert verdict == "failed"
@@ -135,6 +132,9 @@ def test_what_was_changed_in_the_unit(lab: Lab) -> None:
     shipped = node.read(installed)
     try:
         node.write(installed, shipped.replace("Nice=-10", "Nice=0"))
+        assert doctor(node)[unit] == (
+            "warning", "its file was changed since systemd read it", "systemctl daemon-reload"
+        )  # fmt: skip
         node.run("systemctl daemon-reload")
         assert doctor(node)[f"unit file {installed}"][:2] == (
             "warning", "differs from the one that came with this version",

@@ -75,7 +75,7 @@ def _sysctls(interface: str, vips: tuple[Vip, ...]) -> list[Finding]:
     for family, some in (("ipv4", v4), ("ipv6", v6)):
         if some and _sysctl(family, "ip_nonlocal_bind") == 0:
             text = f"net.{family}.ip_nonlocal_bind = 0: haproxy cannot bind to a VIP that is elsewhere"
-            remedy = f"sysctl -w net.{family}.ip_nonlocal_bind=1 (/etc/sysctl.d); not where haproxy binds to all"
+            remedy = f"sysctl -w net.{family}.ip_nonlocal_bind=1 (not needed where haproxy binds to every address)"
             findings.append(warning("sysctl", text, remedy))
     if any(address.network.prefixlen < 32 for address in v4) and not _either("promote_secondaries", interface):
         text = f"promote_secondaries = 0 on {interface}: a VIP that goes may take others of its subnet along"

@@ -129,5 +129,5 @@ def _valid_until(check: str, not_after: str) -> Finding:
     remedy = "renew it; govipd reads the files anew at its next connection, without a restart"
     if days < 0:
         return failed(check, f"expired {-days:.0f} days ago, at {not_after}", remedy)
-    text = f"valid for {days:.0f} more days, until {not_after}"
+    text = f"valid for {int(days)} more days, until {not_after}"
     return ok(check, text) if days >= _SOON_DAYS else warning(check, text, remedy)
