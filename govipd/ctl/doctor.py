@@ -66,7 +66,7 @@ async def _within_limit(check: str, findings: Awaitable[list[Finding]]) -> list[
             return await findings
     except TimeoutError:
         return [failed(check, f"no verdict within {_LIMIT_S:g} s", "try again; is this machine overloaded?")]
-    except (GovipdError, OSError) as e:
+    except (GovipdError, OSError, ValueError) as e:
         return [failed(check, f"cannot be checked: {e}", "see the reason")]
 
 

@@ -144,6 +144,11 @@ def test_what_was_changed_in_the_unit(lab: Lab) -> None:
         node.run("systemctl daemon-reload")
 
 
+def test_no_file_of_the_daemon_is_for_everybody(lab: Lab) -> None:
+    """What it writes while it runs."""
+    assert lab.wait_serving().run("find /run/govipd /var/lib/govipd -mindepth 2 -perm /007").stdout == ""
+
+
 def test_somebody_who_is_not_root_sees_what_he_may(lab: Lab) -> None:
     """What needs rights is left out, and nothing fails for want of them."""
     done = lab.nodes[0].run("setpriv --reuid=65534 --regid=65534 --clear-groups govipctl doctor --json", check=False)

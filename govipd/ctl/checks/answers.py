@@ -8,7 +8,7 @@ from govipd.config import Config, Vip
 from govipd.ctl.checks.finding import Cluster, Finding, Queue, failed, ok, skipped
 from govipd.errors import KernelError
 
-_LISTEN_S = 0.5
+_LISTEN_S = 1.0
 
 
 async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
