@@ -46,6 +46,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cluster.ctl("role", "grant-permission", "web", "read", "govip/", "--prefix")
         cluster.ctl("user", "add", f"web:{PASSWORD}")
         cluster.ctl("user", "grant-role", "web", "web")
+        cluster.ctl("user", "add", f"nobody:{PASSWORD}")
         cluster.ctl("user", "add", "root:root")
         cluster.ctl("user", "grant-role", "root", "root")
         cluster.ctl("auth", "enable")
@@ -108,6 +109,12 @@ async def test_a_user_of_another_prefix_is_refused(guarded: Cluster, password: P
     assert finding.detail.startswith("user web may not read and write govip/: ")
     assert finding.detail.endswith("etcdserver: permission denied")
     assert finding.remedy == "etcdctl role grant-permission ROLE readwrite govip/ --prefix"
+
+
+async def test_a_user_without_any_right_is_no_fault_of_the_endpoint(guarded: Cluster, password: Path) -> None:
+    """What fails is what it may not do."""
+    findings, _ = await checks.examine(config_of("nobody", guarded, password))
+    assert [f.check for f in findings if f.verdict is Verdict.FAILED] == ["etcd rights", "members"]
 
 
 async def test_an_election_outside_the_prefix_needs_a_right_of_its_own(guarded: Cluster, password: Path) -> None:
