@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from govipd.core.text import line
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
 
 RUNTIME = Path("/run/govipd")
-REPLY_S = 5.0  # a daemon that asks etcd who could take over answers within that
+REPLY_S = 5  # a daemon that asks etcd who could take over answers within that
 REPLY_MAX = 16 * 1024 * 1024  # bytes
 _INTERFACE = "org.govipd.Node"
 
@@ -81,6 +82,8 @@ def call(interface: str, method: str, runtime: Path = RUNTIME, **parameters: str
         raise DeniedError(f"govipd@{interface}: only root and the group govip may ask it") from e
     except FileNotFoundError as e:
         raise NoDaemonError(f"govipd@{interface} does not run: systemctl status govipd@{interface}") from e
+    except BlockingIOError as e:
+        raise NoDaemonError(f"govipd@{interface} does not answer within {REPLY_S} s") from e
     except (OSError, ValueError) as e:
         reason = line(os.strerror(e.errno) if isinstance(e, OSError) and e.errno else str(e))
         raise NoDaemonError(f"govipd@{interface} does not answer: {reason}; systemctl status govipd@{interface}") from e
@@ -96,7 +99,9 @@ def call(interface: str, method: str, runtime: Path = RUNTIME, **parameters: str
 def _exchange(path: Path, method: str, parameters: Mapping[str, str]) -> _Reply:
     """One request, one reply. Raises OSError, or ValueError for what is no reply."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(REPLY_S)
+        # The kernel's time-outs: with Python's, connect() would fail at once where many others wait to be let in.
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", REPLY_S, 0))
         connection.connect(os.fspath(path))
         connection.sendall(msgspec.json.encode({"method": method, "parameters": parameters}) + b"\0")
         received = bytearray()

@@ -98,6 +98,21 @@ def test_whatever_a_daemon_answers_is_told(tmp_path: Path, reply: bytes, error: 
         thread.join()
 
 
+def test_a_daemon_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs, and its queue of connections is full: waited for within bounds."""
+    monkeypatch.setattr(client, "REPLY_S", 1)
+    (tmp_path / "eth0").mkdir()
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(tmp_path / "eth0" / "control"))
+        hanging.listen(0)
+        with pytest.raises(NoDaemonError, match="does not answer within 1 s"):
+            client.status("eth0", tmp_path)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(str(tmp_path / "eth0" / "control"))
+            with pytest.raises(NoDaemonError, match="does not answer within 1 s"):
+                client.status("eth0", tmp_path)
+
+
 def test_where_no_daemon_runs(tmp_path: Path) -> None:
     """Said for all, and for the one that was named; a socket that nobody listens on any more."""
     with pytest.raises(NoDaemonError, match="no govipd runs on this machine"):
