@@ -105,10 +105,7 @@ def test_a_daemon_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
     with socket.socket(socket.AF_UNIX) as hanging:
         hanging.bind(str(tmp_path / "eth0" / "control"))
         hanging.listen(0)
-        with pytest.raises(NoDaemonError, match="does not answer within 1 s"):
-            client.status("eth0", tmp_path)
-        with socket.socket(socket.AF_UNIX) as other:
-            other.connect(str(tmp_path / "eth0" / "control"))
+        for _ in range(2):  # the first one's connection stays in the queue
             with pytest.raises(NoDaemonError, match="does not answer within 1 s"):
                 client.status("eth0", tmp_path)
 
