@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +26,6 @@ from govipd.errors import RefusedError
 from govipd.ports import Journal, Operator
 
 NAME = "org.govipd.Node"
-MESSAGE_MAX = 64 * 1024  # bytes of a request; one of ours has less than 1 KiB
-PATIENCE_S = 5.0  # for the next request to be whole, and for a reply to be read
-CONNECTIONS_PER_USER = 16
-CONNECTIONS_OF_OTHERS = 64  # of all users but root, who must not be kept out
-BACKLOG = 16  # also how many connections the loop accepts at once
-SLICE_S = 0.002  # after so much work on calls, the loop's other tasks have as much time undisturbed
-CHECK_S = 2.0  # how often the socket's place is looked at, or tried again
 
 DESCRIPTION = """\
 # One process of govipd: the VIPs of one interface. Times are seconds since 1970 (UTC), durations are seconds.
@@ -75,6 +69,32 @@ method Handover(vip: ?string, to: ?string) -> ()
 error Refused (reason: string)
 """
 
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a peer can take.
+
+    Attributes:
+        message: bytes of a request; one of ours has less than 1 KiB.
+        patience_s: for the next request to be whole, and for a reply to be read.
+        of_one_user: connections.
+        of_others: connections of all users but root, who must not be kept out.
+        backlog: connections that wait to be let in, and that the loop lets in at once.
+        slice_s: after so much work on calls, the loop's other tasks have as much time undisturbed.
+        check_s: how often the socket's place is looked at, or tried again.
+    """
+
+    message: int = 64 * 1024
+    patience_s: float = 5.0
+    of_one_user: int = 16
+    of_others: int = 64
+    backlog: int = 16
+    slice_s: float = 0.002
+    check_s: float = 2.0
+
+
+LIMITS = Limits()
 _OF_ROOT = frozenset({f"{NAME}.Drain", f"{NAME}.Undrain", f"{NAME}.Handover"})
 _DESCRIPTIONS = {NAME: DESCRIPTION, varlink.SERVICE: varlink.DESCRIPTION}
 _Name = Annotated[str, msgspec.Meta(max_length=64)]
@@ -98,10 +118,13 @@ class ControlSocket:
         version: of this program.
     """
 
-    def __init__(self, *, path: Path, operator: Operator, journal: Journal, version: str) -> None:
+    def __init__(
+        self, *, path: Path, operator: Operator, journal: Journal, version: str, limits: Limits = LIMITS
+    ) -> None:
         self._path = path
         self._operator = operator
         self._journal = journal
+        self._limits = limits
         self._info: Mapping[str, object] = {
             "vendor": "govipd",
             "product": "govipd",
@@ -141,7 +164,9 @@ class ControlSocket:
         """Until the socket is not in its place any more. Raises what a call has broken in the daemon."""
         try:
             self._path.unlink(missing_ok=True)
-            server = await asyncio.start_unix_server(self._connected, self._path, limit=MESSAGE_MAX, backlog=BACKLOG)
+            server = await asyncio.start_unix_server(
+                self._connected, self._path, limit=self._limits.message, backlog=self._limits.backlog
+            )
             self._path.chmod(0o660)  # whatever the umask; the directory has let nobody else in meanwhile
             inode = self._path.stat().st_ino
         except OSError as e:
@@ -164,7 +189,7 @@ class ControlSocket:
             return None
 
     async def _pause(self) -> None:
-        await asyncio.wait([self._fault], timeout=CHECK_S)
+        await asyncio.wait([self._fault], timeout=self._limits.check_s)
         if self._fault.done():
             self._fault.result()
 
@@ -181,7 +206,8 @@ class ControlSocket:
             writer.transport.abort()
             return
         others = self._connections.total() - self._connections[0]
-        if self._connections[uid] >= CONNECTIONS_PER_USER or (uid and others >= CONNECTIONS_OF_OTHERS):
+        limits = self._limits
+        if self._connections[uid] >= limits.of_one_user or (uid and others >= limits.of_others):
             writer.transport.abort()
             return
         self._connections[uid] += 1
@@ -201,23 +227,23 @@ class ControlSocket:
             # A peer that closes, stalls, sends too much or no calls: each ends its own connection, and nothing else.
             with suppress(OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
                 while True:
-                    async with asyncio.timeout(PATIENCE_S):
+                    async with asyncio.timeout(self._limits.patience_s):
                         message = await reader.readuntil(varlink.END)
                     await self._take_turn()
                     writer.write(await self._answer(message[:-1], uid))
-                    async with asyncio.timeout(PATIENCE_S):
+                    async with asyncio.timeout(self._limits.patience_s):
                         await writer.drain()
         finally:
             writer.close()
             with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(self._limits.patience_s):
                     await writer.wait_closed()
             writer.transport.abort()  # what it has not read by now, it never will
 
     async def _take_turn(self) -> None:
         """One call of all connections for each round of the loop, and a pause after some work."""
         async with self._turn:
-            pause = self._worked_s if self._worked_s >= SLICE_S else 0.0
+            pause = self._worked_s if self._worked_s >= self._limits.slice_s else 0.0
             if pause:
                 self._worked_s = 0.0
             await asyncio.sleep(pause)

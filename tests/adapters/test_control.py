@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from govipd.adapters import control, varlink
-from govipd.adapters.control import ControlSocket
+from govipd.adapters.control import LIMITS, ControlSocket, Limits
 from govipd.core import status as core_status
 from govipd.ctl import client
 from govipd.errors import NoDaemonError, RefusedError
@@ -69,7 +69,7 @@ class Node:
 
     async def ask(self, method: str, **parameters: str) -> Any:
         """As govipctl does, from another thread; the reply's parameters."""
-        return json.loads(await asyncio.to_thread(client.call, "eth0", method, self.runtime, **parameters))
+        return json.loads(await asyncio.to_thread(lambda: client.call("eth0", method, self.runtime, **parameters)))
 
     async def send(self, *messages: bytes) -> list[dict[str, Any]]:
         """Raw messages on one connection; the replies until the daemon closes it or every message has one."""
@@ -83,14 +83,14 @@ class Node:
 
 
 @asynccontextmanager
-async def node(expected_status: int = 0) -> AsyncIterator[Node]:
+async def node(expected_status: int = 0, limits: Limits = LIMITS) -> AsyncIterator[Node]:
     """It leads, and its socket is there."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "eth0", "control")
         path.parent.mkdir()
 
         def make(operator: Operator) -> ControlSocket:
-            return ControlSocket(path=path, operator=operator, journal=world[0].journal, version="1")
+            return ControlSocket(path=path, operator=operator, journal=world[0].journal, version="1", limits=limits)
 
         def add(w: World) -> None:
             world.append(w)
@@ -280,7 +280,7 @@ async def closed(reader: asyncio.StreamReader) -> bool:
 async def test_a_message_that_is_too_long_ends_its_connection() -> None:
     """Without its end in sight, and with it."""
     async with node() as n:
-        for message in (b"x" * (control.MESSAGE_MAX + 1), b'"' + b" " * control.MESSAGE_MAX + b'"\0'):
+        for message in (b"x" * (LIMITS.message + 1), b'"' + b" " * LIMITS.message + b'"\0'):
             reader, writer = await asyncio.open_unix_connection(n.path)
             with closing(writer):
                 writer.write(message)
@@ -288,10 +288,9 @@ async def test_a_message_that_is_too_long_ends_its_connection() -> None:
         assert (await n.ask("Status"))["member"] == "node1"
 
 
-async def test_a_message_that_does_not_come_to_its_end_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_that_does_not_come_to_its_end_ends_its_connection() -> None:
     """Slow-loris: a byte now and then does not keep it open."""
-    monkeypatch.setattr(control, "PATIENCE_S", 0.3)
-    async with node() as n:
+    async with node(limits=Limits(patience_s=0.3)) as n:
         reader, writer = await asyncio.open_unix_connection(n.path)
 
         async def drip() -> None:
@@ -307,10 +306,9 @@ async def test_a_message_that_does_not_come_to_its_end_ends_its_connection(monke
             await dripping
 
 
-async def test_one_who_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_who_does_not_read_is_left() -> None:
     """Replies do not pile up in the daemon."""
-    monkeypatch.setattr(control, "PATIENCE_S", 0.3)
-    async with node() as n:
+    async with node(limits=Limits(patience_s=0.3)) as n:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(str(n.path))
             peer.setblocking(False)
@@ -324,11 +322,11 @@ async def test_one_who_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) ->
 async def test_connections_per_user_are_bounded() -> None:
     """What is too much is closed at once, and there is room again once one has gone."""
     async with node() as n:
-        open_ = [await asyncio.open_unix_connection(n.path) for _ in range(control.CONNECTIONS_PER_USER)]
+        open_ = [await asyncio.open_unix_connection(n.path) for _ in range(LIMITS.of_one_user)]
         with pytest.raises(NoDaemonError, match="govipd@eth0 does not answer: "):
             await n.ask("Status")
         open_.pop()[1].close()
-        await n.world.until(lambda: n.service()._connections[0] < control.CONNECTIONS_PER_USER)
+        await n.world.until(lambda: n.service()._connections[0] < LIMITS.of_one_user)
         assert (await n.ask("Status"))["member"] == "node1"
         for _, writer in open_:
             writer.close()
@@ -337,7 +335,7 @@ async def test_connections_per_user_are_bounded() -> None:
 async def test_root_is_let_in_however_many_others_are_there() -> None:
     """Their number has a bound of its own."""
     async with node() as n:
-        n.service()._connections[NOBODY] = control.CONNECTIONS_OF_OTHERS
+        n.service()._connections[NOBODY] = LIMITS.of_others
         assert (await n.ask("Status"))["member"] == "node1"
 
 
@@ -373,22 +371,18 @@ def client_of(path: Path) -> socket.socket:
 # What goes wrong with the socket itself
 
 
-async def test_a_file_that_is_in_the_socket_s_place_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_in_the_socket_s_place_is_replaced() -> None:
     """Left by an earlier process, or put there since."""
-    monkeypatch.setattr(control, "CHECK_S", 0.02)
-    async with node() as n:
+    async with node(limits=Limits(check_s=0.02)) as n:
         n.path.unlink()
         n.path.write_text("what is this?")
         await n.world.until(n.path.is_socket)
         assert (await n.ask("Status"))["member"] == "node1"
 
 
-async def test_a_place_where_no_socket_can_be_made_is_told_once_and_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_place_where_no_socket_can_be_made_is_told_once_and_tried_again() -> None:
     """The VIP does not care."""
-    monkeypatch.setattr(control, "CHECK_S", 0.02)
-    async with node() as n:
+    async with node(limits=Limits(check_s=0.02)) as n:
         aside = n.path.parent.rename(n.runtime / "aside")
         await n.world.until(n.world.says("control: no control socket, tried again: "))
         await asyncio.sleep(0.1)

@@ -107,7 +107,7 @@ def test_every_state_has_its_paragraph(state: State, trigger: Trigger) -> None:
 def test_a_history_that_has_odd_bytes_can_be_shown() -> None:
     """The journal's words, with the time."""
     stream = io.StringIO()
-    entry = {"at": "2025-06-15 15:06:40.000", "vip": "api", "state": "leader", "reason": "held", "message": "\x1b[2J[/]"}
+    entry = {"at": "2025-06-15 15:06:40.000", "vip": "api", "state": "leader", "message": "\x1b[2J[/]"}
     Console(file=stream, width=100).print(history_table([entry]))
     assert stream.getvalue().startswith("2025-06-15 15:06:40.000  \N{REPLACEMENT CHARACTER}[2J[/]")
 
