@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from govipd.adapters import control, varlink
-from govipd.adapters.control import LIMITS, ControlSocket, Limits
+from govipd.adapters.control import ControlSocket
+from govipd.adapters.varlink_server import LIMITS, Limits, VarlinkServer
 from govipd.core import status as core_status
 from govipd.ctl import client
 from govipd.errors import NoDaemonError, RefusedError
@@ -44,11 +46,11 @@ class Node:
         self.runtime = runtime
         self.path = runtime / "eth0" / "control"
 
-    def service(self) -> ControlSocket:
+    def server(self) -> VarlinkServer:
         """The one behind the socket."""
         ((service, _),) = self.world.daemon._services.values()
         assert isinstance(service, ControlSocket)
-        return service
+        return service._server
 
     def pings(self) -> int:
         """Of the watchdog, so far."""
@@ -69,7 +71,8 @@ class Node:
 
     async def ask(self, method: str, **parameters: str) -> Any:
         """As govipctl does, from another thread; the reply's parameters."""
-        return json.loads(await asyncio.to_thread(lambda: client.call("eth0", method, self.runtime, **parameters)))
+        asking = partial(client.call, "eth0", method, self.runtime, client.REPLY_S, **parameters)
+        return json.loads(await asyncio.to_thread(asking))
 
     async def send(self, *messages: bytes) -> list[dict[str, Any]]:
         """Raw messages on one connection; the replies until the daemon closes it or every message has one."""
@@ -239,6 +242,7 @@ async def test_others_may_read_and_change_nothing() -> None:
     """A process of another user, which may open the socket."""
     asking = """
 import sys
+from functools import partial
 from pathlib import Path
 from govipd.ctl import client
 from govipd.errors import DeniedError
@@ -312,11 +316,11 @@ async def test_one_who_does_not_read_is_left() -> None:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(str(n.path))
             peer.setblocking(False)
-            service = n.service()
+            server = n.server()
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 while True:
                     peer.send(STATUS * 100)
-            await n.world.until(lambda: service._connections[0] == 0)
+            await n.world.until(lambda: server._connections[0] == 0)
 
 
 async def test_connections_per_user_are_bounded() -> None:
@@ -326,7 +330,7 @@ async def test_connections_per_user_are_bounded() -> None:
         with pytest.raises(NoDaemonError, match="govipd@eth0 does not answer: "):
             await n.ask("Status")
         open_.pop()[1].close()
-        await n.world.until(lambda: n.service()._connections[0] < LIMITS.of_one_user)
+        await n.world.until(lambda: n.server()._connections[0] < LIMITS.of_one_user)
         assert (await n.ask("Status"))["member"] == "node1"
         for _, writer in open_:
             writer.close()
@@ -335,7 +339,7 @@ async def test_connections_per_user_are_bounded() -> None:
 async def test_root_is_let_in_however_many_others_are_there() -> None:
     """Their number has a bound of its own."""
     async with node() as n:
-        n.service()._connections[NOBODY] = LIMITS.of_others
+        n.server()._connections[NOBODY] = LIMITS.of_others
         assert (await n.ask("Status"))["member"] == "node1"
 
 
@@ -350,7 +354,7 @@ async def test_file_descriptors_that_are_passed_go_nowhere() -> None:
                 socket.send_fds(peer, [STATUS], [file.fileno()] * 50)
             with contextlib.closing(await asyncio.to_thread(client_of, n.path)):
                 pass
-        await n.world.until(lambda: n.service()._connections[0] == 0)
+        await n.world.until(lambda: n.server()._connections[0] == 0)
         assert open_files() <= before
 
 
