@@ -33,6 +33,7 @@ install: ## install govipd on this machine (root)
 uninstall: ## remove it again; the configuration stays (root)
 	if [ -d /run/systemd/system ]; then systemctl stop 'govipd@*'; systemctl -q disable govipd@.service || true; fi
 	rm -rf $(VENV_HOME) /usr/local/sbin/govipd /usr/local/bin/govipctl
+	rm -rf /var/lib/govipd
 	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf /etc/sysusers.d/govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 

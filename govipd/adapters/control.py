@@ -1,23 +1,16 @@
 """The control socket: what `govipctl` and `varlinkctl` ask this process (implements ports.Service).
 
-Whoever may open the socket may read; what changes something is root's. Nobody who talks to it, or does not, can
-hold the daemon up: every message, reply, connection and pause has a bound, and the calls of all connections take
-turns and leave most of the loop's time to the VIP.
+Whoever may open the socket may read; what changes something is root's.
 """
 
-import asyncio
-import socket
-import struct
-import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from govipd.adapters import varlink
+from govipd.adapters.varlink_server import LIMITS, Limits, VarlinkServer
 from govipd.core.actions import Action
 from govipd.core.events import Event
 from govipd.core.text import line
@@ -25,13 +18,6 @@ from govipd.errors import RefusedError
 from govipd.ports import Journal, Operator
 
 NAME = "org.govipd.Node"
-MESSAGE_MAX = 64 * 1024  # bytes of a request; one of ours has less than 1 KiB
-PATIENCE_S = 5.0  # for the next request to be whole, and for a reply to be read
-CONNECTIONS_PER_USER = 16
-CONNECTIONS_OF_OTHERS = 64  # of all users but root, who must not be kept out
-BACKLOG = 16  # also how many connections the loop accepts at once
-SLICE_S = 0.002  # after so much work on calls, the loop's other tasks have as much time undisturbed
-CHECK_S = 2.0  # how often the socket's place is looked at, or tried again
 
 DESCRIPTION = """\
 # One process of govipd: the VIPs of one interface. Times are seconds since 1970 (UTC), durations are seconds.
@@ -90,18 +76,17 @@ class _Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ControlSocket:
-    """Serves one process's socket. A place where none can be made is told once, and tried again for ever.
+    """Serves one process's socket.
 
     Args:
-        path: where; its directory's mode and group say who may come near. A file that an earlier process left is
-            replaced.
+        path: where; its directory's mode and group say who may come near.
         version: of this program.
     """
 
-    def __init__(self, *, path: Path, operator: Operator, journal: Journal, version: str) -> None:
-        self._path = path
+    def __init__(
+        self, *, path: Path, operator: Operator, journal: Journal, version: str, limits: Limits = LIMITS
+    ) -> None:
         self._operator = operator
-        self._journal = journal
         self._info: Mapping[str, object] = {
             "vendor": "govipd",
             "product": "govipd",
@@ -117,129 +102,25 @@ class ControlSocket:
             f"{NAME}.Undrain": self._undrain,
             f"{NAME}.Handover": self._handover,
         }
-        self._connections: Counter[int] = Counter()  # by user id
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turn = asyncio.Lock()
-        self._worked_s = 0.0  # on calls, since the last pause
-        self._told = ""
+        self._server = VarlinkServer(
+            path=path,
+            answer=self._answer,
+            tell=lambda text: journal.write(4, f"control: {line(text)}", {}),  # a warning
+            limits=limits,
+        )
 
     async def run(self) -> None:
         """See ports.Service."""
-        try:
-            while True:
-                await self._serve()
-        finally:
-            self._fault.cancel()
-            for task in self._tasks:
-                task.cancel()
+        await self._server.run()
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
         """See ports.Service: nothing is told unasked."""
 
-    async def _serve(self) -> None:
-        """Until the socket is not in its place any more. Raises what a call has broken in the daemon."""
+    async def _answer(self, call: varlink.Call, uid: int) -> object:
         try:
-            self._path.unlink(missing_ok=True)
-            server = await asyncio.start_unix_server(self._connected, self._path, limit=MESSAGE_MAX, backlog=BACKLOG)
-            self._path.chmod(0o660)  # whatever the umask; the directory has let nobody else in meanwhile
-            inode = self._path.stat().st_ino
-        except OSError as e:
-            if str(e) != self._told:
-                self._told = str(e)
-                self._tell(f"no control socket, tried again: {e}")
-            await self._pause()
-            return
-        self._told = ""
-        try:
-            while self._inode() == inode:
-                await self._pause()
-        finally:
-            server.close()  # connections go on
-
-    def _inode(self) -> int | None:
-        try:
-            return self._path.stat().st_ino
-        except OSError:
-            return None
-
-    async def _pause(self) -> None:
-        await asyncio.wait([self._fault], timeout=CHECK_S)
-        if self._fault.done():
-            self._fault.result()
-
-    def _tell(self, text: str) -> None:
-        self._journal.write(4, f"control: {line(text)}", {})
-
-    # Connections
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Let the connection in, or close it: too many of its kind are open."""
-        try:
-            uid = _peer(writer)
-        except OSError:  # it is gone
-            writer.transport.abort()
-            return
-        others = self._connections.total() - self._connections[0]
-        if self._connections[uid] >= CONNECTIONS_PER_USER or (uid and others >= CONNECTIONS_OF_OTHERS):
-            writer.transport.abort()
-            return
-        self._connections[uid] += 1
-        task = asyncio.get_running_loop().create_task(self._converse(reader, writer, uid))
-        self._tasks.add(task)
-        task.add_done_callback(lambda task: self._ended(task, uid))
-
-    def _ended(self, task: asyncio.Task[None], uid: int) -> None:
-        self._tasks.discard(task)
-        self._connections[uid] -= 1
-        if not task.cancelled() and (error := task.exception()) and not self._fault.done():
-            self._fault.set_exception(error)
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, uid: int) -> None:
-        """Answer until the peer closes, is too slow, or says what is no call."""
-        try:
-            # A peer that closes, stalls, sends too much or no calls: each ends its own connection, and nothing else.
-            with suppress(OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
-                while True:
-                    async with asyncio.timeout(PATIENCE_S):
-                        message = await reader.readuntil(varlink.END)
-                    await self._take_turn()
-                    writer.write(await self._answer(message[:-1], uid))
-                    async with asyncio.timeout(PATIENCE_S):
-                        await writer.drain()
-        finally:
-            writer.close()
-            with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
-                    await writer.wait_closed()
-            writer.transport.abort()  # what it has not read by now, it never will
-
-    async def _take_turn(self) -> None:
-        """One call of all connections for each round of the loop, and a pause after some work."""
-        async with self._turn:
-            pause = self._worked_s if self._worked_s >= SLICE_S else 0.0
-            if pause:
-                self._worked_s = 0.0
-            await asyncio.sleep(pause)
-
-    # Calls
-
-    async def _answer(self, message: bytes, uid: int) -> bytes:
-        """The reply's bytes; none to a call that wants none.
-
-        Raises:
-            ValueError: the message is no call.
-        """
-        began = time.thread_time()
-        call = varlink.parse(message)
-        try:
-            answer = varlink.reply(await self._method(call, uid)(call))
-        except varlink.ErrorReply as e:
-            answer = varlink.error(e)
+            return await self._method(call, uid)(call)
         except RefusedError as e:
-            answer = varlink.error(varlink.ErrorReply(f"{NAME}.Refused", reason=str(e)))
-        self._worked_s += time.thread_time() - began
-        return b"" if call.oneway else answer
+            raise varlink.ErrorReply(f"{NAME}.Refused", reason=str(e)) from e
 
     def _method(self, call: varlink.Call, uid: int) -> Callable[[varlink.Call], Awaitable[object]]:
         """What does it.
@@ -282,11 +163,3 @@ class ControlSocket:
         wanted = varlink.parameters(call, _Handover)
         await self._operator.handover(wanted.vip or "", wanted.to or "")
         return {}
-
-
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The user id of the process that connected (SO_PEERCRED, unix(7))."""
-    connection = writer.get_extra_info("socket")
-    credentials = struct.Struct("3i")  # pid, uid, gid
-    _, uid, _ = credentials.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
-    return int(uid)

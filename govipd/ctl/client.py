@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from govipd.core.text import line
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
 
 RUNTIME = Path("/run/govipd")
-REPLY_S = 5.0  # a daemon that asks etcd who could take over answers within that
+REPLY_S = 5  # a daemon that asks etcd who could take over answers within that
 REPLY_MAX = 16 * 1024 * 1024  # bytes
 _INTERFACE = "org.govipd.Node"
 
@@ -41,14 +42,14 @@ def instances(interface: str | None, runtime: Path = RUNTIME) -> tuple[str, ...]
     return found
 
 
-def status(interface: str, runtime: Path = RUNTIME) -> NodeStatus:
+def status(interface: str, runtime: Path = RUNTIME, patience: int = REPLY_S) -> NodeStatus:
     """What a daemon knows of itself, in states and triggers that exist.
 
     Raises:
         NoDaemonError: it does not answer.
         DeniedError: this user may not ask it.
     """
-    reply = call(interface, "Status", runtime=runtime)
+    reply = call(interface, "Status", runtime, patience)
     try:
         node = msgspec.json.decode(reply, type=NodeStatus)
         for group in node.groups:
@@ -66,8 +67,10 @@ def _known(state: str, trigger: str) -> None:
     Trigger(trigger)
 
 
-def call(interface: str, method: str, runtime: Path = RUNTIME, **parameters: str) -> bytes:
-    """The reply's parameters, as JSON; a parameter that is empty is left out.
+def call(
+    interface: str, method: str, runtime: Path = RUNTIME, patience: int = REPLY_S, **parameters: str
+) -> bytes:
+    """The reply's parameters, as JSON; a parameter that is empty is left out, `patience` in seconds.
 
     Raises:
         NoDaemonError: it does not answer.
@@ -76,11 +79,13 @@ def call(interface: str, method: str, runtime: Path = RUNTIME, **parameters: str
     """
     given = {name: value for name, value in parameters.items() if value}
     try:
-        reply = _exchange(runtime / interface / "control", f"{_INTERFACE}.{method}", given)
+        reply = _exchange(runtime / interface / "control", f"{_INTERFACE}.{method}", given, patience)
     except PermissionError as e:
         raise DeniedError(f"govipd@{interface}: only root and the group govip may ask it") from e
     except FileNotFoundError as e:
         raise NoDaemonError(f"govipd@{interface} does not run: systemctl status govipd@{interface}") from e
+    except BlockingIOError as e:
+        raise NoDaemonError(f"govipd@{interface} does not answer within {patience} s") from e
     except (OSError, ValueError) as e:
         reason = line(os.strerror(e.errno) if isinstance(e, OSError) and e.errno else str(e))
         raise NoDaemonError(f"govipd@{interface} does not answer: {reason}; systemctl status govipd@{interface}") from e
@@ -93,10 +98,12 @@ def call(interface: str, method: str, runtime: Path = RUNTIME, **parameters: str
     return bytes(reply.parameters)
 
 
-def _exchange(path: Path, method: str, parameters: Mapping[str, str]) -> _Reply:
+def _exchange(path: Path, method: str, parameters: Mapping[str, str], patience: int) -> _Reply:
     """One request, one reply. Raises OSError, or ValueError for what is no reply."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(REPLY_S)
+        # The kernel's time-outs: with Python's, connect() would fail at once where many others wait to be let in.
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", patience, 0))
         connection.connect(os.fspath(path))
         connection.sendall(msgspec.json.encode({"method": method, "parameters": parameters}) + b"\0")
         received = bytearray()

@@ -46,13 +46,7 @@ class Found:
 
 def find(config: Path, interface: str | None, runtime: Path = client.RUNTIME) -> Found:
     """Ask everybody. Nothing that is missing keeps the rest from being shown."""
-    nodes: dict[str, NodeStatus] = {}
-    missing = []
-    try:
-        for name in client.instances(interface, runtime):
-            nodes[name] = client.status(name, runtime)
-    except (NoDaemonError, DeniedError) as e:
-        missing.append(str(e))
+    nodes, missing = _nodes(interface, runtime)
     members, refused = None, False
     try:
         members = cluster.read(load(config, hostname=socket.gethostname()))
@@ -64,6 +58,22 @@ def find(config: Path, interface: str | None, runtime: Path = client.RUNTIME) ->
         knows = "; shown is what this node knows" if nodes else ""
         missing.append(f"the cluster is not shown, etcd does not answer: {e}{knows}")
     return Found(nodes, members, tuple(missing), refused)
+
+
+def _nodes(interface: str | None, runtime: Path) -> tuple[dict[str, NodeStatus], list[str]]:
+    """The daemons of this machine that answer, by interface, and why the others do not."""
+    nodes: dict[str, NodeStatus] = {}
+    missing: list[str] = []
+    try:
+        names = client.instances(interface, runtime)
+    except NoDaemonError as e:
+        return nodes, [str(e)]
+    for name in names:
+        try:
+            nodes[name] = client.status(name, runtime)
+        except (NoDaemonError, DeniedError) as e:
+            missing.append(str(e))
+    return nodes, missing
 
 
 def status(config: Path, interface: str | None, *, as_json: bool, watch: float | None) -> int:

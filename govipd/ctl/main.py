@@ -24,6 +24,7 @@ from govipd.ctl.why import why
 from govipd.errors import ConfigError, DeniedError, GovipdError, NoDaemonError
 
 TIMEOUT_S = 30.0
+WHY_MAX = 5000  # characters of a paragraph
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +57,7 @@ def _why(args: argparse.Namespace) -> int:
         print(json.dumps(told, indent=2))
     else:
         for text in told.values():
-            Console().print(show.cell(text), soft_wrap=False)
+            Console().print(show.cell(text, WHY_MAX))
     return 0
 
 

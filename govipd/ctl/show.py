@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from govipd.core import words
@@ -19,9 +19,9 @@ _STYLES = {"healthy": "green", "unhealthy": "red", "unknown": "yellow", "leader"
 _OPEN = (State.ADOPTING.value, State.TAKING.value, State.LEADER.value)
 
 
-def cell(value: object) -> Text:
+def cell(value: object, longest: int = 500) -> Text:
     """Foreign text: without markup, and without control of the terminal."""
-    text = line(str(value), 500)
+    text = line(str(value), longest)
     return Text(text, style=_STYLES.get(text, ""))
 
 
@@ -85,10 +85,10 @@ def cluster_table(cluster: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def history_table(entries: Sequence[Mapping[str, str]]) -> Table:
-    """Transitions, the oldest first."""
-    table = Table("time (UTC)", "VIP", "state", "reason", "what was said")
+    """Transitions in the journal's words, the oldest first. Times are UTC."""
+    table = Table.grid(Column(no_wrap=True), Column(), padding=(0, 2))
     for entry in entries:
-        table.add_row(*(cell(entry[key]) for key in ("at", "vip", "state", "reason", "message")))
+        table.add_row(cell(entry["at"]), cell(entry["message"]))
     return table
 
 

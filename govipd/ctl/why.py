@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from govipd.core import words
 from govipd.core.state import ANSWERING, State, Trigger
 from govipd.core.status import GroupStatus
+from govipd.core.text import line
 
 _DRAINED = "drained by the operator"
 
@@ -69,7 +70,7 @@ def _conditions(group: GroupStatus) -> list[str]:
 def _etcd(state: State, group: GroupStatus) -> str:
     if not group.etcd:
         return ""
-    trouble = f"etcd does not answer usefully ({group.etcd})"
+    trouble = f"etcd does not answer usefully ({line(group.etcd)})"
     if state in ANSWERING and group.lease_left is not None:
         return f"But {trouble}: unless it confirms the lease within {group.lease_left:.1f} s, the VIP is dropped."
     return f"And {trouble}: until it does, this node cannot lead; without a majority of etcd nobody can."

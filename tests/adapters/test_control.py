@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 
 from govipd.adapters import control, varlink
 from govipd.adapters.control import ControlSocket
+from govipd.adapters.varlink_server import LIMITS, Limits, VarlinkServer
 from govipd.core import status as core_status
 from govipd.ctl import client
 from govipd.errors import NoDaemonError, RefusedError
@@ -44,11 +46,11 @@ class Node:
         self.runtime = runtime
         self.path = runtime / "eth0" / "control"
 
-    def service(self) -> ControlSocket:
+    def server(self) -> VarlinkServer:
         """The one behind the socket."""
         ((service, _),) = self.world.daemon._services.values()
         assert isinstance(service, ControlSocket)
-        return service
+        return service._server
 
     def pings(self) -> int:
         """Of the watchdog, so far."""
@@ -69,7 +71,8 @@ class Node:
 
     async def ask(self, method: str, **parameters: str) -> Any:
         """As govipctl does, from another thread; the reply's parameters."""
-        return json.loads(await asyncio.to_thread(client.call, "eth0", method, self.runtime, **parameters))
+        asking = partial(client.call, "eth0", method, self.runtime, client.REPLY_S, **parameters)
+        return json.loads(await asyncio.to_thread(asking))
 
     async def send(self, *messages: bytes) -> list[dict[str, Any]]:
         """Raw messages on one connection; the replies until the daemon closes it or every message has one."""
@@ -83,14 +86,14 @@ class Node:
 
 
 @asynccontextmanager
-async def node(expected_status: int = 0) -> AsyncIterator[Node]:
+async def node(expected_status: int = 0, limits: Limits = LIMITS) -> AsyncIterator[Node]:
     """It leads, and its socket is there."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "eth0", "control")
         path.parent.mkdir()
 
         def make(operator: Operator) -> ControlSocket:
-            return ControlSocket(path=path, operator=operator, journal=world[0].journal, version="1")
+            return ControlSocket(path=path, operator=operator, journal=world[0].journal, version="1", limits=limits)
 
         def add(w: World) -> None:
             world.append(w)
@@ -239,6 +242,7 @@ async def test_others_may_read_and_change_nothing() -> None:
     """A process of another user, which may open the socket."""
     asking = """
 import sys
+from functools import partial
 from pathlib import Path
 from govipd.ctl import client
 from govipd.errors import DeniedError
@@ -280,7 +284,7 @@ async def closed(reader: asyncio.StreamReader) -> bool:
 async def test_a_message_that_is_too_long_ends_its_connection() -> None:
     """Without its end in sight, and with it."""
     async with node() as n:
-        for message in (b"x" * (control.MESSAGE_MAX + 1), b'"' + b" " * control.MESSAGE_MAX + b'"\0'):
+        for message in (b"x" * (LIMITS.message + 1), b'"' + b" " * LIMITS.message + b'"\0'):
             reader, writer = await asyncio.open_unix_connection(n.path)
             with closing(writer):
                 writer.write(message)
@@ -288,10 +292,9 @@ async def test_a_message_that_is_too_long_ends_its_connection() -> None:
         assert (await n.ask("Status"))["member"] == "node1"
 
 
-async def test_a_message_that_does_not_come_to_its_end_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_that_does_not_come_to_its_end_ends_its_connection() -> None:
     """Slow-loris: a byte now and then does not keep it open."""
-    monkeypatch.setattr(control, "PATIENCE_S", 0.3)
-    async with node() as n:
+    async with node(limits=Limits(patience_s=0.3)) as n:
         reader, writer = await asyncio.open_unix_connection(n.path)
 
         async def drip() -> None:
@@ -307,28 +310,27 @@ async def test_a_message_that_does_not_come_to_its_end_ends_its_connection(monke
             await dripping
 
 
-async def test_one_who_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_who_does_not_read_is_left() -> None:
     """Replies do not pile up in the daemon."""
-    monkeypatch.setattr(control, "PATIENCE_S", 0.3)
-    async with node() as n:
+    async with node(limits=Limits(patience_s=0.3)) as n:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(str(n.path))
             peer.setblocking(False)
-            service = n.service()
+            server = n.server()
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 while True:
                     peer.send(STATUS * 100)
-            await n.world.until(lambda: service._connections[0] == 0)
+            await n.world.until(lambda: server._connections[0] == 0)
 
 
 async def test_connections_per_user_are_bounded() -> None:
     """What is too much is closed at once, and there is room again once one has gone."""
     async with node() as n:
-        open_ = [await asyncio.open_unix_connection(n.path) for _ in range(control.CONNECTIONS_PER_USER)]
+        open_ = [await asyncio.open_unix_connection(n.path) for _ in range(LIMITS.of_one_user)]
         with pytest.raises(NoDaemonError, match="govipd@eth0 does not answer: "):
             await n.ask("Status")
         open_.pop()[1].close()
-        await n.world.until(lambda: n.service()._connections[0] < control.CONNECTIONS_PER_USER)
+        await n.world.until(lambda: n.server()._connections[0] < LIMITS.of_one_user)
         assert (await n.ask("Status"))["member"] == "node1"
         for _, writer in open_:
             writer.close()
@@ -337,7 +339,7 @@ async def test_connections_per_user_are_bounded() -> None:
 async def test_root_is_let_in_however_many_others_are_there() -> None:
     """Their number has a bound of its own."""
     async with node() as n:
-        n.service()._connections[NOBODY] = control.CONNECTIONS_OF_OTHERS
+        n.server()._connections[NOBODY] = LIMITS.of_others
         assert (await n.ask("Status"))["member"] == "node1"
 
 
@@ -352,7 +354,7 @@ async def test_file_descriptors_that_are_passed_go_nowhere() -> None:
                 socket.send_fds(peer, [STATUS], [file.fileno()] * 50)
             with contextlib.closing(await asyncio.to_thread(client_of, n.path)):
                 pass
-        await n.world.until(lambda: n.service()._connections[0] == 0)
+        await n.world.until(lambda: n.server()._connections[0] == 0)
         assert open_files() <= before
 
 
@@ -373,22 +375,18 @@ def client_of(path: Path) -> socket.socket:
 # What goes wrong with the socket itself
 
 
-async def test_a_file_that_is_in_the_socket_s_place_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_in_the_socket_s_place_is_replaced() -> None:
     """Left by an earlier process, or put there since."""
-    monkeypatch.setattr(control, "CHECK_S", 0.02)
-    async with node() as n:
+    async with node(limits=Limits(check_s=0.02)) as n:
         n.path.unlink()
         n.path.write_text("what is this?")
         await n.world.until(n.path.is_socket)
         assert (await n.ask("Status"))["member"] == "node1"
 
 
-async def test_a_place_where_no_socket_can_be_made_is_told_once_and_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_place_where_no_socket_can_be_made_is_told_once_and_tried_again() -> None:
     """The VIP does not care."""
-    monkeypatch.setattr(control, "CHECK_S", 0.02)
-    async with node() as n:
+    async with node(limits=Limits(check_s=0.02)) as n:
         aside = n.path.parent.rename(n.runtime / "aside")
         await n.world.until(n.world.says("control: no control socket, tried again: "))
         await asyncio.sleep(0.1)

@@ -98,6 +98,17 @@ def test_whatever_a_daemon_answers_is_told(tmp_path: Path, reply: bytes, error: 
         thread.join()
 
 
+def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
+    """It hangs, and its queue of connections is full: waited for within bounds."""
+    (tmp_path / "eth0").mkdir()
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(tmp_path / "eth0" / "control"))
+        hanging.listen(0)
+        for _ in range(2):  # the first one's connection stays in the queue
+            with pytest.raises(NoDaemonError, match="does not answer within 1 s"):
+                client.status("eth0", tmp_path, patience=1)
+
+
 def test_where_no_daemon_runs(tmp_path: Path) -> None:
     """Said for all, and for the one that was named; a socket that nobody listens on any more."""
     with pytest.raises(NoDaemonError, match="no govipd runs on this machine"):

@@ -10,7 +10,7 @@ from govipd.core import words
 from govipd.core.state import State, Trigger
 from govipd.core.status import GateReport, GroupStatus, NodeStatus, Transition
 from govipd.ctl.look import Found
-from govipd.ctl.show import whole
+from govipd.ctl.show import history_table, whole
 from govipd.ctl.why import duration, why
 
 NOW = 1_750_000_000.0
@@ -102,6 +102,14 @@ def test_every_state_has_its_paragraph(state: State, trigger: Trigger) -> None:
     text = why("node2", group, NOW)
     assert text.startswith(("node2 leads api", "node2 does not lead api"))
     assert text.endswith(".")
+
+
+def test_a_history_that_has_odd_bytes_can_be_shown() -> None:
+    """The journal's words, with the time."""
+    stream = io.StringIO()
+    entry = {"at": "2025-06-15 15:06:40.000", "vip": "api", "state": "leader", "message": "\x1b[2J[/]"}
+    Console(file=stream, width=100).print(history_table([entry]))
+    assert stream.getvalue().startswith("2025-06-15 15:06:40.000  \N{REPLACEMENT CHARACTER}[2J[/]")
 
 
 def test_durations() -> None:
