@@ -22,17 +22,18 @@ install: ## install govipd on this machine (root)
 	ln -sf $(VENV_HOME)/bin/govipd /usr/local/sbin/govipd
 	ln -sf $(VENV_HOME)/bin/govipctl /usr/local/bin/govipctl
 	install -m 644 units/govipd@.service /etc/systemd/system/
-	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
 	install -m 644 units/govip.sysusers.conf /etc/sysusers.d/govip.conf
+	systemd-sysusers /etc/sysusers.d/govip.conf
+	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
 	install -m 644 conf/haproxy-govip.cfg /etc/govip/haproxy-govip.cfg
 	test -e /etc/govip/govip.toml || install -m 644 conf/govip.toml /etc/govip/govip.toml
-	systemd-sysusers govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; sysctl -q -e -p /etc/sysctl.d/90-govip.conf; fi
 
 .PHONY: uninstall
 uninstall: ## remove it again; the configuration stays (root)
 	if [ -d /run/systemd/system ]; then systemctl stop 'govipd@*'; systemctl -q disable govipd@.service || true; fi
 	rm -rf $(VENV_HOME) /usr/local/sbin/govipd /usr/local/bin/govipctl
+	rm -rf /var/lib/govipd
 	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf /etc/sysusers.d/govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 

@@ -28,6 +28,8 @@ Count = Annotated[int, Meta(ge=1, le=100)]
 # \Z, not $: that would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 
+DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
+
 # The least margin with fence = "address": the kernel removes an address up to a second late.
 ADDRESS_FENCE_MARGIN = 1.0
 # The least that margin may be of the TTL: two machines' clocks may differ by this rate.
@@ -293,8 +295,9 @@ class _Reader:
             self._fault("election.member", "", f"this host's name {hostname!r} cannot be a member's name; set member")
 
     def _check_health(self, health: Health) -> None:
-        if health.url and not _host(health.url):
-            self._fault("health.url", health.url, "must be a URL, such as http://127.0.0.1:8404/healthz")
+        if health.url and (not _host(health.url) or "@" in health.url):  # this file is no place for a secret
+            shown, example = "..." if "@" in health.url else health.url, "http://127.0.0.1:8404/healthz"
+            self._fault("health.url", shown, f"must be a URL, such as {example}, without user and password")
         wait, longest = health.flap_wait, health.flap_wait_max
         if longest < wait:
             self._fault("health.flap_wait_max", longest, f"must be at least flap_wait = {wait:g}")

@@ -81,9 +81,24 @@ class Login:
         """
         try:
             password = self.password_file.read_text().rstrip("\n")
-        except (OSError, UnicodeDecodeError) as e:
+        except OSError as e:
             raise EtcdRefusedError(f"password file: {e}") from e
+        except UnicodeDecodeError:  # whose text shows a byte of it
+            raise EtcdRefusedError(f"password file: {self.password_file} is not UTF-8") from None
         return pb.AuthenticateRequest(name=self.user, password=password)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """What one endpoint says of itself. `leader` is raft's, 0 where it knows none; `size` is in bytes."""
+
+    version: str
+    cluster: int
+    member: int
+    leader: int
+    term: int
+    size: int
+    alarms: tuple[str, ...]
 
 
 class _Connection:
@@ -204,6 +219,24 @@ class Etcd:
         finally:
             if stream is not None:
                 stream.cancel()
+
+    async def status(self) -> EndpointStatus:
+        """What the current endpoint says of itself, without asking the others; for diagnosis.
+
+        Raises:
+            EtcdError: it does not answer, or refuses.
+        """
+        reply = await self._call(lambda c: stubs.MaintenanceStub(c.channel).Status, pb.StatusRequest())
+        request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
+        alarms = ()
+        if reply.leader:  # else nobody answers that
+            async with self._attempt() as connection:  # etcd 3.4 leaves this answer's header empty
+                listed = await stubs.MaintenanceStub(connection.channel).Alarm(request, metadata=self._metadata())
+            alarms = tuple(pb.AlarmType.Name(a.alarm) for a in listed.alarms)
+        header = reply.header
+        return EndpointStatus(
+            reply.version, header.cluster_id, header.member_id, reply.leader, reply.raftTerm, reply.dbSize, alarms
+        )
 
     async def close(self) -> None:
         """Close the connection. The object can be used again: it would connect anew."""

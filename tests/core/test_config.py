@@ -101,6 +101,7 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("[health]\ninterval = 0\n" + VIP, ["health.interval = 0", ">= 0.05"]),
         ("[health]\ntimeout = inf\n" + VIP, ["health.timeout = inf"]),
         ('[health]\nunit = "haproxy"\n' + VIP, ["health.unit = 'haproxy'"]),
+        ('[health]\nurl = "http://u:secret@localhost/"\n' + VIP, ["health.url = '...'", "without user and password"]),
         ('[health]\nurl = "localhost"\n' + VIP, ["health.url = 'localhost'"]),
         (VIP.replace("name", "nam"), ["vip[0].nam = 'api'", "did you mean name?", "vip[0].name is missing"]),
         (VIP.replace('"api"', '"a b"'), ["vip[0].name = 'a b'"]),
