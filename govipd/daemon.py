@@ -10,10 +10,11 @@ from typing import Any
 from govipd.core.actions import Action
 from govipd.core.events import Event, Stalled, Stop, Tick
 from govipd.core.liveness import Liveness
+from govipd.core.messages import Message
 from govipd.core.state import ANSWERING, State
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError, KernelError, RefusedError
-from govipd.group import Group, GroupPlan, Priority
+from govipd.group import Group, GroupPlan
 from govipd.ports import Clock, Journal, Notifier, Operator, Service, Sink, Source
 
 BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told from a quiet time
@@ -122,7 +123,7 @@ class Daemon:
             if group.supervisor.state in ANSWERING:
                 self._handed_over.append(self._groups.pop(name))
                 text = f"{name}: a restart: the VIP stays; next: the new process adopts it"
-                self._journal.write(Priority.NOTICE, text, {"GOVIP_VIP": name})
+                self._journal.write(Message.STAYS, text, {"GOVIP_VIP": name})
 
     def reload(self) -> None:
         """Read the configuration anew and apply the difference; a bad one changes nothing."""
@@ -136,10 +137,10 @@ class Daemon:
             plan = self._load()
         except ConfigError as e:
             for line in str(e).splitlines():
-                self._journal.write(Priority.ERROR, f"configuration not applied, nothing changed: {line}", {})
+                self._journal.write(Message.CONFIG_REFUSED, f"configuration not applied, nothing changed: {line}", {})
         else:
             self._apply(plan)
-            self._journal.write(Priority.NOTICE, "configuration applied", {})
+            self._journal.write(Message.CONFIG_APPLIED, "configuration applied", {})
         self._notifier.ready()
 
     # What the operator asks for (ports.Operator)
@@ -216,7 +217,7 @@ class Daemon:
 
     def _apply(self, plan: Plan) -> None:
         for warning in plan.warnings:
-            self._journal.write(Priority.WARNING, warning, {})
+            self._journal.write(Message.NO_NFTABLES, warning, {})
         for name, group in list(self._groups.items()):
             new = plan.groups.get(name)
             if new is None or new.identity != group.plan.identity:
@@ -293,13 +294,14 @@ class Daemon:
         released = self._all()
         if self._fault is not None:
             for line in "".join(traceback.format_exception(self._fault)).splitlines():
-                self._journal.write(Priority.ERROR, line, {})
+                self._journal.write(Message.FAULT, line, {})
             for group in self._all():
                 try:
                     await group.release()
                 except KernelError as e:
                     released.remove(group)  # its lease runs out later than its fence: it must not be given back
-                    self._journal.write(Priority.ERROR, f"{group.plan.name}: not released: {e}", {})
+                    name = group.plan.name
+                    self._journal.write(Message.NOT_RELEASED, f"{name}: not released: {e}", {"GOVIP_VIP": name})
         for group in self._handed_over:
             group.hand_over()
         closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from govipd.core import events as ev
 from govipd.core.actions import Action, Holding, Report
+from govipd.core.messages import Message
 from govipd.errors import EtcdUnavailableError, KernelError, MemoryRefusedError
 from govipd.ports import Sink
 
@@ -204,8 +205,8 @@ class FakeJournal:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
-        self.lines.append(message)
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+        self.lines.append(text)
 
 
 class FakeNotifier:

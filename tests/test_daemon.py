@@ -304,6 +304,17 @@ async def test_etcd_trouble_and_disagreement_are_told_once_each() -> None:
         assert group.supervisor.state is State.LEADER
 
 
+async def test_an_outage_of_etcd_is_told_from_time_to_time() -> None:
+    """With its age and the number of calls that failed."""
+    async with running() as w:
+        await w.until(w.leads)
+        group = next(iter(w.daemon._groups.values()))
+        group.handle(ev.EtcdState(usable=False, detail="no answer"))
+        w.clock.offset += 40
+        group.handle(ev.EtcdFailed("http://192.0.2.11:2379", "timeout"))
+        assert w.says("api: still: etcd does not answer usefully: no answer, 40 s, 2 tries")()
+
+
 async def test_a_restart_hands_the_vip_over() -> None:
     """SIGTERM under a restart job (FIELD 11): nothing is closed, resigned or removed; the memory is kept."""
     async with running() as w:
