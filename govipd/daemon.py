@@ -22,6 +22,7 @@ STALL_S = 0.5  # a beat that is later than this is a stall
 STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
 ASK_S = 0.3  # systemd's time to tell why it ends us; without an answer the VIP is released
 CLOSE_S = 0.2  # and to take the lease back; it would end by itself
+SERVICES_S = 0.7  # for the services' end, which comes last: a hook that has begun may go on for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +287,8 @@ class Daemon:
 
     async def _end(self) -> int:
         """The one way out. After a fault the VIP is released without asking the supervisor any more."""
-        tasks = list(self._tasks)
+        services = {task for _, task in self._services.values()}
+        tasks = [task for task in self._tasks if task not in services]
         self._tasks.clear()
         for task in tasks:  # before anything is closed: a renewal under way would open the fence again
             task.cancel()
@@ -307,6 +309,10 @@ class Daemon:
         closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_S)
+        for task in services:
+            task.cancel()
+        if services:
+            await asyncio.wait(services, timeout=SERVICES_S)
         return 0 if self._fault is None else 1
 
     # What systemd sees

@@ -70,6 +70,6 @@ def test_days_of_trouble_are_told_every_hour() -> None:
     """In units that people read."""
     told = Lines()
     told.trouble(0, 10 * LONGEST_S, every=10)
-    assert [line.split(", ")[1] for line in told.lines[1:]][3:] == [
-        "80 s", "3 min", "5 min", "11 min", "21 min", "43 min", "85 min", "2 h", "3 h", "4 h", "5 h", "6 h", "7 h", "8 h", "9 h",
-    ]  # fmt: skip
+    ages = [line.split(", ")[1] for line in told.lines[1:]]
+    assert ages[3:9] == ["80 s", "3 min", "5 min", "11 min", "21 min", "43 min"]
+    assert ages[9:] == ["85 min", "2 h", "3 h", "4 h", "5 h", "6 h", "7 h", "8 h", "9 h"]

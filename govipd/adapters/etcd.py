@@ -125,7 +125,7 @@ class Etcd:
         timeout: float,
         tls: Tls | None = None,
         login: Login | None = None,
-        failed: Callable[[str, str], None] = lambda endpoint, kind: None,  # noqa: ARG005  # tells nobody
+        failed: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._endpoints = tuple(endpoints)
         self._timeout = timeout

@@ -73,7 +73,7 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("", ["vip is missing", "[[vip]]"]),
         ("vip = 3", ["vip is missing"]),
         ("[vipp]\n" + VIP, ["vipp = {}", "did you mean vip?"]),
-        ("x = 1\n" + VIP, ["x = 1", "allowed are etcd, election, health, vip"]),
+        ("x = 1\n" + VIP, ["x = 1", "allowed are etcd, election, health, metrics, hooks, vip"]),
         ("etcd = 1\n" + VIP, ["etcd = 1", "must be a table, written [etcd]"]),
         ("[etcd]\nendpoint = []\n" + VIP, ["etcd.endpoint = []", "did you mean endpoints?"]),
         ("[etcd]\nendpoints = []\n" + VIP, ["etcd.endpoints = []", "length >= 1"]),
