@@ -187,14 +187,16 @@ class FakeSource:
 class FakeService:
     """Notes every state that a group comes into."""
 
-    def __init__(self) -> None:
+    def __init__(self, ending_s: float = 0.0) -> None:
         self.seen: list[tuple[str, str]] = []
         self.ended = False
+        self._ending_s = ending_s
 
     async def run(self) -> None:
         try:
             await asyncio.Event().wait()
         finally:
+            await asyncio.sleep(self._ending_s)
             self.ended = True
 
     def stepped(self, vip: str, event: ev.Event, actions: Sequence[Action], now: float) -> None:

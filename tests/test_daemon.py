@@ -471,3 +471,17 @@ async def test_services_see_every_step_and_come_and_go_with_the_configuration() 
         w.next_plan = w.plan
         w.daemon.reload()
         await w.until(lambda: services[0].ended)
+
+
+@pytest.mark.parametrize(("ending_s", "ended"), [(0.1, True), (1000.0, False)])
+async def test_a_service_may_end_what_it_has_begun_but_not_for_ever(ending_s: float, *, ended: bool) -> None:
+    """After the VIP is released and the lease given back."""
+    service = fakes.FakeService(ending_s)
+
+    def prepare(w: World) -> None:
+        w.daemon._plan = replace(w.plan, services={"one": lambda _: service})
+
+    async with running(prepare=prepare) as w:
+        await w.until(w.leads)
+    assert service.seen[-1] == ("api", "stopped")
+    assert service.ended is ended

@@ -126,11 +126,11 @@ class Hooks:
         try:
             await asyncio.shield(worker)
         finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FINISH_S):
-                    await self._queue.join()
+            idle = asyncio.create_task(self._queue.join())
+            await asyncio.wait({idle, worker}, timeout=FINISH_S, return_when=asyncio.FIRST_COMPLETED)
+            idle.cancel()
             worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
+            await asyncio.gather(idle, worker, return_exceptions=True)
 
     async def _work(self) -> None:
         while True:
