@@ -12,7 +12,7 @@ from govipd.adapters.fence import NftFence
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.cli import CONFIG_RETRY_S, clean_up
-from govipd.core.events import Address
+from govipd.core.events import Address, EtcdFailed
 from govipd.core.settings import Settings
 from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
@@ -385,6 +385,7 @@ class Machine:
             network=self.network,
             random=self._random,
             timeout=TTL / RENEWALS_PER_TTL,
+            failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
         )
         membership = Membership(
             store=self.store,
