@@ -49,4 +49,4 @@ def test_every_transition_has_a_kind() -> None:
 def test_fields_that_are_filled_in_exist() -> None:
     """Only what the daemon writes can stand between two @."""
     fields = set(re.findall(r"@(\w+)@", CATALOG.read_text()))
-    assert fields <= {"GOVIP_VIP", "GOVIP_STATE", "GOVIP_GATE", "GOVIP_DETAIL", "GOVIP_SECONDS"}
+    assert fields <= {"GOVIP_VIP", "GOVIP_HOOK", "GOVIP_GATE", "GOVIP_DETAIL", "GOVIP_SECONDS"}

@@ -74,6 +74,15 @@ class Hooks:
         for report in actions:
             if isinstance(report, Report):
                 self._note(vip, report)
+        if vip not in self._roles:
+            self._begin(vip, now)
+
+    def _begin(self, vip: str, now: float) -> None:
+        """A node that has not been fit yet is at fault as soon as a gate is known to be bad."""
+        for group in self._operator.status().groups:
+            bad = [f"{gate.gate} {gate.verdict} ({gate.detail})" for gate in group.gates if gate.verdict == "unhealthy"]
+            if group.vip == vip and group.state == State.ASIDE.value and bad:
+                self._tell(vip, "fault", Report(State.ASIDE, Trigger.UNFIT, "; ".join(bad), now))
 
     def _note(self, vip: str, report: Report) -> None:
         match report.state:
@@ -181,7 +190,7 @@ class Hooks:
         return Message.HOOK_FAILED, f"{f'exit status {status}' if status > 0 else f'signal {-status}'} {took}"
 
     def _line(self, kind: Message, call: _Call, text: str) -> None:
-        fields = {"GOVIP_VIP": call.vip, "GOVIP_STATE": call.role}
+        fields = {"GOVIP_VIP": call.vip, "GOVIP_HOOK": call.role}
         self._journal.write(kind, f"{call.vip}: {call.role} hook: {text}", fields)
 
 

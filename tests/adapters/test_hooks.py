@@ -120,6 +120,20 @@ async def test_a_candidate_that_becomes_unhealthy_is_at_fault_and_a_drained_one_
         assert w.said() == ["standby", "fault"]
 
 
+async def test_a_node_that_was_never_fit_is_at_fault_once_that_is_known() -> None:
+    """A haproxy that is dead when the machine boots; before anything is known, nothing is said."""
+    async with running(fault=sh('echo "$GOVIP_REASON: $GOVIP_DETAIL"'), standby=SAY) as w:
+        w.operator.group = replace(w.operator.group, state="aside")
+        w.comes_into(State.ASIDE, Trigger.CLEAN)
+        w.operator.unhealthy("unit")
+        for _ in range(3):
+            w.hooks.stepped("api", ev.Tick(), [], 0.0)
+        w.operator.group = replace(w.operator.group, state="candidate")
+        w.comes_into(State.CANDIDATE, Trigger.FIT)
+        await w.until("standby hook: done")
+        assert w.said() == ["unfit: unit unhealthy (up)", "standby"]
+
+
 async def test_the_environment_says_what_happened() -> None:
     """And holds nothing of the daemon's own."""
     async with running(fault=("/usr/bin/env",)) as w:

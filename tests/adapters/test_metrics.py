@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -210,6 +211,12 @@ async def test_a_port_that_is_taken_is_told_and_tried_again(monkeypatch: pytest.
         await other.wait_closed()
         assert b" 200 OK" in await w.ask(GET)
         assert "served, after" in w.journal.lines[-1]
+
+
+def test_a_daemon_without_metrics_does_not_load_their_library() -> None:
+    """It stays lean."""
+    code = "import govipd.cli, sys; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_alert_fires_when_it_should_and_not_before() -> None:

@@ -27,7 +27,7 @@ def configured(lab: Lab, more: str) -> Iterator[None]:
     finally:
         for node in lab.nodes:
             node.write("/etc/govip/govip.toml", good[node.name])
-            node.run(f"systemctl reload {DAEMON}")
+            node.run(f"systemctl reload-or-restart {DAEMON}")
 
 
 def test_prometheus_scrapes_the_machines_and_an_alert_fires(lab: Lab) -> None:
@@ -70,13 +70,12 @@ def test_hooks_run_inside_the_sandbox(lab: Lab) -> None:
             "api: leader hook: 192.0.2.100",
             f"api: standby hook: standby of api on {heir.name} because of unfit",
         ]
-        assert "api: standby hook: done after" in told[heir.name].splitlines()[-1]
-        lab.make_whole()
+        assert any(line.startswith("api: standby hook: done after") for line in told[heir.name].splitlines()[-3:])
 
 
 def test_journalctl_x_explains_an_entry(lab: Lab) -> None:
     """As installed by `make install`: cause and remedy, with the VIP's name filled in."""
     holder = lab.wait_serving()
     text = holder.run("journalctl -x -u govipd --no-pager GOVIP_STATE=leader").stdout
-    assert "-- Subject: VIP api: this machine is the leader" in text
-    assert "-- Defined-By: govipd" in text
+    assert "Subject: VIP api: this machine is the leader" in text
+    assert "Defined-By: govipd" in text
