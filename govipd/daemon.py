@@ -311,8 +311,8 @@ class Daemon:
             await asyncio.wait(closing, timeout=CLOSE_S)
         for task in services:
             task.cancel()
-        if services:
-            await asyncio.wait(services, timeout=SERVICES_S)
+        if services:  # a VIP that is handed over must be adopted soon
+            await asyncio.wait(services, timeout=0.0 if self._handed_over else SERVICES_S)
         return 0 if self._fault is None else 1
 
     # What systemd sees
