@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
 from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.handoff import HandoffFile
+from govipd.adapters.hooks import Hooks
 from govipd.adapters.job import job_type
 from govipd.adapters.journal import journal_for
 from govipd.adapters.membership import Membership
@@ -37,6 +38,7 @@ from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import ADDRESS_FENCE_MARGIN, DEFAULT_CONFIG, Config, Vip, load
+from govipd.core.events import Announced, EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
@@ -141,13 +143,34 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
         fenced, warnings = False, (NO_NFTABLES,)
     groups = {vip.name: _group(config, vip, clock, fenced=fenced) for vip in config.for_interface(interface)}
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
+    return Plan(node, groups, sources, _services(config, interface, clock, journal), warnings)
+
+
+def _services(
+    config: Config, interface: str, clock: Clock, journal: Journal
+) -> Mapping[Hashable, Callable[[Operator], Service]]:
+    """What runs beside the groups, as configured. What is off is not imported."""
     services: dict[Hashable, Callable[[Operator], Service]] = {}
     control = _beside("RUNTIME_DIRECTORY", "control")
     if control:
         services["control", control] = lambda operator: ControlSocket(
-            path=control, operator=operator, journal=journal, version=node.version
+            path=control, operator=operator, journal=journal, version=version("govipd")
         )
-    return Plan(node, groups, sources, services, warnings)
+    interfaces = list(dict.fromkeys(vip.interface for vip in config.vip))
+    if address := config.metrics.address(interfaces.index(interface)):
+        from govipd.adapters.metrics import Metrics  # noqa: PLC0415  # only where it is wanted
+        from govipd.adapters.scrape import ScrapeServer  # noqa: PLC0415
+
+        services["metrics", address] = lambda operator: Metrics(
+            operator, ScrapeServer(*address, journal=journal, clock=clock)
+        )
+    hooks = config.hooks
+    commands = {"leader": hooks.leader, "standby": hooks.standby, "fault": hooks.fault}
+    if any(commands.values()):
+        services["hooks", hooks] = lambda operator: Hooks(
+            commands, timeout_s=hooks.timeout, operator=operator, journal=journal, clock=clock
+        )
+    return services
 
 
 def _check_restart(config: Config) -> None:
@@ -180,7 +203,7 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
         fence: Fence = AddressFence(addresses)
         if fenced:
             fence = NftFence(addresses=vip.addresses, clock=clock, table=fence_table(vip))
-        store = etcd_client(config)
+        store = etcd_client(config, failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)))
         membership = Membership(
             store=store,
             sink=sink,
@@ -202,7 +225,13 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             election=candidacy,
             fence=fence,
             addresses=addresses,
-            announcer=FrameAnnouncer(interface=vip.interface, addresses=vip.addresses, mac=addresses.mac, clock=clock),
+            announcer=FrameAnnouncer(
+                interface=vip.interface,
+                addresses=vip.addresses,
+                mac=addresses.mac,
+                clock=clock,
+                sent=lambda frames: sink(Announced(frames)),
+            ),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
             memory=HandoffFile(
                 path=_beside("RUNTIME_DIRECTORY", f"{vip.name}.json"), identity=repr(identity[1:]), clock=clock
@@ -225,13 +254,18 @@ def fence_table(vip: Vip) -> str:
     return f"govipd_{plain}"
 
 
-def etcd_client(config: Config, endpoints: Sequence[str] = (), timeout: float | None = None) -> Etcd:
+def etcd_client(
+    config: Config,
+    endpoints: Sequence[str] = (),
+    timeout: float | None = None,
+    failed: Callable[[str, str], None] = lambda *_: None,
+) -> Etcd:
     """A client as configured, or of these endpoints only. A call may take as long as the pause between two renewals."""
     etcd = config.etcd
     ca, cert, key = (Path(p) if p else None for p in (etcd.ca, etcd.cert, etcd.key))
     login = Login(etcd.user, Path(etcd.password_file)) if etcd.user and etcd.password_file else None
     timeout = timeout or config.election.ttl / RENEWALS_PER_TTL
-    return Etcd(endpoints or etcd.endpoints, timeout, Tls(ca, cert, key), login)
+    return Etcd(endpoints or etcd.endpoints, timeout, Tls(ca, cert, key), login, failed)
 
 
 def machine_identity(interface: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from govipd.core.actions import Action, Holding
 from govipd.core.events import Address, Event
+from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
 
 Sink = Callable[[Event], None]
@@ -245,6 +246,6 @@ class Notifier(Protocol):
 class Journal(Protocol):
     """Where lines for people go, with fields for programs."""
 
-    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
-        """One journal entry; `priority` as in syslog(3), 3 error to 7 debug. Never raises, never blocks long."""
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+        """One journal entry. Never raises, never blocks long."""
 

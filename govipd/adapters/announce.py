@@ -23,7 +23,8 @@ class FrameAnnouncer:
     only) and a neighbour advertisement for each IPv6 address.
 
     `mac` is asked before each round: a bond may have failed over. Packet sockets bypass nftables, so no fence
-    holds these frames back. A round that fails (no interface, link down) is left to the next.
+    holds these frames back. A round that fails (no interface, link down) is left to the next. `sent` is told how many
+    frames a round had.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class FrameAnnouncer:
         repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
         refresh_s: float = 15.0,
         transmit: Callable[[str, Iterable[bytes]], None] | None = None,
+        sent: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._interface = interface
         self._addresses = addresses
@@ -46,6 +48,7 @@ class FrameAnnouncer:
         self._repeats_s = repeats_s
         self._refresh_s = refresh_s
         self._transmit = transmit or _transmit
+        self._sent = sent
         self._started: float | None = None  # when the current series began; None: silent
         self._changed = asyncio.Event()
 
@@ -87,7 +90,9 @@ class FrameAnnouncer:
         # From here on nothing awaits: what stop() or the clock says now holds for every frame below.
         if mac is None or len(mac) != 6 or self._changed.is_set() or self._clock.now() - due > _TOO_LATE_S:
             return
-        self._transmit(self._interface, [frame for _ in range(rounds) for frame in self._frames(mac)])
+        out = [frame for _ in range(rounds) for frame in self._frames(mac)]
+        self._transmit(self._interface, out)
+        self._sent(len(out))
 
     def _frames(self, mac: bytes) -> Iterator[bytes]:
         for address in self._addresses:

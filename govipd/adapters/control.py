@@ -13,6 +13,7 @@ from govipd.adapters import varlink
 from govipd.adapters.varlink_server import LIMITS, Limits, VarlinkServer
 from govipd.core.actions import Action
 from govipd.core.events import Event
+from govipd.core.messages import Message
 from govipd.core.text import line
 from govipd.errors import RefusedError
 from govipd.ports import Journal, Operator
@@ -105,7 +106,7 @@ class ControlSocket:
         self._server = VarlinkServer(
             path=path,
             answer=self._answer,
-            tell=lambda text: journal.write(4, f"control: {line(text)}", {}),  # a warning
+            tell=lambda text: journal.write(Message.CONTROL_TROUBLE, f"control: {line(text)}", {}),
             limits=limits,
         )
 

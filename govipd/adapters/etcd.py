@@ -131,15 +131,22 @@ class Etcd:
         timeout: seconds per call, everything included; shorter than the lease.
         tls: for https endpoints.
         login: None where etcd runs without authentication, or takes the certificate's name.
+        failed: is told of each call that failed: endpoint, and the kind of failure in a word.
     """
 
     def __init__(
-        self, endpoints: Sequence[str], timeout: float, tls: Tls | None = None, login: Login | None = None
+        self,
+        endpoints: Sequence[str],
+        timeout: float,
+        tls: Tls | None = None,
+        login: Login | None = None,
+        failed: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._endpoints = tuple(endpoints)
         self._timeout = timeout
         self._tls = tls or Tls()
         self._login = login
+        self._failed = failed
         self._turn = 0
         self._connection: _Connection | None = None
         self._token = ""
@@ -274,7 +281,7 @@ class Etcd:
                 await self._authenticate(connection)
                 yield connection
         except TimeoutError as e:
-            self._move_on(connection)
+            self._move_on(connection, "timeout")
             raise EtcdUnavailableError(f"{connection.endpoint}: no answer within {self._timeout:g} s") from e
         except grpc.aio.AioRpcError as e:
             error = _translate(e, connection.endpoint)
@@ -282,16 +289,16 @@ class Etcd:
                 self._token = ""
                 connection.keepalive = None
             elif not isinstance(error, LeaseNotFoundError):
-                self._move_on(connection)
+                self._move_on(connection, e.code().name.lower())
             raise error from e
         except asyncio.CancelledError as e:
             _raise_if_asked_to_cancel()
             raise EtcdUnavailableError(f"{connection.endpoint}: connection closed") from e
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as e:
-            self._move_on(connection)
+            self._move_on(connection, "closed")
             raise EtcdUnavailableError(f"{connection.endpoint}: {e}") from e
         except EtcdUnavailableError:
-            self._move_on(connection)
+            self._move_on(connection, "answer")
             raise
 
     async def _authenticate(self, connection: _Connection) -> None:
@@ -302,8 +309,9 @@ class Etcd:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("token", self._token),) if self._token else ()
 
-    def _move_on(self, failed: _Connection) -> None:
+    def _move_on(self, failed: _Connection, kind: str) -> None:
         """Use the next endpoint from now on, unless a parallel call has moved on already."""
+        self._failed(failed.endpoint, kind)
         if self._connection is failed:
             self._turn += 1
             self._drop(failed)

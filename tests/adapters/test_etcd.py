@@ -126,10 +126,12 @@ async def test_authentication_and_its_renewal(tmp_path: Path) -> None:
 async def test_the_next_endpoint_is_used_after_a_failure(plain: Cluster) -> None:
     """A dead endpoint fails one call; the call after it goes elsewhere."""
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
-    etcd = Etcd([dead, *plain.endpoints], 2.0)
+    failures: list[tuple[str, str]] = []
+    etcd = Etcd([dead, *plain.endpoints], 2.0, failed=lambda endpoint, kind: failures.append((endpoint, kind)))
     with pytest.raises(EtcdUnavailableError, match=dead):
         await etcd.grant(5)
     assert await grants(etcd)
+    assert failures == [(dead, "unavailable")]  # who is told of each
 
 
 async def test_an_endpoint_of_another_cluster_is_refused(plain: Cluster, tmp_path: Path) -> None:

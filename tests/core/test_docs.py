@@ -12,6 +12,7 @@ from msgspec.structs import fields
 from docs.diagram import diagram
 from govipd import cli
 from govipd.config import Election, Etcd, Health, Vip
+from govipd.config_services import Hooks, Metrics
 from govipd.core import words
 from govipd.core.state import State
 from govipd.ctl import main as ctl
@@ -36,7 +37,15 @@ def test_an_operator_finds_every_state(state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "table"), [("[etcd]", Etcd), ("[election]", Election), ("[health]", Health), ("[[vip]]", Vip)]
+    ("title", "table"),
+    [
+        ("[etcd]", Etcd),
+        ("[election]", Election),
+        ("[health]", Health),
+        ("[metrics]", Metrics),
+        ("[hooks]", Hooks),
+        ("[[vip]]", Vip),
+    ],
 )
 def test_the_manual_has_every_key_with_its_default(title: str, table: type[Struct]) -> None:
     """docs/man/govip.toml.5.md: in the order of the code, and none that does not exist."""

@@ -164,6 +164,7 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         *(ev.Deposed(c, "x") for c in campaigns),
         *(ev.Resigned(c) for c in campaigns),
         ev.EtcdState(usable=True, detail=""), ev.EtcdState(usable=False, detail="x"),
+        ev.EtcdFailed("http://192.0.2.11:2379", "timeout"), ev.Announced(frames=2),
         ev.ClusterFault(refused="x"), ev.ClusterFault(warning="x"), ev.ClusterFault(),
         *(ev.Done(action) for action in kernel_actions(now)),
         *(ev.Failed(action, "x") for action in kernel_actions(now)),
