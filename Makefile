@@ -8,7 +8,7 @@ VENV_HOME := /opt/govip
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := .venv/bin
 APT := etcd-server etcd-client haproxy nftables iproute2 iputils-ping dbus openssl procps curl git \
-       mmdebstrap systemd-container python3-venv go-md2man man-db rpm
+       mmdebstrap systemd-container python3-venv go-md2man man-db rpm prometheus
 
 .PHONY: help
 help: ## this list
@@ -18,22 +18,28 @@ help: ## this list
 install: ## install govipd on this machine (root)
 	$(PYTHON) -m venv $(VENV_HOME)
 	$(VENV_HOME)/bin/pip install --use-pep517 --quiet --disable-pip-version-check .
-	install -d /usr/local/sbin /usr/local/bin /etc/govip /etc/sysctl.d /etc/sysusers.d /etc/systemd/system
+	install -d /usr/local/sbin /usr/local/bin /usr/local/lib/systemd/catalog /etc/govip /etc/sysctl.d /etc/sysusers.d \
+		/etc/systemd/system
 	ln -sf $(VENV_HOME)/bin/govipd /usr/local/sbin/govipd
 	ln -sf $(VENV_HOME)/bin/govipctl /usr/local/bin/govipctl
 	install -m 644 units/govipd@.service /etc/systemd/system/
-	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
 	install -m 644 units/govip.sysusers.conf /etc/sysusers.d/govip.conf
+	systemd-sysusers /etc/sysusers.d/govip.conf
+	install -m 644 units/govipd.catalog /usr/local/lib/systemd/catalog/
+	if [ -d /var/lib/systemd/catalog ]; then journalctl --update-catalog; fi
+	install -m 644 conf/90-govip.sysctl.conf /etc/sysctl.d/90-govip.conf
 	install -m 644 conf/haproxy-govip.cfg /etc/govip/haproxy-govip.cfg
 	test -e /etc/govip/govip.toml || install -m 644 conf/govip.toml /etc/govip/govip.toml
-	systemd-sysusers govip.conf
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; sysctl -q -e -p /etc/sysctl.d/90-govip.conf; fi
 
 .PHONY: uninstall
 uninstall: ## remove it again; the configuration stays (root)
 	if [ -d /run/systemd/system ]; then systemctl stop 'govipd@*'; systemctl -q disable govipd@.service || true; fi
 	rm -rf $(VENV_HOME) /usr/local/sbin/govipd /usr/local/bin/govipctl
-	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf /etc/sysusers.d/govip.conf
+	rm -rf /var/lib/govipd
+	rm -f /etc/systemd/system/govipd@.service /etc/sysctl.d/90-govip.conf /etc/sysusers.d/govip.conf \
+		/usr/local/lib/systemd/catalog/govipd.catalog
+	if [ -d /var/lib/systemd/catalog ]; then journalctl --update-catalog; fi
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 .PHONY: deps

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -22,11 +22,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from govipd.adapters.announce import FrameAnnouncer
+from govipd.adapters.control import ControlSocket
 from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
 from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.handoff import HandoffFile
+from govipd.adapters.hooks import Hooks
 from govipd.adapters.job import job_type
 from govipd.adapters.journal import journal_for
 from govipd.adapters.membership import Membership
@@ -36,17 +38,17 @@ from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.pact import NoPact
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
-from govipd.config import ADDRESS_FENCE_MARGIN, Config, Vip, load
+from govipd.config import ADDRESS_FENCE_MARGIN, DEFAULT_CONFIG, Config, Vip, load
+from govipd.core.events import Announced, EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
-from govipd.ports import Clock, Fence, Sink, Source
+from govipd.ports import Clock, Fence, Journal, Operator, Service, Sink, Source
 
 EX_CONFIG = 78
 CONFIG_RETRY_S = 2.0
 START_S = 0.8  # from a process's end to the next one's adoption, without systemd's watchdog
-DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 # Derives this application's own id from /etc/machine-id, which must not be shown to others (machine-id(5)).
 _MACHINE_SALT = b"govipd member identity"
 
@@ -68,8 +70,10 @@ class BootClock:
 def main(argv: Sequence[str] | None = None) -> int:
     """The daemon. Returns the exit status."""
     args = _arguments().parse_args(argv)
+    journal = journal_for(os.environ, sys.stderr)
+    read = partial(_read, args.config, args.interface, journal)
     try:
-        plan = _read(args.config, args.interface)
+        plan = read()
     except ConfigError as e:
         print(e, file=sys.stderr)
         if "NOTIFY_SOCKET" in os.environ and not args.check_config:
@@ -81,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(clean_up(plan))
     daemon = Daemon(
         plan,
-        load=partial(_read, args.config, args.interface),
+        load=read,
         clock=BootClock(),
-        journal=journal_for(os.environ, sys.stderr),
+        journal=journal,
         notifier=SystemdNotifier(),
         watchdog=watchdog_interval_s(os.environ),
         job_type=job_type,
@@ -118,13 +122,13 @@ async def clean_up(plan: Plan) -> int:
     return status
 
 
-def _read(path: Path, interface: str) -> Plan:
+def _read(path: Path, interface: str, journal: Journal) -> Plan:
     """The configuration as a plan for the daemon.
 
     Raises:
         ConfigError: it is refused.
     """
-    config = load(path, hostname=socket.gethostname(), local_addresses=_local_addresses())
+    config = load(path, hostname=socket.gethostname(), local_addresses=local_addresses())
     clock = BootClock()
     health = config.health
     _check_restart(config)
@@ -140,7 +144,34 @@ def _read(path: Path, interface: str) -> Plan:
         fenced, warnings = False, (NO_NFTABLES,)
     groups = {vip.name: _group(config, vip, clock, fenced=fenced) for vip in config.for_interface(interface)}
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
-    return Plan(node, groups, sources, warnings=warnings)
+    return Plan(node, groups, sources, _services(config, interface, clock, journal), warnings)
+
+
+def _services(
+    config: Config, interface: str, clock: Clock, journal: Journal
+) -> Mapping[Hashable, Callable[[Operator], Service]]:
+    """What runs beside the groups, as configured. What is off is not imported."""
+    services: dict[Hashable, Callable[[Operator], Service]] = {}
+    control = _beside("RUNTIME_DIRECTORY", "control")
+    if control:
+        services["control", control] = lambda operator: ControlSocket(
+            path=control, operator=operator, journal=journal, version=version("govipd")
+        )
+    interfaces = list(dict.fromkeys(vip.interface for vip in config.vip))
+    if address := config.metrics.address(interfaces.index(interface)):
+        from govipd.adapters.metrics import Metrics  # noqa: PLC0415  # only where it is wanted
+        from govipd.adapters.scrape import ScrapeServer  # noqa: PLC0415
+
+        services["metrics", address] = lambda operator: Metrics(
+            operator, ScrapeServer(*address, journal=journal, clock=clock)
+        )
+    hooks = config.hooks
+    commands = {"leader": hooks.leader, "standby": hooks.standby, "fault": hooks.fault}
+    if any(commands.values()):
+        services["hooks", hooks] = lambda operator: Hooks(
+            commands, timeout_s=hooks.timeout, operator=operator, journal=journal, clock=clock
+        )
+    return services
 
 
 def _check_restart(config: Config) -> None:
@@ -172,14 +203,14 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
         addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock, fenced=fenced)
         fence: Fence = AddressFence(addresses)
         if fenced:
-            fence = NftFence(addresses=vip.addresses, clock=clock, table=_table(vip))
-        store = etcd_client(config)
+            fence = NftFence(addresses=vip.addresses, clock=clock, table=fence_table(vip))
+        store = etcd_client(config, failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)))
         membership = Membership(
             store=store,
             sink=sink,
             prefix=f"{config.etcd.prefix}members/{vip.name}/",
             member=config.election.member,
-            identity=_identity(vip.interface),
+            identity=machine_identity(vip.interface),
         )
         candidacy = EtcdElection(
             store=store,
@@ -196,7 +227,13 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             election=candidacy,
             fence=fence,
             addresses=addresses,
-            announcer=FrameAnnouncer(interface=vip.interface, addresses=vip.addresses, mac=addresses.mac, clock=clock),
+            announcer=FrameAnnouncer(
+                interface=vip.interface,
+                addresses=vip.addresses,
+                mac=addresses.mac,
+                clock=clock,
+                sent=lambda frames: sink(Announced(frames)),
+            ),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
             memory=HandoffFile(
                 path=_beside("RUNTIME_DIRECTORY", f"{vip.name}.json"), identity=repr(identity[1:]), clock=clock
@@ -214,21 +251,27 @@ def _beside(variable: str, name: str) -> Path | None:
     return Path(directory) / name if directory else None
 
 
-def _table(vip: Vip) -> str:
+def fence_table(vip: Vip) -> str:
     """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
     plain = re.sub(r"[^A-Za-z0-9]", lambda c: f"_{ord(c[0]):02x}", f"{vip.interface}.{vip.name}")
     return f"govipd_{plain}"
 
 
-def etcd_client(config: Config) -> Etcd:
-    """A client as configured. A call may take as long as the pause between two renewals."""
+def etcd_client(
+    config: Config,
+    endpoints: Sequence[str] = (),
+    timeout: float | None = None,
+    failed: Callable[[str, str], None] = lambda *_: None,
+) -> Etcd:
+    """A client as configured, or of these endpoints only. A call may take as long as the pause between two renewals."""
     etcd = config.etcd
     ca, cert, key = (Path(p) if p else None for p in (etcd.ca, etcd.cert, etcd.key))
     login = Login(etcd.user, Path(etcd.password_file)) if etcd.user and etcd.password_file else None
-    return Etcd(etcd.endpoints, config.election.ttl / RENEWALS_PER_TTL, Tls(ca, cert, key), login)
+    timeout = timeout or config.election.ttl / RENEWALS_PER_TTL
+    return Etcd(endpoints or etcd.endpoints, timeout, Tls(ca, cert, key), login, failed)
 
 
-def _identity(interface: str) -> dict[str, str]:
+def machine_identity(interface: str) -> dict[str, str]:
     """What tells this machine from another of the same member name, and where people find it."""
     try:
         machine = Path("/etc/machine-id").read_bytes().strip()
@@ -237,12 +280,12 @@ def _identity(interface: str) -> dict[str, str]:
     return {
         "machine": hmac.new(machine, _MACHINE_SALT, hashlib.sha256).hexdigest()[:32],
         "interface": interface,
-        "node": ", ".join(sorted(str(a) for a in _local_addresses() if not a.is_loopback and not a.is_link_local)),
+        "node": ", ".join(sorted(str(a) for a in local_addresses() if not a.is_loopback and not a.is_link_local)),
         "version": version("govipd"),
     }
 
 
-def _local_addresses() -> frozenset[IPv4Address | IPv6Address]:
+def local_addresses() -> frozenset[IPv4Address | IPv6Address]:
     """This host's own addresses; not those with a preferred lifetime of 0, as a held VIP has."""
     try:
         reply = subprocess.run(["ip", "-json", "address"], capture_output=True, timeout=2.0, check=True)

@@ -6,7 +6,6 @@ seconds. Nothing is applied here: the caller decides what a valid Config means.
 
 import difflib
 import math
-import stat
 from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
@@ -18,6 +17,7 @@ import tomli
 from msgspec import Meta, Struct
 from msgspec.structs import fields, force_setattr
 
+from govipd.config_services import Hooks, Metrics, unfit_file
 from govipd.core.settings import Settings
 from govipd.errors import ConfigError
 
@@ -27,6 +27,8 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=100)]
 # \Z, not $: that would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+
+DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 
 # The least margin with fence = "address": the kernel removes an address up to a second late.
 ADDRESS_FENCE_MARGIN = 1.0
@@ -86,6 +88,8 @@ class Config(Struct, frozen=True, kw_only=True):
     etcd: Etcd
     election: Election
     health: Health
+    metrics: Metrics
+    hooks: Hooks
     vip: tuple[Vip, ...]
 
     def for_interface(self, interface: str) -> tuple[Vip, ...]:
@@ -156,10 +160,12 @@ class _Reader:
         self._faults: list[str] = []
 
     def read(self, document: Mapping[str, Any], hostname: str) -> Config:
-        self._unknown("", document, ("etcd", "election", "health", "vip"))
+        self._unknown("", document, ("etcd", "election", "health", "metrics", "hooks", "vip"))
         etcd = self._struct(Etcd, "etcd", document.get("etcd", {}))
         election = self._struct(Election, "election", document.get("election", {}))
         health = self._struct(Health, "health", document.get("health", {}))
+        metrics = self._struct(Metrics, "metrics", document.get("metrics", {}))
+        hooks = self._struct(Hooks, "hooks", document.get("hooks", {}))
         vips = self._vips(document.get("vip"))
         if etcd:
             self._check_etcd(etcd)
@@ -175,10 +181,16 @@ class _Reader:
         if health:
             self._check_health(health)
         self._check_vips(vips, etcd)
+        interfaces, ips = {v.interface for v in vips.values()}, {a.ip for v in vips.values() for a in v.addresses}
+        for fault in (*(metrics.faults(len(interfaces), ips) if metrics else ()), *(hooks.faults() if hooks else ())):
+            self._fault(*fault)
         if self._faults:
             raise ConfigError("\n".join(self._faults))
-        assert etcd and election and health  # noqa: PT018  # each missing one has left a fault
-        return Config(path=str(self._path), etcd=etcd, election=election, health=health, vip=tuple(vips.values()))
+        assert etcd and election and health and metrics and hooks  # noqa: PT018  # each missing one has left a fault
+        name, groups = str(self._path), tuple(vips.values())
+        return Config(
+            path=name, etcd=etcd, election=election, health=health, metrics=metrics, hooks=hooks, vip=groups
+        )
 
     # Types
 
@@ -266,25 +278,9 @@ class _Reader:
         if bool(etcd.user) != bool(etcd.password_file):
             self._fault("etcd.user", etcd.user, f"user and password_file go together; it is {etcd.password_file!r}")
         for name in ("ca", "cert", "key", "password_file"):
-            self._check_file(f"etcd.{name}", getattr(etcd, name), secret=name in {"key", "password_file"})
-
-    def _check_file(self, key: str, name: str | None, *, secret: bool) -> None:
-        if name is None:
-            return
-        try:
-            mode = Path(name).stat().st_mode
-            if not stat.S_ISREG(mode):  # to open a pipe could take for ever
-                self._fault(key, name, "must be a regular file")
-                return
-            with Path(name).open("rb") as file:
-                file.read(1)
-        except (OSError, ValueError) as e:
-            self._fault(key, name, f"cannot be read: {getattr(e, 'strerror', None) or e}")
-            return
-        if secret and mode & 0o077:
-            mode = stat.S_IMODE(mode)
-            shown = name if name.isprintable() else repr(name)
-            self._fault(key, name, f"has mode {mode:04o}: others could read the secret; chmod 0600 {shown}")
+            path: str | None = getattr(etcd, name)
+            if path is not None and (text := unfit_file(path, secret=name in {"key", "password_file"})):
+                self._fault(f"etcd.{name}", path, text)
 
     def _check_hostname(self, hostname: str) -> None:
         try:
@@ -293,8 +289,9 @@ class _Reader:
             self._fault("election.member", "", f"this host's name {hostname!r} cannot be a member's name; set member")
 
     def _check_health(self, health: Health) -> None:
-        if health.url and not _host(health.url):
-            self._fault("health.url", health.url, "must be a URL, such as http://127.0.0.1:8404/healthz")
+        if health.url and (not _host(health.url) or "@" in health.url):  # this file is no place for a secret
+            shown, example = "..." if "@" in health.url else health.url, "http://127.0.0.1:8404/healthz"
+            self._fault("health.url", shown, f"must be a URL, such as {example}, without user and password")
         wait, longest = health.flap_wait, health.flap_wait_max
         if longest < wait:
             self._fault("health.flap_wait_max", longest, f"must be at least flap_wait = {wait:g}")

@@ -11,10 +11,11 @@ from typing import Any
 from govipd.core.actions import Action
 from govipd.core.events import Event, Stalled, Stop, Tick
 from govipd.core.liveness import Liveness
+from govipd.core.messages import Message
 from govipd.core.state import ANSWERING, State
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError, KernelError, RefusedError
-from govipd.group import Group, GroupPlan, Priority
+from govipd.group import Group, GroupPlan
 from govipd.ports import Clock, Journal, Notifier, Operator, Service, Sink, Source
 
 BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told from a quiet time
@@ -23,6 +24,7 @@ STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
 ASK_S = 0.3  # systemd's time to tell why it ends us; without an answer the VIP is released
 PACT_END_S = 0.3  # etcd's time to end the pact before a restart
 CLOSE_S = 0.2  # and to take the lease back; it would end by itself
+SERVICES_S = 0.7  # for the services' end, which comes last: a hook that has begun may go on for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Daemon:
             if group.supervisor.state in ANSWERING:
                 self._handed_over.append(self._groups.pop(name))
                 text = f"{name}: a restart: the VIP stays; next: the new process adopts it"
-                self._journal.write(Priority.NOTICE, text, {"GOVIP_VIP": name})
+                self._journal.write(Message.STAYS, text, {"GOVIP_VIP": name})
 
     def reload(self) -> None:
         """Read the configuration anew and apply the difference; a bad one changes nothing."""
@@ -142,10 +144,10 @@ class Daemon:
             plan = self._load()
         except ConfigError as e:
             for line in str(e).splitlines():
-                self._journal.write(Priority.ERROR, f"configuration not applied, nothing changed: {line}", {})
+                self._journal.write(Message.CONFIG_REFUSED, f"configuration not applied, nothing changed: {line}", {})
         else:
             self._apply(plan)
-            self._journal.write(Priority.NOTICE, "configuration applied", {})
+            self._journal.write(Message.CONFIG_APPLIED, "configuration applied", {})
         self._notifier.ready()
 
     # What the operator asks for (ports.Operator)
@@ -222,7 +224,7 @@ class Daemon:
 
     def _apply(self, plan: Plan) -> None:
         for warning in plan.warnings:
-            self._journal.write(Priority.WARNING, warning, {})
+            self._journal.write(Message.NO_NFTABLES, warning, {})
         for name, group in list(self._groups.items()):
             new = plan.groups.get(name)
             if new is None or new.identity != group.plan.identity:
@@ -291,7 +293,8 @@ class Daemon:
 
     async def _end(self) -> int:
         """The one way out. After a fault the VIP is released without asking the supervisor any more."""
-        tasks = list(self._tasks)
+        services = {task for _, task in self._services.values()}
+        tasks = [task for task in self._tasks if task not in services]
         self._tasks.clear()
         for task in tasks:  # before anything is closed: a renewal under way would open the fence again
             task.cancel()
@@ -299,18 +302,23 @@ class Daemon:
         released = self._all()
         if self._fault is not None:
             for line in "".join(traceback.format_exception(self._fault)).splitlines():
-                self._journal.write(Priority.ERROR, line, {})
+                self._journal.write(Message.FAULT, line, {})
             for group in self._all():
                 try:
                     await group.release()
                 except KernelError as e:
                     released.remove(group)  # its lease runs out later than its fence: it must not be given back
-                    self._journal.write(Priority.ERROR, f"{group.plan.name}: not released: {e}", {})
+                    name = group.plan.name
+                    self._journal.write(Message.NOT_RELEASED, f"{name}: not released: {e}", {"GOVIP_VIP": name})
         for group in self._handed_over:
             group.hand_over()
         closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_S)
+        for task in services:
+            task.cancel()
+        if services:  # a VIP that is handed over must be adopted soon
+            await asyncio.wait(services, timeout=0.0 if self._handed_over else SERVICES_S)
         return 0 if self._fault is None else 1
 
     # What systemd sees

@@ -29,6 +29,14 @@ class RefusedError(GovipdError):
     """The operator asked for something that this node will not do; the text says why, and what would help."""
 
 
+class NoDaemonError(GovipdError):
+    """govipctl found no daemon that answers by its control socket; the text says where it looked."""
+
+
+class DeniedError(GovipdError):
+    """The daemon, or its socket's mode, does not let this user do what was asked."""
+
+
 class EtcdError(GovipdError):
     """Base of what an etcd call can end with."""
 

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Any
 
 from govipd.core import words
@@ -28,10 +27,11 @@ from govipd.core.actions import (
     Resign,
     Verify,
 )
-from govipd.core.events import Address, ClusterFault, Done, Drain, Event, Failed, Handover, Reconfigured
+from govipd.core.events import Address, ClusterFault, Done, Drain, EtcdFailed, Event, Failed, Handover, Reconfigured
 from govipd.core.health import GateStatus, Verdict
+from govipd.core.messages import Message
 from govipd.core.settings import Settings
-from govipd.core.state import State, Trigger
+from govipd.core.state import State
 from govipd.core.status import GateReport, GroupStatus, Transition
 from govipd.core.supervisor import Supervisor
 from govipd.errors import EtcdError, KernelError, MemoryRefusedError, RefusedError
@@ -48,20 +48,12 @@ from govipd.ports import (
     Pact,
     Sink,
 )
+from govipd.repeats import Repeats
 
 READDRESS_RETRY_S = 0.5
 PACT_END_POLL_S = 0.005
 TRANSITIONS_KEPT = 20
 _BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been looked at yet
-
-
-class Priority(IntEnum):
-    """Of journal entries, as in syslog(3)."""
-
-    ERROR = 3
-    WARNING = 4
-    NOTICE = 5
-    INFO = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +112,8 @@ class Group:
         self._held_until = 0.0  # as the kernel has confirmed
         self._transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
         self._told_gates: dict[str, Verdict] = {}
+        self._repeats = Repeats(self._line)
         self._told_etcd = True
-        self._told_memory = False
-        self._told_kernel = ""  # the last failure of a kernel action, told once while it repeats
         self._told_fault = ClusterFault()
 
     @property
@@ -146,7 +137,7 @@ class Group:
         try:
             left = self._parts.memory.load()
         except MemoryRefusedError as e:
-            self._line(Priority.WARNING, f"nothing of an earlier process is adopted: {e}; next: start clean")
+            self._line(Message.NOT_ADOPTED, f"nothing of an earlier process is adopted: {e}; next: start clean")
         for action in self.supervisor.start(left, self._clock.now()):
             self._do(action)
         if self._parts.drain.is_set():
@@ -163,7 +154,7 @@ class Group:
         for action in actions:
             self._do(action)
         self._observe(self.plan.name, event, actions, now)
-        self._tell_changes()  # the cause stands before its effect in the journal
+        self._tell_changes(event, now)  # the cause stands before its effect in the journal
         for action in actions:
             if isinstance(action, Report):
                 self._report(action)
@@ -219,7 +210,7 @@ class Group:
         except MemoryRefusedError as e:
             raise RefusedError(f"{self.plan.name}: it could not be kept over a reboot, so nothing was done: {e}") from e
         if wanted is not self.supervisor.drained:
-            self._line(Priority.NOTICE, words.drained(wanted=wanted))
+            self._line(Message.DRAINED if wanted else Message.UNDRAINED, words.drained(wanted=wanted))
         self.handle(Drain(wanted=wanted))
 
     async def handover(self, to: str) -> None:
@@ -276,7 +267,7 @@ class Group:
             try:
                 await self._parts.fence.remove()
             except KernelError as e:
-                self._line(Priority.WARNING, f"the fence is still there, closed: {e}")
+                self._line(Message.FENCE_LEFT, f"the fence is still there, closed: {e}")
         self._parts.addresses.close()
         await self._parts.election.close()
 
@@ -287,7 +278,7 @@ class Group:
             case Adopt():
                 self._parts.election.adopt(action.campaign, action.holding)
                 left = action.holding.until - self._clock.now()
-                self._line(Priority.NOTICE, words.adopting(left), {"GOVIP_STATE": State.ADOPTING.value})
+                self._line(Message.ADOPTING, words.adopting(left), {"GOVIP_STATE": State.ADOPTING.value})
             case Remember():
                 self._remember(action.holding)
             case Forget():
@@ -309,7 +300,7 @@ class Group:
             case Hold() | RemoveAddresses():
                 self._queue(action)
             case Alarm():
-                self._line(Priority.ERROR, action.text)
+                self._repeats.tell(Message.ADDRESS_ADDED, action.text, self._clock.now(), subject=action.text)
             case Announce():
                 self._parts.announcer.start()
             case Report(state=State.LEADER):
@@ -332,18 +323,19 @@ class Group:
                 self._work_waits.clear()
                 continue
             action = self._pending.popleft()
+            name = type(action).__name__.strip("_")
             try:
                 await self._perform(action)
             except KernelError as e:
-                if str(e) != self._told_kernel:
-                    self._told_kernel = str(e)
-                    self._line(Priority.WARNING, f"{type(action).__name__.strip('_')} failed: {e}; next: try again")
+                text, now = f"{name} failed: {e}", self._clock.now()
+                self._repeats.tell(Message.KERNEL_REFUSES, text, now, follows="try again", subject=name)
                 if isinstance(action, _Readdress):
                     asyncio.get_running_loop().call_later(READDRESS_RETRY_S, self._queue, action)
                 else:
                     self._sink(Failed(action, str(e)))
             else:
-                self._told_kernel = ""
+                text, now = f"{name} succeeds again", self._clock.now()
+                self._repeats.end(Message.KERNEL_REFUSES, Message.KERNEL_OBEYS, text, now, subject=name)
                 if not isinstance(action, _Readdress):
                     self._sink(Done(action))
 
@@ -354,6 +346,7 @@ class Group:
                 await parts.fence.open(action.until)
                 self._held_until = action.until
                 await parts.addresses.add(action.until)
+                parts.announcer.hold(action.until)
             case CloseFence():
                 await parts.fence.close()
             case RemoveAddresses():
@@ -369,28 +362,23 @@ class Group:
         try:
             self._parts.memory.save(holding)
         except MemoryRefusedError as e:
-            if not self._told_memory:
-                self._line(Priority.WARNING, f"a restart will move the VIP: {e}")
-            self._told_memory = True
+            self._repeats.tell(Message.MEMORY_REFUSES, f"a restart will move the VIP: {e}", self._clock.now())
         else:
-            self._told_memory = False
+            text = "a restart will not move the VIP"
+            self._repeats.end(Message.MEMORY_REFUSES, Message.MEMORY_KEEPS, text, self._clock.now())
 
     # What people see
 
     def _report(self, report: Report) -> None:
-        bad = report.trigger in (Trigger.UNFIT, Trigger.EXPIRED, Trigger.LOST, Trigger.KERNEL_FAILED)
         self._transitions.append(
             Transition(self._wall(report.since), report.state.value, report.trigger.value, report.detail)
         )
+        text = words.transition(report.state, report.trigger, report.detail)
         fields = {"GOVIP_STATE": report.state.value, "GOVIP_REASON": report.trigger.value}
-        self._line(
-            Priority.WARNING if bad else Priority.NOTICE,
-            words.transition(report.state, report.trigger, report.detail),
-            fields,
-        )
+        self._line(Message.of(report.trigger), text, {**fields, "GOVIP_DETAIL": report.detail})
         self._publish()
 
-    def _tell_changes(self) -> None:
+    def _tell_changes(self, event: Event, now: float) -> None:
         """Lines for what changed without a transition: gates, etcd, the other members."""
         changed = False
         for gate in self.supervisor.health.gates():
@@ -399,26 +387,29 @@ class Group:
                 self._tell_gate(gate)
                 changed = True
         etcd = self.supervisor.etcd
-        if etcd.usable is not self._told_etcd:
-            self._told_etcd = etcd.usable
-            text = "etcd answers again" if etcd.usable else f"etcd does not answer usefully: {etcd.detail}"
-            follows = "" if etcd.usable else "; next: tried again for ever, a held VIP is dropped when its lease ends"
-            self._line(Priority.NOTICE if etcd.usable else Priority.WARNING, text + follows)
+        if etcd.usable:
+            self._repeats.end(Message.ETCD_SILENT, Message.ETCD_ANSWERS, "etcd answers again", now)
+        elif self._told_etcd or isinstance(event, EtcdFailed):
+            text = f"etcd does not answer usefully: {etcd.detail}"
+            follows = "tried again for ever, a held VIP is dropped when its lease ends"
+            self._repeats.tell(Message.ETCD_SILENT, text, now, follows=follows)
+        self._told_etcd = etcd.usable
         fault = self.supervisor.fault
         if fault != self._told_fault:
             self._told_fault = fault
-            words_of_it = fault.refused or fault.warning or "the members agree again"
-            self._line(Priority.ERROR if fault.refused or fault.warning else Priority.NOTICE, words_of_it)
+            good, bad = Message.MEMBERS_AGREE, Message.NAME_TAKEN if fault.refused else Message.MEMBERS_DISAGREE
+            text = fault.refused or fault.warning
+            self._line(bad if text else good, text or "the members agree again")
         if changed:
             self._publish()
 
     def _tell_gate(self, gate: GateStatus) -> None:
         if gate.verdict is not Verdict.UNKNOWN or self.supervisor.state not in _BEGINNING:
-            priority = Priority.INFO if gate.verdict is Verdict.HEALTHY else Priority.WARNING
-            self._line(priority, f"gate {gate}", {"GOVIP_GATE": gate.gate.value})
+            fields = {"GOVIP_GATE": gate.gate.value, "GOVIP_DETAIL": gate.detail}
+            self._line(Message[f"GATE_{gate.verdict.name}"], f"gate {gate}", fields)
 
-    def _line(self, priority: Priority, text: str, fields: Mapping[str, str] | None = None) -> None:
-        self._journal.write(priority, f"{self.plan.name}: {text}", {"GOVIP_VIP": self.plan.name, **(fields or {})})
+    def _line(self, kind: Message, text: str, fields: Mapping[str, str] | None = None) -> None:
+        self._journal.write(kind, f"{self.plan.name}: {text}", {"GOVIP_VIP": self.plan.name, **(fields or {})})
 
     def _wall(self, then: float) -> float:
         """The wall clock's seconds since 1970 at an instant of CLOCK_BOOTTIME."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from govipd.core.actions import Action, Holding
 from govipd.core.events import Address, Event
+from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
 
 Sink = Callable[[Event], None]
@@ -125,6 +126,9 @@ class Announcer(Protocol):
 
     def start(self) -> None:
         """Announce at once, then repeat, then periodically, until stop(). A start while active begins anew."""
+
+    def hold(self, until: float) -> None:
+        """The kernel answers until then (CLOCK_BOOTTIME): no frame leaves later. Moves with each renewal."""
 
     def stop(self) -> None:
         """No frame leaves after this returns."""
@@ -274,6 +278,6 @@ class Notifier(Protocol):
 class Journal(Protocol):
     """Where lines for people go, with fields for programs."""
 
-    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
-        """One journal entry; `priority` as in syslog(3), 3 error to 7 debug. Never raises, never blocks long."""
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+        """One journal entry. Never raises, never blocks long."""
 

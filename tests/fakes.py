@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from govipd.core import events as ev
 from govipd.core.actions import Action, Holding, Report
+from govipd.core.messages import Message
 from govipd.errors import EtcdUnavailableError, KernelError, MemoryRefusedError
 from govipd.ports import Sink
 
@@ -113,6 +114,9 @@ class FakeAddresses(FakeKernel):
 
 
 class FakeAnnouncer(FakeKernel):
+    def hold(self, until: float) -> None:
+        pass
+
     def replace(self, addresses: tuple[ev.Address, ...]) -> None:
         self._call("replace announcer")
 
@@ -208,14 +212,16 @@ class FakeSource:
 class FakeService:
     """Notes every state that a group comes into."""
 
-    def __init__(self) -> None:
+    def __init__(self, ending_s: float = 0.0) -> None:
         self.seen: list[tuple[str, str]] = []
         self.ended = False
+        self._ending_s = ending_s
 
     async def run(self) -> None:
         try:
             await asyncio.Event().wait()
         finally:
+            await asyncio.sleep(self._ending_s)
             self.ended = True
 
     def stepped(self, vip: str, event: ev.Event, actions: Sequence[Action], now: float) -> None:
@@ -226,8 +232,8 @@ class FakeJournal:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
-        self.lines.append(message)
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+        self.lines.append(text)
 
 
 class FakeNotifier:

@@ -306,6 +306,17 @@ async def test_etcd_trouble_and_disagreement_are_told_once_each() -> None:
         assert group.supervisor.state is State.LEADER
 
 
+async def test_an_outage_of_etcd_is_told_from_time_to_time() -> None:
+    """With its age and the number of calls that failed."""
+    async with running() as w:
+        await w.until(w.leads)
+        group = next(iter(w.daemon._groups.values()))
+        group.handle(ev.EtcdState(usable=False, detail="no answer"))
+        w.clock.offset += 40
+        group.handle(ev.EtcdFailed("http://192.0.2.11:2379", "timeout"))
+        assert w.says("api: still: etcd does not answer usefully: no answer, 40 s, 2 tries")()
+
+
 async def test_a_restart_hands_the_vip_over() -> None:
     """SIGTERM under a restart job (FIELD 11): nothing is closed, resigned or removed; the memory is kept."""
     async with running() as w:
@@ -462,3 +473,21 @@ async def test_services_see_every_step_and_come_and_go_with_the_configuration() 
         w.next_plan = w.plan
         w.daemon.reload()
         await w.until(lambda: services[0].ended)
+
+
+@pytest.mark.parametrize(
+    ("job", "ending_s", "ended"), [("stop", 0.1, True), ("stop", 1000.0, False), ("restart", 0.1, False)]
+)
+async def test_a_service_may_end_what_it_has_begun_but_not_for_ever(job: str, ending_s: float, *, ended: bool) -> None:
+    """After the VIP is released and the lease given back; not where the next process must adopt them in time."""
+    service = fakes.FakeService(ending_s)
+
+    def prepare(w: World) -> None:
+        w.daemon._plan = replace(w.plan, services={"one": lambda _: service})
+
+    async with running(prepare=prepare) as w:
+        await w.until(w.leads)
+        w.job = job
+        w.lease_given_back = job == "stop"
+    assert service.seen[-1] == ("api", "stopped" if job == "stop" else "leader")
+    assert service.ended is ended

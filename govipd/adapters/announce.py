@@ -10,10 +10,6 @@ from govipd.adapters import frames
 from govipd.core.events import Address
 from govipd.ports import Clock
 
-# A round that is later than this is left out: the process was stopped and the lease may be over. The shell
-# finds that out before the next round. Nobody else leads within the margin, which is longer than this.
-_TOO_LATE_S = 0.25
-
 
 class FrameAnnouncer:
     """Sends frames on a packet(7) socket (ports.Announcer).
@@ -23,7 +19,8 @@ class FrameAnnouncer:
     only) and a neighbour advertisement for each IPv6 address.
 
     `mac` is asked before each round: a bond may have failed over. Packet sockets bypass nftables, so no fence
-    holds these frames back. A round that fails (no interface, link down) is left to the next.
+    holds these frames back. A round that fails (no interface, link down) is left to the next. `sent` is told how many
+    frames a round had.
     """
 
     def __init__(
@@ -37,6 +34,7 @@ class FrameAnnouncer:
         repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
         refresh_s: float = 15.0,
         transmit: Callable[[str, Iterable[bytes]], None] | None = None,
+        sent: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._interface = interface
         self._addresses = addresses
@@ -46,7 +44,9 @@ class FrameAnnouncer:
         self._repeats_s = repeats_s
         self._refresh_s = refresh_s
         self._transmit = transmit or _transmit
-        self._started: float | None = None  # when the current series began; None: silent
+        self._sent = sent
+        self._until = float("-inf")  # a process that was stopped must not announce what is another's by now
+        self._started = False
         self._changed = asyncio.Event()
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
@@ -55,12 +55,16 @@ class FrameAnnouncer:
 
     def start(self) -> None:
         """Announce at once, then repeat, then refresh, until stop(). A start while active begins anew."""
-        self._started = self._clock.now()
+        self._started = True
         self._changed.set()
+
+    def hold(self, until: float) -> None:
+        """No frame leaves at `until` or later."""
+        self._until = until
 
     def stop(self) -> None:
         """No frame leaves after this returns."""
-        self._started = None
+        self._started = False
         self._changed.set()
 
     async def run(self) -> None:
@@ -68,26 +72,28 @@ class FrameAnnouncer:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if self._started is not None:
-                await self._announce(self._started)
+            if self._started:
+                await self._announce()
 
-    async def _announce(self, started: float) -> None:
+    async def _announce(self) -> None:
         """One series, until the next start() or stop()."""
-        due, rounds = started, self._burst
+        rounds = self._burst
         for gap in chain(self._repeats_s, repeat(self._refresh_s)):
-            await self._send(due, rounds)
-            due, rounds = self._clock.now() + gap, 1
+            await self._send(rounds)
+            rounds = 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(gap):
                     await self._changed.wait()
                     return
 
-    async def _send(self, due: float, rounds: int) -> None:
+    async def _send(self, rounds: int) -> None:
         mac = await self._mac()
         # From here on nothing awaits: what stop() or the clock says now holds for every frame below.
-        if mac is None or len(mac) != 6 or self._changed.is_set() or self._clock.now() - due > _TOO_LATE_S:
+        if mac is None or len(mac) != 6 or self._changed.is_set() or self._clock.now() >= self._until:
             return
-        self._transmit(self._interface, [frame for _ in range(rounds) for frame in self._frames(mac)])
+        out = [frame for _ in range(rounds) for frame in self._frames(mac)]
+        self._transmit(self._interface, out)
+        self._sent(len(out))
 
     def _frames(self, mac: bytes) -> Iterator[bytes]:
         for address in self._addresses:

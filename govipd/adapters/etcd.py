@@ -81,9 +81,24 @@ class Login:
         """
         try:
             password = self.password_file.read_text().rstrip("\n")
-        except (OSError, UnicodeDecodeError) as e:
+        except OSError as e:
             raise EtcdRefusedError(f"password file: {e}") from e
+        except UnicodeDecodeError:  # whose text shows a byte of it
+            raise EtcdRefusedError(f"password file: {self.password_file} is not UTF-8") from None
         return pb.AuthenticateRequest(name=self.user, password=password)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """What one endpoint says of itself. `leader` is raft's, 0 where it knows none; `size` is in bytes."""
+
+    version: str
+    cluster: int
+    member: int
+    leader: int
+    term: int
+    size: int
+    alarms: tuple[str, ...]
 
 
 class _Connection:
@@ -116,15 +131,22 @@ class Etcd:
         timeout: seconds per call, everything included; shorter than the lease.
         tls: for https endpoints.
         login: None where etcd runs without authentication, or takes the certificate's name.
+        failed: is told of each call that failed: endpoint, and the kind of failure in a word.
     """
 
     def __init__(
-        self, endpoints: Sequence[str], timeout: float, tls: Tls | None = None, login: Login | None = None
+        self,
+        endpoints: Sequence[str],
+        timeout: float,
+        tls: Tls | None = None,
+        login: Login | None = None,
+        failed: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._endpoints = tuple(endpoints)
         self._timeout = timeout
         self._tls = tls or Tls()
         self._login = login
+        self._failed = failed
         self._turn = 0
         self._connection: _Connection | None = None
         self._token = ""
@@ -205,6 +227,24 @@ class Etcd:
             if stream is not None:
                 stream.cancel()
 
+    async def status(self) -> EndpointStatus:
+        """What the current endpoint says of itself, without asking the others; for diagnosis.
+
+        Raises:
+            EtcdError: it does not answer, or refuses.
+        """
+        reply = await self._call(lambda c: stubs.MaintenanceStub(c.channel).Status, pb.StatusRequest())
+        request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
+        alarms = ()
+        if reply.leader:  # else nobody answers that
+            async with self._attempt() as connection:  # etcd 3.4 leaves this answer's header empty
+                listed = await stubs.MaintenanceStub(connection.channel).Alarm(request, metadata=self._metadata())
+            alarms = tuple(pb.AlarmType.Name(a.alarm) for a in listed.alarms)
+        header = reply.header
+        return EndpointStatus(
+            reply.version, header.cluster_id, header.member_id, reply.leader, reply.raftTerm, reply.dbSize, alarms
+        )
+
     async def close(self) -> None:
         """Close the connection. The object can be used again: it would connect anew."""
         self._drop(self._connection)
@@ -241,7 +281,7 @@ class Etcd:
                 await self._authenticate(connection)
                 yield connection
         except TimeoutError as e:
-            self._move_on(connection)
+            self._move_on(connection, "timeout")
             raise EtcdUnavailableError(f"{connection.endpoint}: no answer within {self._timeout:g} s") from e
         except grpc.aio.AioRpcError as e:
             error = _translate(e, connection.endpoint)
@@ -249,16 +289,16 @@ class Etcd:
                 self._token = ""
                 connection.keepalive = None
             elif not isinstance(error, LeaseNotFoundError):
-                self._move_on(connection)
+                self._move_on(connection, e.code().name.lower())
             raise error from e
         except asyncio.CancelledError as e:
             _raise_if_asked_to_cancel()
             raise EtcdUnavailableError(f"{connection.endpoint}: connection closed") from e
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as e:
-            self._move_on(connection)
+            self._move_on(connection, "closed")
             raise EtcdUnavailableError(f"{connection.endpoint}: {e}") from e
         except EtcdUnavailableError:
-            self._move_on(connection)
+            self._move_on(connection, "answer")
             raise
 
     async def _authenticate(self, connection: _Connection) -> None:
@@ -269,8 +309,9 @@ class Etcd:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("token", self._token),) if self._token else ()
 
-    def _move_on(self, failed: _Connection) -> None:
+    def _move_on(self, failed: _Connection, kind: str) -> None:
         """Use the next endpoint from now on, unless a parallel call has moved on already."""
+        self._failed(failed.endpoint, kind)
         if self._connection is failed:
             self._turn += 1
             self._drop(failed)

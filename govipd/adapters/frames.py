@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 _BROADCAST = b"\xff" * 6
 _ALL_NODES = IPv6Address("ff02::1")
+_SOLICITED_NODE = IPv6Address("ff02::1:ff00:0")  # and the last three bytes of the address: RFC 4291 section 2.7.1
 _ALL_NODES_MAC = bytes.fromhex("333300000001")  # RFC 2464 section 7
 
 _ETHERTYPE_ARP = 0x0806
@@ -19,6 +20,11 @@ def arp_announcement(mac: bytes, address: IPv4Address) -> bytes:
     and is zero. Broadcast.
     """
     return _arp(1, mac, address, target_mac=bytes(6))
+
+
+def arp_probe(mac: bytes, address: IPv4Address) -> bytes:
+    """The "ARP Probe" of RFC 5227 section 1.1: asks who has `address`; its sender address 0 changes no cache."""
+    return _arp(1, mac, address, target_mac=bytes(6), sender=IPv4Address(0))
 
 
 def arp_reply(mac: bytes, address: IPv4Address) -> bytes:
@@ -38,20 +44,36 @@ def neighbor_advertisement(mac: bytes, address: IPv6Address) -> bytes:
     override = 0x20000000
     target_link_layer_address = struct.pack("!BB6s", 2, 1, mac)  # RFC 4861 section 4.6.1
     body = struct.pack("!L16s", override, address.packed) + target_link_layer_address
+    return _icmpv6(136, mac, address, _ALL_NODES_MAC, _ALL_NODES, body)
+
+
+def neighbor_solicitation(mac: bytes, source: IPv6Address, address: IPv6Address) -> bytes:
+    """Asks who has `address` (RFC 4861 section 4.3), from one of our own; the answer comes to us alone."""
+    last = address.packed[-3:]
+    group = IPv6Address(_SOLICITED_NODE.packed[:13] + last)
+    source_link_layer_address = struct.pack("!BB6s", 1, 1, mac)
+    body = struct.pack("!L16s", 0, address.packed) + source_link_layer_address
+    return _icmpv6(135, mac, source, b"\x33\x33\xff" + last, group, body)
+
+
+def _icmpv6(kind: int, mac: bytes, source: IPv6Address, to_mac: bytes, to: IPv6Address, body: bytes) -> bytes:
     length = 4 + len(body)
     # RFC 8200 section 8.1: the checksum covers this pseudo-header too.
-    pseudo_header = address.packed + _ALL_NODES.packed + struct.pack("!LL", length, _ICMPV6)
-    checksum = _checksum(pseudo_header + struct.pack("!BBH", 136, 0, 0) + body)
-    ipv6 = struct.pack("!LHBB16s16s", 6 << 28, length, _ICMPV6, 255, address.packed, _ALL_NODES.packed)
-    ethernet = _ALL_NODES_MAC + mac + struct.pack("!H", _ETHERTYPE_IPV6)
-    return ethernet + ipv6 + struct.pack("!BBH", 136, 0, checksum) + body
+    pseudo_header = source.packed + to.packed + struct.pack("!LL", length, _ICMPV6)
+    checksum = _checksum(pseudo_header + struct.pack("!BBH", kind, 0, 0) + body)
+    ipv6 = struct.pack("!LHBB16s16s", 6 << 28, length, _ICMPV6, 255, source.packed, to.packed)
+    ethernet = to_mac + mac + struct.pack("!H", _ETHERTYPE_IPV6)
+    return ethernet + ipv6 + struct.pack("!BBH", kind, 0, checksum) + body
 
 
-def _arp(operation: int, mac: bytes, address: IPv4Address, *, target_mac: bytes) -> bytes:
-    """Sender and target are the same protocol address (RFC 826: Ethernet is 1, IPv4 is 0x0800)."""
+def _arp(
+    operation: int, mac: bytes, address: IPv4Address, *, target_mac: bytes, sender: IPv4Address | None = None
+) -> bytes:
+    """Sender and target are the same protocol address where no other sender is given (RFC 826)."""
     ethernet = _BROADCAST + mac + struct.pack("!H", _ETHERTYPE_ARP)
+    source = address if sender is None else sender
     return ethernet + struct.pack(
-        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, operation, mac, address.packed, target_mac, address.packed
+        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, operation, mac, source.packed, target_mac, address.packed
     )
 
 

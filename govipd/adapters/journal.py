@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from govipd.core.messages import Message
 from govipd.ports import Journal
 
 _JOURNALD = Path("/run/systemd/journal/socket")
@@ -32,11 +33,17 @@ class SystemdJournal:
         # The kernel's time-out: Python's would poll an unconnected socket, which is always writable.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, _WAIT_US))
 
-    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
         """One entry; field names as given (upper case, digits, underscores). Never raises."""
         if self._lost:
-            message = f"{message} ({self._lost} earlier entries were lost: journald did not take them)"
-        entry = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": self._identifier, **fields}
+            text = f"{text} ({self._lost} earlier entries were lost: journald did not take them)"
+        entry = {
+            "MESSAGE": text,
+            "MESSAGE_ID": kind.id,
+            "PRIORITY": str(kind.priority.value),
+            "SYSLOG_IDENTIFIER": self._identifier,
+            **fields,
+        }
         try:
             # Once an entry was lost, the next ones do not wait until one gets through.
             flags = socket.MSG_DONTWAIT if self._lost else 0
@@ -57,10 +64,10 @@ class StderrJournal:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:  # noqa: ARG002  # of the port
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:  # noqa: ARG002  # of the port
         """One line. Never raises."""
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
-            print(datetime.now().astimezone().isoformat(" ", "milliseconds"), message, file=self._stream, flush=True)
+            print(datetime.now().astimezone().isoformat(" ", "milliseconds"), text, file=self._stream, flush=True)
 
 
 def journal_for(environ: Mapping[str, str], stderr: TextIO) -> Journal:

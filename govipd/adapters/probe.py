@@ -104,9 +104,10 @@ class HttpProbe:
                     status = reply.status_code
         except Exception as error:  # noqa: BLE001  # a thread without a result would count as outstanding for ever
             return ProbeResult(passed=False, detail=_in_words(error, self._timeout_s))
+        took = self._clock.now() - began
         if status != self._expect_status:
-            return ProbeResult(passed=False, detail=f"HTTP {status}")
-        return ProbeResult(passed=True, detail=f"{status} in {(self._clock.now() - began) * 1000:.0f} ms")
+            return ProbeResult(passed=False, detail=f"HTTP {status}", took=took)
+        return ProbeResult(passed=True, detail=f"{status} in {took * 1000:.0f} ms", took=took)
 
 
 def _in_words(error: Exception, timeout_s: float) -> str:

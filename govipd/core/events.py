@@ -19,6 +19,7 @@ class ProbeResult:
 
     passed: bool
     detail: str  # for people: "200 in 2 ms", "no answer within 0.5 s"
+    took: float | None = None  # seconds until the answer; None without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,17 @@ class EtcdState:
 
 
 @dataclass(frozen=True, slots=True)
+class EtcdFailed:
+    """From the etcd client, for each call that failed. For the record: it decides nothing.
+
+    `kind` is one of a few words: "timeout", "closed", "answer" (not one to be believed), or the name of a gRPC status.
+    """
+
+    endpoint: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterFault:
     """From the election: what the other members publish contradicts us.
 
@@ -159,6 +171,13 @@ class AddressFound:
     """From the netlink monitor: an address of the VIP group is there; when it comes, and at every re-read."""
 
     address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """From the announcer, for each round that it sent. For the record: it decides nothing."""
+
+    frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +222,6 @@ class Tick:
 
 Event = (
     ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned
-    | PactAnswered | PactEnded
-    | EtcdState | ClusterFault | Done | Failed | AddressLost | AddressFound | Stalled | Reconfigured | Drain | Handover
-    | Stop | Tick
+    | PactAnswered | PactEnded | EtcdState | EtcdFailed | ClusterFault | Done | Failed | AddressLost | AddressFound
+    | Announced | Stalled | Reconfigured | Drain | Handover | Stop | Tick
 )  # fmt: skip

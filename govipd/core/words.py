@@ -48,8 +48,17 @@ _NEXT = {
 
 def transition(state: State, trigger: Trigger, detail: str) -> str:
     """One line for the journal: what, why, what next."""
-    why = f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
-    return f"{_WHAT[state]} ({why}); next: {_NEXT[state]}"
+    return f"{_WHAT[state]} ({because(trigger, detail)}); next: {_NEXT[state]}"
+
+
+def what(state: State) -> str:
+    """What a node in this state does."""
+    return _WHAT[state]
+
+
+def because(trigger: Trigger, detail: str) -> str:
+    """Why it came into its state."""
+    return f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
 
 
 def following(state: State) -> str:

@@ -1,124 +1,175 @@
-"""govipctl: what the cluster looks like, as its members publish it in etcd.
+"""govipctl: what this node and the cluster do and why, and what the operator may ask of them.
 
-Exit status: 0 when every VIP has a leader, 1 when one has none, 69 (EX_UNAVAILABLE) when etcd does not
-answer, 78 (EX_CONFIG) for a refused configuration.
+Exit status: 0 when all is as asked (status: every VIP has a leader; is-leader: this node leads), 1 when not, or
+refused; 69 (EX_UNAVAILABLE) when nobody answers, 77 (EX_NOPERM) when this user may not, 78 (EX_CONFIG) for a refused
+configuration.
 """
 
 import argparse
-import asyncio
 import json
+import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from govipd.adapters.store import Get, KeyValue, Store
-from govipd.cli import DEFAULT_CONFIG, EX_CONFIG, etcd_client
-from govipd.config import Config, Vip, load
+from govipd.config import DEFAULT_CONFIG, load
 from govipd.core.text import line
-from govipd.errors import ConfigError, EtcdError, EtcdUnavailableError
+from govipd.ctl import act, history, look, show
+from govipd.ctl.why import why
+from govipd.errors import ConfigError, DeniedError, GovipdError, NoDaemonError
 
-EX_UNAVAILABLE = 69
+TIMEOUT_S = 30.0
+WHY_MAX = 5000  # characters of a paragraph
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
     args = _arguments().parse_args(argv)
+    work: Callable[[argparse.Namespace], int] = args.work
     try:
-        config = load(args.config, hostname=socket.gethostname())
-        cluster = asyncio.run(_cluster(config))
-    except ConfigError as e:
-        print(e, file=sys.stderr)
-        return EX_CONFIG
-    except EtcdError as e:
-        print(f"etcd does not answer: {e}", file=sys.stderr)
-        return EX_UNAVAILABLE
+        return work(args)
+    except GovipdError as e:
+        for text in str(e).splitlines():
+            print(line(text, 1000), file=sys.stderr)
+        match e:
+            case ConfigError():
+                return os.EX_CONFIG
+            case NoDaemonError():
+                return os.EX_UNAVAILABLE
+            case DeniedError():
+                return os.EX_NOPERM
+            case _:
+                return 1
+
+
+def _status(args: argparse.Namespace) -> int:
+    return look.status(args.config, args.interface, as_json=args.json, watch=args.watch)
+
+
+def _why(args: argparse.Namespace) -> int:
+    told = {group.vip: why(node.member, group, time.time()) for node, group in act.targets(args.interface, args.vip)}
     if args.json:
-        print(json.dumps(cluster, indent=2))
+        print(json.dumps(told, indent=2))
     else:
-        Console().print(_table(cluster))
-    return 0 if all(vip["leader"] for vip in cluster.values()) else 1
+        for text in told.values():
+            Console().print(show.cell(text, WHY_MAX))
+    return 0
+
+
+def _history(args: argparse.Namespace) -> int:
+    entries = history.read(args.vip, args.interface, args.lines)
+    if args.json:
+        print(json.dumps(entries, indent=2))
+    else:
+        Console().print(show.history_table(entries))
+    return 0
+
+
+def _drain(args: argparse.Namespace) -> int:
+    act.drain(args.interface, args.vip, wanted=True)
+    if args.wait:
+        act.wait_drained(args.interface, args.vip, args.timeout)
+    return 0
+
+
+def _undrain(args: argparse.Namespace) -> int:
+    act.drain(args.interface, args.vip, wanted=False)
+    return 0
+
+
+def _handover(args: argparse.Namespace) -> int:
+    given = act.handover(args.interface, args.vip, args.to)
+    if args.wait:
+        act.wait_handed_over(args.config, given, args.timeout)
+    return 0
+
+
+def _is_leader(args: argparse.Namespace) -> int:
+    return act.is_leader(args.interface, args.vip)
+
+
+def _check(args: argparse.Namespace) -> int:
+    """What the daemons would say to the file."""
+    from govipd import cli  # noqa: PLC0415  # 0.3 s: a script that asks is-leader does not wait for it
+
+    config = load(args.config, hostname=socket.gethostname())
+    for interface in sorted({vip.interface for vip in config.vip}):
+        code = cli.main(["--interface", interface, "--config", str(args.config), "--check-config"])
+        if code:
+            return code
+        print(f"{args.config}: valid for {interface}: {', '.join(v.name for v in config.for_interface(interface))}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from govipd.ctl.doctor import doctor  # noqa: PLC0415  # for the same reason
+
+    return doctor(args.config, as_json=args.json)
+
+
+def _version(_args: argparse.Namespace) -> int:
+    print(f"govipctl {version('govipd')}")
+    return 0
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="govipctl", description="Shows what govipd's members do.")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+    parser = argparse.ArgumentParser(
+        prog="govipctl", description="What this node and the cluster do about their VIPs, why, and what they shall do."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    status = commands.add_parser("status", help="every VIP: its queue, and every member's state and gates")
-    status.add_argument("--json", action="store_true", help="for programs")
+    _common(parser, DEFAULT_CONFIG, None)
+
+    def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        added.set_defaults(work=work)
+        _common(added, argparse.SUPPRESS, argparse.SUPPRESS)  # after the command as before it
+        return added
+
+    status = command("status", _status, "this node, and every member as seen in etcd; each also without the other")
+    once = status.add_mutually_exclusive_group()
+    once.add_argument("--json", action="store_true", help="for programs")
+    once.add_argument("--watch", type=_seconds, nargs="?", const=1.0, metavar="SECONDS", help="again and again")
+    of_vips = [
+        command("why", _why, "why this node is or is not the leader, and what would change it"),
+        command("history", _history, "this node's transitions and their reasons, from the journal"),
+        command("drain", _drain, "give up the VIPs and stay out of the queue, also over a reboot"),
+        command("undrain", _undrain, "undo drain"),
+        command("handover", _handover, "give the VIPs that this node leads to another member"),
+        command("is-leader", _is_leader, "exit 0 where this node leads, 1 where it does not"),
+    ]
+    for added in of_vips:
+        added.add_argument("--vip", metavar="NAME", help="only this one (default: every VIP of this machine)")
+    for added in of_vips[:2]:
+        added.add_argument("--json", action="store_true", help="for programs")
+    of_vips[1].add_argument("--lines", type=int, default=history.LINES, metavar="N", help="default: %(default)s")
+    for added, until in ((of_vips[2], "no VIP is here any more"), (of_vips[4], "another member answers")):
+        added.add_argument("--wait", action="store_true", help=f"return when {until}")
+        added.add_argument("--timeout", type=_seconds, default=TIMEOUT_S, metavar="S", help="default: %(default)g")
+    of_vips[4].add_argument("--to", metavar="MEMBER", help="default: the next in the queue")
+    doctor = command("doctor", _doctor, "every precondition on this machine, with a verdict and the remedy")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    command("check", _check, "check the configuration")
+    command("version", _version, "print the version")
     return parser
 
 
-async def _cluster(config: Config) -> dict[str, dict[str, object]]:
-    """By VIP: the leader's name (or None), the queue in order, and every member's record.
+def _common(parser: argparse.ArgumentParser, config: object, interface: object) -> None:
+    parser.add_argument("--config", type=Path, default=config, metavar="FILE", help=f"default: {DEFAULT_CONFIG}")
+    parser.add_argument(
+        "--interface", default=interface, metavar="IF", help="ask this one's daemon (default: every one that runs here)"
+    )
 
-    Raises:
-        EtcdError: etcd did not answer on any endpoint.
-    """
-    store = etcd_client(config)
-    tries = len(config.etcd.endpoints)
+
+def _seconds(text: str) -> float:
     try:
-        while True:
-            tries -= 1
-            try:
-                return {vip.name: await _vip(store, config, vip) for vip in config.vip}
-            except EtcdUnavailableError:
-                if not tries:
-                    raise
-    finally:
-        await store.close()
-
-
-async def _vip(store: Store, config: Config, vip: Vip) -> dict[str, object]:
-    members = f"{config.etcd.prefix}members/{vip.name}/"
-    reply = await store.txn((), (Get(f"{vip.election}/", prefix=True), Get(members, prefix=True)))
-    queue = [_text(kv) for kv in sorted(reply.gets[0], key=lambda kv: kv.create_revision)]
-    records = {kv.key.removeprefix(members): _record(kv) for kv in reply.gets[1]}
-    return {"leader": queue[0] if queue else None, "queue": queue, "members": records}
-
-
-def _text(kv: KeyValue) -> str:
-    return kv.value.decode(errors="replace")
-
-
-def _record(kv: KeyValue) -> dict[str, object]:
-    """A member's record; one that is not a JSON object is shown as an empty one."""
-    try:
-        record = json.loads(kv.value)
-    except (ValueError, RecursionError):
-        record = None
-    return record if isinstance(record, dict) else {}
-
-
-def _table(cluster: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table("VIP", "member", "state", "since", "place", "gates", "reason")
-    for name, vip in cluster.items():
-        for member, record in sorted(vip["members"].items()):
-            place = str(vip["queue"].index(member) + 1) if member in vip["queue"] else "-"
-            table.add_row(
-                _cell(name),
-                _cell(member),
-                _cell(record.get("state", "?")),
-                _cell(record.get("since", "?")),
-                place,
-                _cell(_gates(record.get("gates"))),
-                _cell(record.get("detail") or record.get("reason", "")),
-            )
-    return table
-
-
-def _gates(gates: object) -> str:
-    if not isinstance(gates, dict):
-        return ""
-    verdicts = {gate: value.get("verdict", "?") if isinstance(value, dict) else "?" for gate, value in gates.items()}
-    return ", ".join(f"{gate} {verdict}" for gate, verdict in verdicts.items())
-
-
-def _cell(value: object) -> Text:
-    """Foreign text: without markup, and without control of the terminal."""
-    return Text(line(str(value), 500))
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be seconds, from 0.05 to 86400")
+    return seconds

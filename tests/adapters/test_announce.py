@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from itertools import chain, repeat
@@ -92,6 +92,7 @@ async def announcing(
     repeats_s: tuple[float, ...] = (),
     refresh_s: float = 60.0,
     macs: Iterator[bytes] | None = None,
+    sent: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[FrameAnnouncer]:
     async def mac() -> bytes | None:
         return MAC if macs is None else next(macs)
@@ -104,7 +105,9 @@ async def announcing(
         burst=2,
         repeats_s=repeats_s,
         refresh_s=refresh_s,
+        sent=sent,
     )
+    announcer.hold(clock.now() + 60)
     task = asyncio.create_task(announcer.run())
     try:
         yield announcer
@@ -115,12 +118,14 @@ async def announcing(
 
 @pytest.mark.root
 async def test_burst_leaves_at_once_and_repeats_follow(capture: Capture, clock: BootClock) -> None:
-    """Two rounds at once, one per repeat, then the refresh; each round has every form."""
-    async with announcing(clock, repeats_s=(0.05, 0.1), refresh_s=0.1) as announcer:
+    """Two rounds at once, one per repeat, then the refresh; each round has every form, and is counted."""
+    sent: list[int] = []
+    async with announcing(clock, repeats_s=(0.05, 0.1), refresh_s=0.1, sent=sent.append) as announcer:
         announcer.start()
         await capture.until(2 * len(ROUND))
         await capture.until(7 * len(ROUND))
     assert capture.seen[: 7 * len(ROUND)] == ROUND * 7
+    assert sent[:3] == [2 * len(ROUND), len(ROUND), len(ROUND)]
 
 
 @pytest.mark.root
@@ -177,7 +182,9 @@ async def test_round_that_a_stopped_process_missed_is_left_out(capture: Capture,
         while True:
             seen.append(capture.drain())
             if len(seen) == 2:
-                clock.ahead += 5  # as if the process had been stopped before this round
+                clock.ahead += 65  # as if the process had been stopped before this round
+            if len(seen) == 3:
+                announcer.hold(clock.now() + 60)  # the shell has found that the lease goes on
             yield MAC
 
     async with announcing(clock, refresh_s=0.1, macs=macs()) as announcer:

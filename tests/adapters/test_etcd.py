@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from govipd.errors import (
     WatchLostError,
 )
 from tests.adapters.etcd_cluster import Cluster, free_ports
+from tests.adapters.pki import make_authorities, make_certificate
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +32,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cluster.stop()
 
 
-def openssl(directory: Path, *args: str) -> None:
-    subprocess.run(["openssl", *args], cwd=directory, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CA, a server certificate for 127.0.0.1, a client certificate, and a CA that signed nothing."""
     directory = tmp_path_factory.mktemp("pki")
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    for ca in ("ca", "other"):
-        openssl(directory, "req", "-x509", *new, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-subj", f"/CN={ca}")
-    (directory / "ext").write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+    make_authorities(directory)
     for name in ("server", "client"):
-        openssl(directory, "req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "ext")
-        openssl(directory, "x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.crt")
+        make_certificate(directory, name)
     return directory
 
 
@@ -135,10 +126,12 @@ async def test_authentication_and_its_renewal(tmp_path: Path) -> None:
 async def test_the_next_endpoint_is_used_after_a_failure(plain: Cluster) -> None:
     """A dead endpoint fails one call; the call after it goes elsewhere."""
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
-    etcd = Etcd([dead, *plain.endpoints], 2.0)
+    failures: list[tuple[str, str]] = []
+    etcd = Etcd([dead, *plain.endpoints], 2.0, failed=lambda endpoint, kind: failures.append((endpoint, kind)))
     with pytest.raises(EtcdUnavailableError, match=dead):
         await etcd.grant(5)
     assert await grants(etcd)
+    assert failures == [(dead, "unavailable")]  # who is told of each
 
 
 async def test_an_endpoint_of_another_cluster_is_refused(plain: Cluster, tmp_path: Path) -> None:

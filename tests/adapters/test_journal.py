@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.journal import StderrJournal, SystemdJournal, journal_for
+from govipd.core.messages import Message
 
 
 @pytest.fixture
@@ -32,43 +33,45 @@ def journal(journald: socket.socket, tmp_path: Path) -> Iterator[SystemdJournal]
 
 def test_entry_has_message_priority_identifier_and_fields(journald: socket.socket, journal: SystemdJournal) -> None:
     """One datagram; names as given, text as UTF-8."""
-    journal.write(5, "api: leader, für 3 s", {"GOVIP_VIP": "api", "GOVIP_STATE": "leader"})
+    journal.write(Message.HELD, "api: leader, für 3 s", {"GOVIP_VIP": "api", "GOVIP_STATE": "leader"})
     assert journald.recv(4096).decode() == (
-        "MESSAGE=api: leader, für 3 s\nPRIORITY=5\nSYSLOG_IDENTIFIER=govipd\nGOVIP_VIP=api\nGOVIP_STATE=leader\n"
+        f"MESSAGE=api: leader, für 3 s\nMESSAGE_ID={Message.HELD.id}\nPRIORITY=5\n"
+        "SYSLOG_IDENTIFIER=govipd\nGOVIP_VIP=api\nGOVIP_STATE=leader\n"
     )
 
 
 def test_line_breaks_cannot_forge_fields(journald: socket.socket, journal: SystemdJournal) -> None:
     """Such a value is sent with its length."""
-    journal.write(4, "a\nPRIORITY=0", {})
+    journal.write(Message.EXPIRED, "a\nPRIORITY=0", {})
     size = struct.pack("<Q", 12)
-    assert journald.recv(4096) == b"MESSAGE\n" + size + b"a\nPRIORITY=0\nPRIORITY=4\nSYSLOG_IDENTIFIER=govipd\n"
+    rest = f"MESSAGE_ID={Message.EXPIRED.id}\nPRIORITY=4\nSYSLOG_IDENTIFIER=govipd\n"
+    assert journald.recv(4096) == b"MESSAGE\n" + size + b"a\nPRIORITY=0\n" + rest.encode()
 
 
 def test_journald_that_does_not_read_holds_nobody(journald: socket.socket, journal: SystemdJournal) -> None:
     """Writing goes on without waiting; the loss is told once journald reads again."""
     began = time.monotonic()
     for n in range(2000):
-        journal.write(6, f"line {n}", {})
+        journal.write(Message.GATE_HEALTHY, f"line {n}", {})
     assert time.monotonic() - began < 10
     journald.setblocking(False)
     with suppress(BlockingIOError):
         while journald.recv(4096):
             pass
-    journal.write(6, "back", {})
+    journal.write(Message.GATE_HEALTHY, "back", {})
     assert b"earlier entries were lost" in journald.recv(4096)
-    journal.write(6, "next", {})
+    journal.write(Message.GATE_HEALTHY, "next", {})
     assert journald.recv(4096).startswith(b"MESSAGE=next\n")
 
 
 def test_missing_journald_is_survived(journal: SystemdJournal, journald: socket.socket, tmp_path: Path) -> None:
     """Restarted journald, with a new socket at the same place, is found."""
     (tmp_path / "socket").unlink()
-    journal.write(6, "nobody reads", {})
+    journal.write(Message.GATE_HEALTHY, "nobody reads", {})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as restarted:
         restarted.bind(str(tmp_path / "socket"))
         restarted.settimeout(10)
-        journal.write(6, "back", {})
+        journal.write(Message.GATE_HEALTHY, "back", {})
         assert b"1 earlier entries were lost" in restarted.recv(4096)
 
 
@@ -88,8 +91,8 @@ def test_stderr_gets_the_time_and_the_message() -> None:
     """And nothing is raised when it is closed."""
     stream = io.StringIO()
     journal = StderrJournal(stream)
-    journal.write(6, "api: leader", {"GOVIP_VIP": "api"})
+    journal.write(Message.GATE_HEALTHY, "api: leader", {"GOVIP_VIP": "api"})
     date, clock, message = stream.getvalue().split(" ", 2)
     assert (date.count("-"), clock.count(":"), message) == (2, 3, "api: leader\n")
     stream.close()
-    journal.write(6, "api: leader", {})
+    journal.write(Message.GATE_HEALTHY, "api: leader", {})

@@ -73,7 +73,7 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("", ["vip is missing", "[[vip]]"]),
         ("vip = 3", ["vip is missing"]),
         ("[vipp]\n" + VIP, ["vipp = {}", "did you mean vip?"]),
-        ("x = 1\n" + VIP, ["x = 1", "allowed are etcd, election, health, vip"]),
+        ("x = 1\n" + VIP, ["x = 1", "allowed are etcd, election, health, metrics, hooks, vip"]),
         ("etcd = 1\n" + VIP, ["etcd = 1", "must be a table, written [etcd]"]),
         ("[etcd]\nendpoint = []\n" + VIP, ["etcd.endpoint = []", "did you mean endpoints?"]),
         ("[etcd]\nendpoints = []\n" + VIP, ["etcd.endpoints = []", "length >= 1"]),
@@ -101,6 +101,7 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("[health]\ninterval = 0\n" + VIP, ["health.interval = 0", ">= 0.05"]),
         ("[health]\ntimeout = inf\n" + VIP, ["health.timeout = inf"]),
         ('[health]\nunit = "haproxy"\n' + VIP, ["health.unit = 'haproxy'"]),
+        ('[health]\nurl = "http://u:secret@localhost/"\n' + VIP, ["health.url = '...'", "without user and password"]),
         ('[health]\nurl = "localhost"\n' + VIP, ["health.url = 'localhost'"]),
         (VIP.replace("name", "nam"), ["vip[0].nam = 'api'", "did you mean name?", "vip[0].name is missing"]),
         (VIP.replace('"api"', '"a b"'), ["vip[0].name = 'a b'"]),
@@ -144,6 +145,19 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("[election]\nttl = " + "9" * 5000 + "\n" + VIP, ["not TOML", "digits"]),
         (VIP.replace("192.0.2.100", "198.51.100.1"), ["is an address of this host"]),
         (VIP + '[etcd]\nendpoints = ["http://192.0.2.100:2379"]\n', ["is an etcd endpoint"]),
+        ('[metrics]\nlisten = "9177"\n' + VIP, ["metrics.listen = '9177'", 'ADDRESS:PORT, such as "127.0.0.1:9177"']),
+        ('[metrics]\nlisten = "::1:9177"\n' + VIP, ["metrics.listen", '"[::]:9177"']),
+        ('[metrics]\nlisten = "[192.0.2.1]:9177"\n' + VIP, ["metrics.listen", "ADDRESS:PORT"]),
+        ('[metrics]\nlisten = "localhost:9177"\n' + VIP, ["metrics.listen = 'localhost:9177'", "ADDRESS:PORT"]),
+        ('[metrics]\nlisten = "127.0.0.1:80"\n' + VIP, ["metrics.listen", "a port from 1024 to 65535"]),
+        ('[metrics]\nlisten = "127.0.0.1:65535"\n' + VIP + WEB.replace("eth0", "eth1"), ["takes the next one"]),
+        ('[metrics]\nlisten = "192.0.2.100:9177"\n' + VIP, ["is a VIP", "the machine's own address"]),
+        ('[hooks]\nleader = "/bin/true"\n' + VIP, ["hooks.leader = '/bin/true'", "must be array, not str"]),
+        ('[hooks]\nfault = ["/no/such"]\n' + VIP, ["hooks.fault[0] = '/no/such'", "No such file or directory"]),
+        ('[hooks]\nfault = ["../etc/passwd"]\n' + VIP, ["hooks.fault[0]", "cannot be run"]),
+        ('[hooks]\nstandby = ["/etc/passwd"]\n' + VIP, ["hooks.standby[0]", "a regular file that may be executed"]),
+        ('[hooks]\nleader = ["/bin/true", "a\\u0000b"]\n' + VIP, ["hooks.leader", "without NUL characters"]),
+        ("[hooks]\ntimeout = 0\n" + VIP, ["hooks.timeout = 0", "0.1"]),
         ("[[vip]", ["not TOML", "line 1"]),
         ("a = " + "[" * 5000, ["not TOML"]),
     ],
@@ -153,6 +167,32 @@ def test_refusals_say_what_and_why(tmp_path: Path, text: str, parts: list[str]) 
     message = refusal(tmp_path, text)
     for part in parts:
         assert part in message, message
+
+
+def test_a_hook_must_be_nobody_else_s_to_change(tmp_path: Path) -> None:
+    """It runs with the daemon's rights."""
+    hook = tmp_path / "hook"
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    text = f'[hooks]\nleader = ["{hook}", "--quiet"]\n{VIP}'
+    assert read(tmp_path, text).hooks.leader == (str(hook), "--quiet")
+    hook.chmod(0o775)
+    message = refusal(tmp_path, text)
+    assert "mode 0775, owner" in message
+    assert "others could change what runs with govipd's rights; chown root, chmod go-w" in message
+
+
+def test_a_relative_hook_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where it is found."""
+    monkeypatch.chdir("/")
+    assert "must be an absolute path" in refusal(tmp_path, f'[hooks]\nleader = ["bin/sh"]\n{VIP}')
+
+
+def test_each_interface_s_metrics_have_a_port_of_their_own(tmp_path: Path) -> None:
+    """One line for all of them, in the file's order."""
+    metrics = read(tmp_path, f'[metrics]\nlisten = "[::1]:9177"\n{VIP}').metrics
+    assert (metrics.address(0), metrics.address(1)) == (("::1", 9177), ("::1", 9178))
+    assert read(tmp_path, VIP).metrics.address(0) is None
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:

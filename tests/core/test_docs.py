@@ -1,5 +1,6 @@
 """The documents say what the code says."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from msgspec.structs import fields
 from docs.diagram import diagram
 from govipd import cli
 from govipd.config import Election, Etcd, Health, Vip
+from govipd.config_services import Hooks, Metrics
 from govipd.core import words
 from govipd.core.state import State
 from govipd.ctl import main as ctl
@@ -35,7 +37,15 @@ def test_an_operator_finds_every_state(state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "table"), [("[etcd]", Etcd), ("[election]", Election), ("[health]", Health), ("[[vip]]", Vip)]
+    ("title", "table"),
+    [
+        ("[etcd]", Etcd),
+        ("[election]", Election),
+        ("[health]", Health),
+        ("[metrics]", Metrics),
+        ("[hooks]", Hooks),
+        ("[[vip]]", Vip),
+    ],
 )
 def test_the_manual_has_every_key_with_its_default(title: str, table: type[Struct]) -> None:
     """docs/man/govip.toml.5.md: in the order of the code, and none that does not exist."""
@@ -49,16 +59,22 @@ def _toml(value: object) -> str:
     return "none" if value is None else json.dumps(value)
 
 
+def usage(parser: argparse.ArgumentParser) -> str:
+    """The help of a command, and of its commands."""
+    below = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return parser.format_help() + "".join(usage(p) for choices in below for p in choices.values())
+
+
 @pytest.mark.parametrize(
-    ("page", "usage"),
+    ("page", "text"),
     [
-        ("govipd.8.md", cli._arguments().format_help()),
-        ("govipctl.8.md", ctl._arguments().format_help()),
+        ("govipd.8.md", usage(cli._arguments())),
+        ("govipctl.8.md", usage(ctl._arguments())),
     ],
 )
-def test_the_manual_has_every_option(page: str, usage: str) -> None:
-    """Each `--option` of the command's help."""
-    assert set(re.findall(r"--[a-z-]+", usage)) <= set(re.findall(r"--[a-z-]+", read(f"docs/man/{page}")))
+def test_the_manual_has_every_option(page: str, text: str) -> None:
+    """Each `--option` of the command's help, and of its commands'."""
+    assert set(re.findall(r"--[a-z-]+", text)) <= set(re.findall(r"--[a-z-]+", read(f"docs/man/{page}")))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -166,6 +166,7 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         ev.PactAnswered("p", 0.5, now), ev.PactAnswered("p", 0.5, now - 0.4), ev.PactAnswered("q", 0.1, now),
         ev.PactEnded("p"), ev.PactEnded("x"),
         ev.EtcdState(usable=True, detail=""), ev.EtcdState(usable=False, detail="x"),
+        ev.EtcdFailed("http://192.0.2.11:2379", "timeout"), ev.Announced(frames=2),
         ev.ClusterFault(refused="x"), ev.ClusterFault(warning="x"), ev.ClusterFault(),
         *(ev.Done(action) for action in kernel_actions(now)),
         *(ev.Failed(action, "x") for action in kernel_actions(now)),

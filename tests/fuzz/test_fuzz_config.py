@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from govipd.config import Config, Election, Etcd, Health, Vip, load
+from govipd.config_services import Hooks, Metrics
 from govipd.errors import ConfigError
 from tests.fuzz.strategies import LARGE_EXAMPLES, fuzz, mutated, nested, odd_text, raw, texts
 
@@ -21,7 +22,9 @@ pytestmark = LARGE_EXAMPLES
 
 EXAMPLE = (Path(__file__).resolve().parents[2] / "conf/govip.toml").read_bytes()
 VIP = b'[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["192.0.2.100/32"]\n'
-TABLES: dict[str, type[Struct]] = {"etcd": Etcd, "election": Election, "health": Health}
+TABLES: dict[str, type[Struct]] = {
+    "etcd": Etcd, "election": Election, "health": Health, "metrics": Metrics, "hooks": Hooks,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

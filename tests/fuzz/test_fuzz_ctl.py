@@ -11,7 +11,11 @@ from rich.console import Console
 
 from govipd.adapters.store import KeyValue
 from govipd.config import Config, load
-from govipd.ctl.main import _table, _vip
+from govipd.ctl.checks import answers, members
+from govipd.ctl.checks.finding import Queue
+from govipd.ctl.cluster import read_vip
+from govipd.ctl.doctor import show
+from govipd.ctl.show import cluster_table
 from tests.fuzz.memory_store import MemoryStore
 from tests.fuzz.strategies import LARGE_EXAMPLES, finish, fuzz, json_values, key_values, mutated, nested, raw, texts
 
@@ -41,12 +45,17 @@ def shown(config: Config, *content: KeyValue) -> str:
     found: dict[str, dict[str, Any]] = {}
 
     async def work() -> None:
-        found["api"] = await _vip(MemoryStore(*content), config, config.vip[0])
+        found["api"] = await read_vip(MemoryStore(*content), config, config.vip[0])
 
     finish(work())
     json.dumps(found).encode()
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    Console(file=stream, width=120, color_system=None).print(_table(found))
+    console = Console(file=stream, width=120, color_system=None)
+    console.print(cluster_table(found))
+    queue, vip = Queue.of(found["api"]), config.vip[0]
+    answers._addresses_of_leader(queue)
+    findings = [members._own("node1", vip, queue, None), members._others("node1", vip, queue)]
+    show([*findings, members._addresses(vip, queue)], console)
     stream.flush()
     assert isinstance(stream.buffer, io.BytesIO)
     return stream.buffer.getvalue().decode()

@@ -162,8 +162,9 @@ class Lab:
         """The members in the election, the leader first; empty when etcd does not tell."""
         for node in self.others():
             done = node.run("govipctl status --json", check=False)
-            if done.stdout:
-                return list(json.loads(done.stdout)["api"]["queue"])
+            cluster = json.loads(done.stdout)["cluster"] if done.stdout else None
+            if cluster:
+                return list(cluster["api"]["queue"])
         return []
 
     @contextmanager

@@ -62,7 +62,9 @@ class Network:
         mac = port.mac.hex(":")
         self._ip(self._switch, f"link add {port.name} type veth peer name eth0 address {mac} netns {ns}",
                  f"link set {port.name} master br0 up")  # fmt: skip
-        sysctls = ("net.ipv6.conf.eth0.accept_dad=0", "net.ipv6.conf.eth0.accept_ra=0")
+        # The last two are in conf/90-govip.sysctl.conf, which a machine in a container may not apply itself.
+        sysctls = ("net.ipv6.conf.eth0.accept_dad=0", "net.ipv6.conf.eth0.accept_ra=0",
+                   "net.ipv4.ip_nonlocal_bind=1", "net.ipv6.ip_nonlocal_bind=1")  # fmt: skip
         run(*self.enter(port.name), "sysctl", "-qw", *sysctls)
         self._ip(ns, "link set lo up", "link set eth0 up", f"addr add {port.v4}/24 dev eth0",
                  f"addr add {port.v6}/64 dev eth0 nodad")  # fmt: skip

@@ -18,6 +18,7 @@ from pyroute2 import AsyncIPRoute
 
 from govipd.adapters.netlink import Link, RouteSocket
 from govipd.adapters.nftables import Expression, Message, NfTables, Table
+from govipd.core import messages
 from govipd.core.actions import Holding
 from govipd.core.events import Address, ProbeResult, UnitState
 from govipd.errors import KernelError, MemoryRefusedError
@@ -323,9 +324,9 @@ class SimJournal:
     def __init__(self, world: World, name: str) -> None:
         self._world, self._name = world, name
 
-    def write(self, priority: int, message: str, fields: Mapping[str, str]) -> None:
+    def write(self, kind: messages.Message, text: str, fields: Mapping[str, str]) -> None:
         """See ports.Journal."""
-        self._world.note(self._name, message)
+        self._world.note(self._name, text)
 
 
 class SimNotifier:

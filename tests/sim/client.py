@@ -19,7 +19,15 @@ class SimStore:
     """
 
     def __init__(
-        self, *, process: Process, host: int, cluster: Cluster, network: Network, random: Random, timeout: float
+        self,
+        *,
+        process: Process,
+        host: int,
+        cluster: Cluster,
+        network: Network,
+        random: Random,
+        timeout: float,
+        failed: Callable[[str, str], None],
     ) -> None:
         self.expired_tokens = 0
         self._process = process
@@ -27,6 +35,7 @@ class SimStore:
         self._cluster = cluster
         self._network = network
         self._timeout = timeout
+        self._failed = failed
         self._turn = random.randrange(MEMBERS)
         self._watches: list[asyncio.Future[Any]] = []  # of the present connection
 
@@ -77,6 +86,7 @@ class SimStore:
         try:
             return await answer
         except EtcdUnavailableError:
+            self._failed(f"member {turn % MEMBERS}", "unavailable")
             if self._turn == turn:  # else a parallel call has moved on already
                 self._turn += 1
                 watches, self._watches = self._watches, []

@@ -9,7 +9,7 @@ from govipd.adapters.fence import NftFence
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
-from govipd.core.events import Address
+from govipd.core.events import Address, EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Plan
 from govipd.errors import ConfigError
@@ -71,6 +71,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         network=machine.network,
         random=machine.random,
         timeout=TTL / RENEWALS_PER_TTL,
+        failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
     )
     membership = Membership(
         store=machine.store,

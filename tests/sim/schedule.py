@@ -159,7 +159,7 @@ def _in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
     at = PACT_S + random.uniform(0.0, 1.5)
     faults = []
     for _ in range(random.randint(1, 2)):
-        slow = random.choice(("slow network", "slow network", "lossy network", "etcd leader paused", "etcd member paused"))
+        slow = random.choice(("slow network", "lossy network", "etcd leader paused", "etcd member paused"))
         node = random.choice((HOLDER, *range(nodes)))
         faults.append(Fault(slow, node, random.uniform(0.3, 3.0), random.random(), at - random.uniform(0.0, 0.4)))
     for _ in range(random.randint(1, 3)):

@@ -1,0 +1,96 @@
+"""The kinds of journal entries: an id for each (`MESSAGE_ID`), and how much it matters.
+
+units/govipd.catalog explains every kind, for `journalctl -x`. An id is for ever: people and programs select by it.
+"""
+
+from enum import Enum, IntEnum
+
+from govipd.core.state import Trigger
+
+
+class Priority(IntEnum):
+    """Of journal entries, as in syslog(3)."""
+
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+
+
+class Message(Enum):
+    """A kind of entry: 128 random bits in hex (systemd-id128(1)), and the priority."""
+
+    # Transitions, one kind for each core.state.Trigger
+    ADOPTED = "ebb0f9e127cb439e96a8394f76cc8a54", Priority.NOTICE  # what an earlier process held is ours still
+    CLEAN = "e5eb6fed26234530953aec34eb107f2a", Priority.NOTICE  # nothing of an earlier process is left
+    FIT = "6aba80196546428e873f344096654f5b", Priority.NOTICE  # every gate is healthy: a candidate
+    UNFIT = "9b3e65e913124bd6ac234f101f6fcef8", Priority.WARNING  # a gate is not, or the operator wants this node out
+    WON = "8e0c4a33d34a49778eefdca675a5fe8f", Priority.NOTICE  # the election is won
+    HELD = "7775da31dccf4d95abf8d48e1d4e5e67", Priority.NOTICE  # this kernel answers for the VIP
+    LOST = "0bd5c35057824a3cb8de76b1d0519674", Priority.WARNING  # etcd says that the key or the lease is gone
+    EXPIRED = "6efc89a2a6844fe3af8ac0abfd16d13f", Priority.WARNING  # the lease was not confirmed in time
+    KERNEL_FAILED = "ea82216f6853467d9e7e32715f1345f2", Priority.WARNING  # the kernel does not do what holding needs
+    HANDOVER = "1b47443920804079b4afbe18a9d62cdf", Priority.NOTICE  # the operator gave the VIP to another member
+    CLOSED = "b959c1f29b2f40229b5a6d59c6019554", Priority.NOTICE  # this kernel has stopped answering for the VIP
+    LEFT = "0229066c64154e049d779f796f405a27", Priority.NOTICE  # out of the election
+    STOP = "cdd21713d9a94a17afcbfecee818aa78", Priority.NOTICE  # nothing is held, and the daemon ends
+
+    # Gates
+    GATE_HEALTHY = "b1ac8160de164031ac59ce672ab0ba93", Priority.INFO
+    GATE_UNHEALTHY = "ea04abfa233941d2a8238a5dfffab94d", Priority.WARNING
+    GATE_UNKNOWN = "1bd54609dce54905bec86e4e0744367e", Priority.WARNING
+
+    # etcd and the other members
+    ETCD_SILENT = "0b45fed794494f27b41419070e6ea2ea", Priority.WARNING  # etcd does not answer usefully
+    ETCD_ANSWERS = "452603a5fd5342d2801febe92a8d6774", Priority.NOTICE  # it does again
+    NAME_TAKEN = "dd7f215760c44be6a421750659bfa590", Priority.ERROR  # another machine has this member's name
+    MEMBERS_DISAGREE = "1f27d02795c4413d9aa0d8b560ed4f1c", Priority.ERROR  # on a VIP group's addresses
+    MEMBERS_AGREE = "e77b9e97bc814387b71def8094f45958", Priority.NOTICE  # again
+
+    # The kernel
+    KERNEL_REFUSES = "65a8bb6d3bdc4e089150ec2eac9453d3", Priority.WARNING  # an action failed, and is tried again
+    KERNEL_OBEYS = "83fbf207e8284d53962d305e1ea9d39c", Priority.NOTICE  # it succeeded at last
+    ADDRESS_ADDED = "875b17566fab40d98805bed22cd104fe", Priority.ERROR  # somebody put the VIP where it is not held
+    NO_NFTABLES = "c47826c836af40148e741f167d8d9740", Priority.WARNING  # only the weaker fence is there
+    FENCE_LEFT = "e300420644a84d769dcd99824b80d8de", Priority.WARNING  # it could not be taken down at the end
+    NOT_RELEASED = "3bdb87ee9544485e9301a313e9b8ff93", Priority.ERROR  # after a fault, as far as the kernel says
+
+    # From one process to the next
+    ADOPTING = "307ec40c69a9495bb5391c0169ad548c", Priority.NOTICE  # an earlier process's lease is being proven
+    NOT_ADOPTED = "db99ab7f4e32439fa9a2293128ff9f39", Priority.WARNING  # what an earlier process left cannot be trusted
+    STAYS = "ab715de4b05c4f3cbcf38426938ea2b5", Priority.NOTICE  # a restart: the VIP is left to the next process
+    MEMORY_REFUSES = "37169518d8fa419e99d83a6b9b8e3cb0", Priority.WARNING  # the next process will have nothing to adopt
+    MEMORY_KEEPS = "2046e9b6f56241f7999759ab80833cc3", Priority.NOTICE  # it will
+
+    # The operator
+    DRAINED = "2601f6153a38413fa8b4a427b6036397", Priority.NOTICE
+    UNDRAINED = "25fc6ba7d08946deadc917d899b2101b", Priority.NOTICE
+    CONFIG_APPLIED = "b8094f6daef444938fa5f4c2ed11ad43", Priority.NOTICE
+    CONFIG_REFUSED = "8165a66023064051bde2778934a83d9d", Priority.ERROR
+
+    # Metrics and hooks
+    METRICS_REFUSED = "3e9f67b06deb4f3bb030813eb9a788f8", Priority.WARNING  # the address cannot be listened on
+    CONTROL_TROUBLE = "f4f975076da2409c8e05ff74e33496ee", Priority.WARNING  # the control socket cannot be served
+    METRICS_SERVED = "9c53499dceb24fb1b4f0cbdfbefd01ef", Priority.NOTICE  # it can after all
+    HOOK_OUTPUT = "d7420d850b434626b14863c04e518837", Priority.INFO  # a line that a hook printed
+    HOOK_ENDED = "d937a82aedca4437941bd4356d41a3d3", Priority.INFO  # with success
+    HOOK_FAILED = "d3f73bfad22b4c06874f4bf5b90d53bf", Priority.WARNING  # or was killed, or could not be started
+    HOOK_DROPPED = "869e57ffb1164e0ca34f79d8dcc7ba1d", Priority.WARNING  # too many waited
+
+    # The daemon itself
+    FAULT = "008c2c1975d648f1848bda5c3de0c6f8", Priority.ERROR  # a fault of govipd
+
+    @property
+    def id(self) -> str:
+        """The MESSAGE_ID."""
+        return self.value[0]
+
+    @property
+    def priority(self) -> Priority:
+        """The PRIORITY."""
+        return self.value[1]
+
+    @classmethod
+    def of(cls, trigger: Trigger) -> "Message":
+        """The kind of a transition's entry."""
+        return cls[trigger.name]

@@ -1,0 +1,81 @@
+"""nf_tables: that the kernel has it, that the fence stands where it must, and whether others drop what a VIP needs."""
+
+import json
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from govipd.adapters.nftables import NfTables
+from govipd.cli import NO_NFTABLES, fence_table
+from govipd.config import Config, Vip
+from govipd.core.text import line
+from govipd.ctl.checks.finding import Cluster, Finding, failed, ok, skipped, warning
+from govipd.ctl.checks.tools import ToolError, ask
+
+_OURS = "govipd_"
+
+
+async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
+    """The fence and its surroundings."""
+    findings = []
+    wanted = config.election.fence == "nftables"
+    if wanted:
+        if NfTables().missing():
+            return [warning("nf_tables", NO_NFTABLES, 'modprobe nf_tables, then restart; or set fence = "address"')]
+        findings.append(ok("nf_tables", "this kernel has it"))
+    try:
+        ruleset = json.loads(await ask("nft", "-j", "list", "ruleset"))["nftables"]
+    except ToolError as e:
+        remedy = "apt install nftables, and run this as root"
+        return [*findings, skipped("firewall", f"rules cannot be read: {e}", remedy)]
+    except (ValueError, KeyError, TypeError):
+        return [*findings, skipped("firewall", "nft printed what cannot be read")]
+    if wanted and cluster is not None:
+        leading = [vip for vip in config.vip if cluster[vip.name].leader == config.election.member]
+        findings += [_fence(vip, ruleset) for vip in leading]
+    return [*findings, *_foreign(config, ruleset)]
+
+
+def _fence(vip: Vip, ruleset: list[dict[str, Any]]) -> Finding:
+    """On the machine that leads: both tables, and every address open."""
+    check, table = f"{vip.name}: fence", fence_table(vip)
+    families = {t["family"] for t in _all(ruleset, "table") if t["name"] == table}
+    remedy = "govipd repairs it within a renewal; if this lasts: journalctl -u govipd -n 20"
+    if families != {"inet", "arp"}:
+        return failed(check, f"this member leads, but table {table} is not there in inet and arp", remedy)
+    sets = [s for s in _all(ruleset, "set") if s["table"] == table and s["family"] == "inet"]
+    opened = {ip_address(str(e["elem"]["val"])) for s in sets for e in s.get("elem", []) if "elem" in e}
+    closed = [str(address.ip) for address in vip.addresses if address.ip not in opened]
+    if closed:
+        return failed(check, f"this member leads, but the fence is closed for {', '.join(closed)}", remedy)
+    return ok(check, "open, until the lease runs out")
+
+
+def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
+    """Rules of others that drop ARP, or neighbour discovery, before the kernel could answer for a VIP."""
+    v6 = [address for vip in config.vip for address in vip.addresses if address.version == 6]
+    interfaces = {vip.interface for vip in config.vip}
+    findings = []
+    for chain in _all(ruleset, "chain"):
+        where = f"{chain['family']} {line(chain['table'], 60)} {line(chain['name'], 60)}"
+        if chain["table"].startswith(_OURS) or "hook" not in chain:
+            continue
+        rules = [r for r in _all(ruleset, "rule") if (r["family"], r["table"]) == (chain["family"], chain["table"])]
+        text = json.dumps(rules)
+        drops = chain.get("policy") == "drop"
+        some_drop = '"drop"' in text
+        arp = chain["family"] == "arp" and (drops or some_drop)
+        ingress = chain["family"] == "netdev" and chain.get("dev") in interfaces and some_drop and '"arp"' in text
+        remedy = f"nft list chain {where}: let ARP for the VIPs pass"
+        if arp or ingress:
+            findings.append(warning("firewall", f"chain {where} drops ARP: perhaps that for a VIP", remedy))
+        discovery = any(words in text for words in ("icmpv6", "ipv6-icmp"))
+        if v6 and drops and chain["hook"] == "input" and chain["family"] in {"inet", "ip6"} and not discovery:
+            detail = f"chain {where} drops neighbour solicitations: nobody finds {v6[0].ip}"
+            remedy = f"nft insert rule {where} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept"
+            findings.append(failed("firewall", detail, remedy))
+    return findings or [ok("firewall", "nothing that would drop ARP or neighbour discovery")]
+
+
+def _all(ruleset: list[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+    return (entry[kind] for entry in ruleset if kind in entry)

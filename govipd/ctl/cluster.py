@@ -1,0 +1,60 @@
+"""The whole cluster, as its members show it in etcd."""
+
+import asyncio
+import json
+from typing import Any
+
+from govipd.adapters.store import Get, KeyValue, Store
+from govipd.config import Config, Vip
+from govipd.errors import EtcdUnavailableError
+
+Cluster = dict[str, dict[str, Any]]
+"""By VIP: `leader` (a name, or None), `queue` (names, in order), `members` (each one's record). Foreign text."""
+
+
+def read(config: Config) -> Cluster:
+    """Ask etcd, each endpoint once.
+
+    Raises:
+        EtcdError: no endpoint answered, or etcd refused.
+    """
+    return asyncio.run(_read(config))
+
+
+async def _read(config: Config) -> Cluster:
+    from govipd.cli import etcd_client  # noqa: PLC0415  # 0.3 s: only what asks etcd waits for it
+
+    store = etcd_client(config)
+    tries = len(config.etcd.endpoints)
+    try:
+        while True:
+            tries -= 1
+            try:
+                return {vip.name: await read_vip(store, config, vip) for vip in config.vip}
+            except EtcdUnavailableError:
+                if not tries:
+                    raise
+    finally:
+        await store.close()
+
+
+async def read_vip(store: Store, config: Config, vip: Vip) -> dict[str, Any]:
+    """One VIP's part."""
+    members = f"{config.etcd.prefix}members/{vip.name}/"
+    reply = await store.txn((), (Get(f"{vip.election}/", prefix=True), Get(members, prefix=True)))
+    queue = [_text(kv) for kv in sorted(reply.gets[0], key=lambda kv: kv.create_revision)]
+    records = {kv.key.removeprefix(members): _record(kv) for kv in reply.gets[1]}
+    return {"leader": queue[0] if queue else None, "queue": queue, "members": records}
+
+
+def _text(kv: KeyValue) -> str:
+    return kv.value.decode(errors="replace")
+
+
+def _record(kv: KeyValue) -> dict[str, Any]:
+    """A member's record; one that is not a JSON object is shown as an empty one."""
+    try:
+        record = json.loads(kv.value)
+    except (ValueError, RecursionError):
+        record = None
+    return record if isinstance(record, dict) else {}

@@ -1,0 +1,123 @@
+"""govipctl's edges: what is typed, what journalctl says, what a daemon of another version answers."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from govipd.ctl import client, history
+from govipd.ctl.main import main
+from govipd.errors import DeniedError, NoDaemonError, RefusedError
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["status", "--watch", "0"], "'0': must be seconds, from 0.05 to 86400"),
+        (["status", "--watch", "nan"], "must be seconds"),
+        (["drain", "--wait", "--timeout", "soon"], "must be seconds"),
+        (["status", "--watch", "1", "--json"], "not allowed with argument"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_what_is_typed_wrong_is_refused(typed: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 2, with the reason."""
+    with pytest.raises(SystemExit) as end:
+        main(typed)
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """78, every fault told; options may stand after the command."""
+    path = tmp_path / "govip.toml"
+    path.write_text("[health]\nrize = 1\n")
+    assert main(["check", "--config", str(path)]) == 78
+    assert "health.rize = 1: no such key; did you mean rise?" in capsys.readouterr().err
+
+
+def test_the_matches_of_the_history() -> None:
+    """Root's lines with a state, of one VIP and one interface."""
+    command = history.command("api", "eth0", 7)
+    assert {"--lines=7", "_UID=0", "GOVIP_STATE=leader", "GOVIP_VIP=api"} <= set(command)
+    assert "_SYSTEMD_UNIT=govipd@eth0.service" in command
+
+
+def test_a_line_of_the_history() -> None:
+    """Fields that journalctl gives as bytes, or not at all, do no harm."""
+    fields = {"__REALTIME_TIMESTAMP": "1750000000000000", "GOVIP_VIP": "api", "GOVIP_STATE": "leader", "MESSAGE": [27]}
+    assert history.entry(json.dumps(fields)) == {
+        "at": "2025-06-15 15:06:40.000",
+        "vip": "api",
+        "state": "leader",
+        "reason": "",
+        "message": "[27]",
+    }
+
+
+def test_what_asks_only_this_node_loads_no_etcd_client() -> None:
+    """is-leader is for scripts: it must not take as long as grpc's import."""
+    asking = "import sys; from govipd.ctl.main import main; main(['is-leader']); print('grpc' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "told"),
+    [
+        (b"", NoDaemonError, "it closed the connection"),
+        (b"{}", NoDaemonError, "it closed the connection"),
+        (b"[]\0", NoDaemonError, "what it says is no reply"),
+        (b'{"parameters": {}}\0', NoDaemonError, "it may be another version"),
+        (b'{"error": "org.varlink.service.MethodNotFound"}\0', RefusedError, "MethodNotFound"),
+        (b'{"error": "org.varlink.service.PermissionDenied"}\0', DeniedError, "only root may do that"),
+        (b'{"error": "org.govipd.Node.Refused", "parameters": {"reason": "no"}}\0', RefusedError, "no"),
+    ],
+)
+def test_whatever_a_daemon_answers_is_told(tmp_path: Path, reply: bytes, error: type[Exception], told: str) -> None:
+    """A crashing one, a newer one, one that refuses."""
+    (tmp_path / "eth0").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "eth0" / "control"))
+        listening.listen()
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(error, match=told):
+            client.status("eth0", tmp_path)
+        thread.join()
+
+
+def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
+    """It hangs, and its queue of connections is full: waited for within bounds."""
+    (tmp_path / "eth0").mkdir()
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(tmp_path / "eth0" / "control"))
+        hanging.listen(0)
+        for _ in range(2):  # the first one's connection stays in the queue
+            with pytest.raises(NoDaemonError, match="does not answer within 1 s"):
+                client.status("eth0", tmp_path, patience=1)
+
+
+def test_where_no_daemon_runs(tmp_path: Path) -> None:
+    """Said for all, and for the one that was named; a socket that nobody listens on any more."""
+    with pytest.raises(NoDaemonError, match="no govipd runs on this machine"):
+        client.instances(None, tmp_path)
+    with pytest.raises(NoDaemonError, match="govipd@eth9 does not run"):
+        client.status("eth9", tmp_path)
+    (tmp_path / "eth0").mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "eth0" / "control"))
+    assert client.instances(None, tmp_path) == ("eth0",)
+    with pytest.raises(NoDaemonError, match="Connection refused"):
+        client.status("eth0", tmp_path)
