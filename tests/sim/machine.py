@@ -133,6 +133,12 @@ class Machine:
         else:
             process.call_soon(ask, process, daemon)
 
+    def undrain(self) -> None:
+        """govipctl undrain, typed again until a daemon has heard it."""
+        if self.drain_mark.drained:
+            self.drain(wanted=False)
+            self.world.after(1.0, self.undrain)
+
     def hand_over(self, to: str) -> None:
         """govipctl handover."""
         if self.process is not None and self.daemon is not None:

@@ -390,7 +390,7 @@ def reload_bad_file(sim: "Simulation", fault: Fault) -> End:
 def drain(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     machine.drain(wanted=True)
-    return lambda: machine.drain(wanted=False)
+    return machine.undrain
 
 
 def hand_over(sim: "Simulation", fault: Fault) -> End:
