@@ -23,6 +23,7 @@ from pathlib import Path
 
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.control import ControlSocket
+from govipd.adapters.datagrams import UdpPort
 from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
@@ -35,16 +36,17 @@ from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
-from govipd.adapters.pact import NoPact
+from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import ADDRESS_FENCE_MARGIN, DEFAULT_CONFIG, Config, Vip, load
 from govipd.core.events import Announced, EtcdFailed
+from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
-from govipd.ports import Clock, Fence, Journal, Operator, Service, Sink, Source
+from govipd.ports import Clock, Fence, Journal, Operator, Pact, Service, Sink, Source
 
 EX_CONFIG = 78
 CONFIG_RETRY_S = 2.0
@@ -139,9 +141,12 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
         )
     if health.unit:
         sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink)
-    fenced, warnings = config.election.fence == "nftables", tuple[str, ...]()
+    fenced, warnings = config.election.fence == "nftables", tuple[tuple[Message, str], ...]()
     if fenced and NfTables().missing():
-        fenced, warnings = False, (NO_NFTABLES,)
+        fenced, warnings = False, ((Message.NO_NFTABLES, NO_NFTABLES),)
+    if config.pact.timeout and not (fenced and first_address(interface)):
+        text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
+        warnings += ((Message.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
     groups = {vip.name: _group(config, vip, clock, fenced=fenced) for vip in config.for_interface(interface)}
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
     return Plan(node, groups, sources, _services(config, interface, clock, journal), warnings)
@@ -194,7 +199,9 @@ def _check_restart(config: Config) -> None:
 def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan:
     """One VIP group, and how to make its parts. `fenced`: by nf_tables, not only by the addresses' lifetime."""
     election = config.election
-    identity = (config.etcd, election.ttl, election.member, fenced, vip.election, vip.interface)
+    identity = (config.etcd, config.pact, election.ttl, election.member, fenced, vip.election, vip.interface)
+    port = config.pact.port + config.vip.index(vip)
+    own = first_address(vip.interface) if config.pact.timeout and fenced else None
     settings = config.settings()
     if not fenced:
         settings = replace(settings, margin=max(settings.margin, ADDRESS_FENCE_MARGIN))
@@ -210,7 +217,7 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             sink=sink,
             prefix=f"{config.etcd.prefix}members/{vip.name}/",
             member=config.election.member,
-            identity=machine_identity(vip.interface),
+            identity=machine_identity(vip.interface) | ({"pact": f"{own}:{port}"} if own else {}),
         )
         candidacy = EtcdElection(
             store=store,
@@ -223,6 +230,21 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             ttl=config.election.ttl,
             membership=membership,
         )
+        pact: Pact = NoPact()
+        if own:
+            pact = EtcdPact(
+                store=store,
+                sink=sink,
+                clock=clock,
+                datagrams=UdpPort((str(own), port)),
+                timeout=config.pact.timeout,
+                queue=f"{vip.election}/",
+                records=f"{config.etcd.prefix}members/{vip.name}/",
+                prefix=f"{config.etcd.prefix}pact/{vip.name}/",
+                mark=f"{config.etcd.prefix}released/{vip.name}",
+                place=candidacy.place,
+                taken=candidacy.verify,
+            )
         return Parts(
             election=candidacy,
             fence=fence,
@@ -236,9 +258,9 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
             ),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
             memory=HandoffFile(
-                path=_beside("RUNTIME_DIRECTORY", f"{vip.name}.json"), identity=repr(identity[1:]), clock=clock
+                path=_beside("RUNTIME_DIRECTORY", f"{vip.name}.json"), identity=repr(identity[2:]), clock=clock
             ),
-            pact=NoPact(),
+            pact=pact,
             drain=DrainFile(_beside("STATE_DIRECTORY", f"{vip.name}.drained")),
         )
 
@@ -285,16 +307,23 @@ def machine_identity(interface: str) -> dict[str, str]:
     }
 
 
-def local_addresses() -> frozenset[IPv4Address | IPv6Address]:
-    """This host's own addresses; not those with a preferred lifetime of 0, as a held VIP has."""
+def local_addresses(interface: str = "") -> tuple[IPv4Address | IPv6Address, ...]:
+    """This host's own addresses, or one interface's; not those with a preferred lifetime of 0, as a held VIP has."""
     try:
-        reply = subprocess.run(["ip", "-json", "address"], capture_output=True, timeout=2.0, check=True)
+        command = ["ip", "-json", "address", "show", *(("dev", interface) if interface else ())]
+        reply = subprocess.run(command, capture_output=True, timeout=2.0, check=True)
         links = json.loads(reply.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
-        return frozenset()  # the check against them is a courtesy; everything else works without it
-    return frozenset(
+        return ()  # what is made of them is a courtesy; everything else works without it
+    return tuple(
         ip_address(info["local"])
         for link in links
         for info in link.get("addr_info", [])
         if "local" in info and info.get("preferred_life_time") != 0
     )
+
+
+def first_address(interface: str) -> IPv4Address | IPv6Address | None:
+    """Where an interface's process can be reached by others of its network."""
+    usable = [a for a in local_addresses(interface) if not a.is_link_local]
+    return min(usable, key=lambda a: a.version, default=None)

@@ -17,7 +17,7 @@ import tomli
 from msgspec import Meta, Struct
 from msgspec.structs import fields, force_setattr
 
-from govipd.config_services import Hooks, Metrics, unfit_file
+from govipd.config_services import Hooks, Metrics, Pact, unfit_file
 from govipd.core.settings import Settings
 from govipd.errors import ConfigError
 
@@ -88,6 +88,7 @@ class Config(Struct, frozen=True, kw_only=True):
     etcd: Etcd
     election: Election
     health: Health
+    pact: Pact
     metrics: Metrics
     hooks: Hooks
     vip: tuple[Vip, ...]
@@ -160,10 +161,11 @@ class _Reader:
         self._faults: list[str] = []
 
     def read(self, document: Mapping[str, Any], hostname: str) -> Config:
-        self._unknown("", document, ("etcd", "election", "health", "metrics", "hooks", "vip"))
+        self._unknown("", document, ("etcd", "election", "health", "pact", "metrics", "hooks", "vip"))
         etcd = self._struct(Etcd, "etcd", document.get("etcd", {}))
         election = self._struct(Election, "election", document.get("election", {}))
         health = self._struct(Health, "health", document.get("health", {}))
+        pact = self._struct(Pact, "pact", document.get("pact", {}))
         metrics = self._struct(Metrics, "metrics", document.get("metrics", {}))
         hooks = self._struct(Hooks, "hooks", document.get("hooks", {}))
         vips = self._vips(document.get("vip"))
@@ -182,15 +184,17 @@ class _Reader:
             self._check_health(health)
         self._check_vips(vips, etcd)
         interfaces, ips = {v.interface for v in vips.values()}, {a.ip for v in vips.values() for a in v.addresses}
+        for fault in pact.faults(len(vips), fenced=not election or election.fence == "nftables") if pact else ():
+            self._fault(*fault)
         for fault in (*(metrics.faults(len(interfaces), ips) if metrics else ()), *(hooks.faults() if hooks else ())):
             self._fault(*fault)
         if self._faults:
             raise ConfigError("\n".join(self._faults))
-        assert etcd and election and health and metrics and hooks  # noqa: PT018  # each missing one has left a fault
-        name, groups = str(self._path), tuple(vips.values())
+        assert etcd and election and health and pact and metrics and hooks  # noqa: PT018  # what is not left a fault
         return Config(
-            path=name, etcd=etcd, election=election, health=health, metrics=metrics, hooks=hooks, vip=groups
-        )
+            path=str(self._path), etcd=etcd, election=election, health=health, pact=pact, metrics=metrics, hooks=hooks,
+            vip=tuple(vips.values()),
+        )  # fmt: skip
 
     # Types
 

@@ -1,4 +1,4 @@
-"""The configuration of what runs beside the VIP groups, and what it says of files: [metrics], [hooks].
+"""The configuration of what runs beside the VIP groups, and what it says of files: [pact], [metrics], [hooks].
 
 A check answers with what is wrong, in words that follow the key and the value; "" where nothing is.
 """
@@ -14,6 +14,23 @@ from msgspec import Meta, Struct
 
 Fault = tuple[str, object, str]
 """Key, value, and what is wrong."""
+
+
+class Pact(Struct, frozen=True, kw_only=True):
+    """[pact]: how long the leader may be silent before the next in the queue takes over. 0: as long as the lease."""
+
+    timeout: float = 0.0
+    port: int = 9178
+
+    def faults(self, vips: int, *, fenced: bool) -> Iterator[Fault]:
+        """What is wrong. Each of the `vips` takes a UDP port; `fenced`: by nf_tables."""
+        if self.timeout and not 0.1 <= self.timeout <= 1.0:
+            yield "pact.timeout", self.timeout, "must be from 0.1 to 1, or 0 for none"
+        elif self.timeout and not fenced:
+            text = 'needs election.fence = "nftables": an address\'s own lifetime is counted in whole seconds'
+            yield "pact.timeout", self.timeout, text
+        if not 1024 <= self.port <= 65536 - max(1, vips):
+            yield "pact.port", self.port, "must be from 1024 to 65535; each further [[vip]] takes the next one"
 
 
 class Metrics(Struct, frozen=True, kw_only=True):

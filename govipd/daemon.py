@@ -39,7 +39,7 @@ class Plan:
     groups: Mapping[str, GroupPlan]
     sources: Mapping[Hashable, Callable[[Sink], Source]]
     services: Mapping[Hashable, Callable[[Operator], Service]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[tuple[Message, str], ...] = ()
 
 
 class Daemon:
@@ -154,7 +154,7 @@ class Daemon:
 
     def status(self) -> NodeStatus:
         """See ports.Operator."""
-        return replace(self._plan.node, groups=tuple(group.status() for group in self._groups.values()))
+        return replace(self._plan.node, groups=tuple(group.teller.status() for group in self._groups.values()))
 
     def drain(self, vip: str, *, wanted: bool) -> None:
         """See ports.Operator."""
@@ -223,8 +223,8 @@ class Daemon:
     # Configuration
 
     def _apply(self, plan: Plan) -> None:
-        for warning in plan.warnings:
-            self._journal.write(Message.NO_NFTABLES, warning, {})
+        for kind, warning in plan.warnings:
+            self._journal.write(kind, warning, {})
         for name, group in list(self._groups.items()):
             new = plan.groups.get(name)
             if new is None or new.identity != group.plan.identity:
@@ -328,7 +328,7 @@ class Daemon:
         if not self._ready and begun:
             self._ready = True
             self._notifier.ready()
-        status = " | ".join(group.status_line() for group in self._all())
+        status = " | ".join(group.teller.status_line() for group in self._all())
         if status != self._told_status:
             self._told_status = status
             self._notifier.status(status)

@@ -11,6 +11,7 @@ import pytest
 
 from govipd.core import events as ev
 from govipd.core.actions import Hold, Holding
+from govipd.core.messages import Message
 from govipd.core.settings import Settings
 from govipd.core.state import State
 from govipd.core.status import NodeStatus
@@ -207,7 +208,7 @@ async def test_a_plan_s_warnings_are_told() -> None:
     """Loudly: what the configuration asked for and this machine cannot do."""
     async with running() as w:
         await w.until(w.leads)
-        w.next_plan = replace(w.plan, warnings=("this kernel has no nf_tables",))
+        w.next_plan = replace(w.plan, warnings=((Message.NO_NFTABLES, "this kernel has no nf_tables"),))
         w.daemon.reload()
         await w.until(w.says("this kernel has no nf_tables"))
 

@@ -52,6 +52,9 @@ class Message(Enum):
     KERNEL_OBEYS = "83fbf207e8284d53962d305e1ea9d39c", Priority.NOTICE  # it succeeded at last
     ADDRESS_ADDED = "875b17566fab40d98805bed22cd104fe", Priority.ERROR  # somebody put the VIP where it is not held
     NO_NFTABLES = "c47826c836af40148e741f167d8d9740", Priority.WARNING  # only the weaker fence is there
+    NO_PACT = "273e2e447ca242ef9157efe8a91ba648", Priority.WARNING  # configured, but not to be had on this machine
+    PACT_MADE = "cb768783dbb347eb8c1cb41a2d8c62f0", Priority.NOTICE  # the next in the queue may take over early
+    PACT_OVER = "4ea47d5dbbd0451ab921a2b46c618494", Priority.NOTICE  # it may not any more
     FENCE_LEFT = "e300420644a84d769dcd99824b80d8de", Priority.WARNING  # it could not be taken down at the end
     NOT_RELEASED = "3bdb87ee9544485e9301a313e9b8ff93", Priority.ERROR  # after a fault, as far as the kernel says
 

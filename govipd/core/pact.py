@@ -29,8 +29,8 @@ class LeaderHalf:
     """
 
     def __init__(self, pact: str = "", timeout: float = 0.0) -> None:
-        self.pact = pact
-        self._timeout = timeout
+        self.id = pact
+        self.timeout = timeout
         self._margin = max(MARGIN_LEAST_S, MARGIN_SHARE * timeout)
         self._acknowledged_at = float("-inf")
         self._bound = False  # from before etcd may say that it is in force until the end is confirmed
@@ -44,7 +44,7 @@ class LeaderHalf:
 
     def limit(self) -> float:
         """Until when the leader may answer, as far as the pact says (rule 5)."""
-        return self._acknowledged_at + self._timeout - self._margin if self._bound else float("inf")
+        return self._acknowledged_at + self.timeout - self._margin if self._bound else float("inf")
 
     def enforce(self, held_until: float) -> bool:
         """Whether to enforce it, once: the kernel answers no longer than until `held_until`."""
@@ -54,7 +54,7 @@ class LeaderHalf:
 
     def doubt_at(self) -> float:
         """When to ask for the pact's end, if no acknowledgement comes before."""
-        return self._acknowledged_at + _DOUBT_SHARE * self._timeout
+        return self._acknowledged_at + _DOUBT_SHARE * self.timeout
 
     def doubt(self, now: float) -> bool:
         """Whether to ask for the end, once. The bond lasts until it is confirmed (rule 3)."""

@@ -30,6 +30,8 @@ class GroupStatus:
     Attributes:
         ahead: the member before this one in the queue; "" where it is not known, or nobody is.
         lease_left: seconds until this node drops the VIP if etcd confirms nothing more; None without a lease.
+        pact: seconds of this leader's silence after which the next in the queue takes over; 0 where it has to wait
+            for the end of the lease.
         campaigns_in: seconds until damping lets this node stand for election; 0 where it does.
         blockers: what keeps this node out of the queue, in words.
         etcd: what is wrong with it; "" where it answers.
@@ -49,6 +51,7 @@ class GroupStatus:
     drained: bool
     gates: tuple[GateReport, ...]
     lease_left: float | None
+    pact: float
     campaigns_in: float
     blockers: tuple[str, ...]
     etcd: str

@@ -10,25 +10,8 @@ with the very instant that Hold carries.
 
 from dataclasses import replace
 
+from govipd.core import actions as ac
 from govipd.core import events as ev
-from govipd.core.actions import (
-    Action,
-    Adopt,
-    Alarm,
-    Announce,
-    Campaign,
-    CloseFence,
-    EndPact,
-    Enforce,
-    Forget,
-    Hold,
-    Holding,
-    Remember,
-    RemoveAddresses,
-    Report,
-    Resign,
-    Verify,
-)
 from govipd.core.health import Damping, GateStatus, Health, Recently
 from govipd.core.lease import Lease
 from govipd.core.pact import LeaderHalf
@@ -65,7 +48,7 @@ class Supervisor:
         self._campaign = 0  # number of the newest campaign; replies to older ones are stale
         self._lease: Lease | None = None
         self._won: ev.Elected | None = None  # the newest proof that this campaign is won
-        self._pact = LeaderHalf()
+        self.pact = LeaderHalf()  # with the next in the queue; none, to begin with
         self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
         self._hold_due = False
         self._announce_due = False
@@ -76,27 +59,27 @@ class Supervisor:
         self._left_at = now
         self._mac = ""
         self._stop_by: float | None = None
-        self._actions: list[Action] = []  # of the step under way
-        self._reports: list[Report] = []  # of the step under way; telling comes after doing
+        self._actions: list[ac.Action] = []  # of the step under way
+        self._reports: list[ac.Report] = []  # of the step under way; telling comes after doing
 
     # What it is asked
 
-    def start(self, left: Holding | None, now: float) -> list[Action]:
+    def start(self, left: ac.Holding | None, now: float) -> list[ac.Action]:
         """The first actions.
 
         What an earlier process held is kept while it may be ours, which is until its own deadline. Anything
         else it left goes: not leader means absent.
         """
         if left is None or now >= left.until:
-            return [CloseFence()]
+            return [ac.CloseFence()]
         self.state = State.ADOPTING
         self.trigger = Trigger.ADOPTED
         self._campaign = 1
         self._lease = Lease(left.lease_id, sent_at=now, ttl=0.0)  # known, not yet confirmed to this process
         self._held_until = left.until
-        return [Adopt(self._campaign, left)]
+        return [ac.Adopt(self._campaign, left)]
 
-    def step(self, event: ev.Event, now: float) -> list[Action]:
+    def step(self, event: ev.Event, now: float) -> list[ac.Action]:
         """Take one event in and decide.
 
         Args:
@@ -122,7 +105,7 @@ class Supervisor:
         instants = [self.health.next_deadline(now), self._retry_at]
         if self.state in ANSWERING:
             instants.append(self._answers_until())
-            instants.append(self._pact.next_deadline())
+            instants.append(self.pact.next_deadline())
         if self.state is State.CLOSING:
             instants.append(self._closed_at())
         if self.state is State.ASIDE:
@@ -135,9 +118,14 @@ class Supervisor:
             instants.append(self._stop_by)
         return min((max(t, now) for t in instants if t is not None), default=None)
 
+    def lease_deadline(self) -> float | None:
+        """Until when this node may answer as far as the lease says; None without a confirmed one."""
+        return None if self._lease is None else self._lease.deadline(self._settings.margin)
+
     def deadline(self) -> float | None:
         """Until when this node may answer; None without a confirmed lease."""
-        return None if self._lease is None else min(self._lease.deadline(self._settings.margin), self._pact.limit())
+        lease = self.lease_deadline()
+        return None if lease is None else min(lease, self.pact.limit())
 
     def _answers_until(self) -> float:
         """Until when the kernel may answer, in a state in which it may."""
@@ -155,11 +143,6 @@ class Supervisor:
             words.append("the daemon was told to stop")
         return tuple(words)
 
-    @property
-    def pact(self) -> str:
-        """The id of the pact that this node keeps to, "" where there is none."""
-        return self._pact.pact
-
     def wait(self, now: float) -> float:
         """Seconds until damping lets this healthy node campaign; 0 when it does."""
         at = self._campaign_at(now)
@@ -169,7 +152,7 @@ class Supervisor:
 
     def _expire(self, now: float) -> None:
         if self.state in ANSWERING and now >= self._answers_until():
-            late = "the pact was not answered, and its end not confirmed in time" if self._pact.pact else ""
+            late = "the pact was not answered, and its end not confirmed in time" if self.pact.id else ""
             self._fire(Trigger.EXPIRED, late or f"lease not confirmed in time: {self.etcd.detail}", now)
 
     def _note(self, event: ev.Event, now: float) -> None:
@@ -193,8 +176,8 @@ class Supervisor:
                 self._fire(Trigger.LEFT, "", now)
             case ev.PactAnswered() if self.state is State.LEADER:
                 self._note_pact(event, now)
-            case ev.PactEnded() if event.pact == self._pact.pact:
-                self._pact = LeaderHalf()
+            case ev.PactEnded() if event.pact == self.pact.id:
+                self.pact = LeaderHalf()
                 self._hold_due = True
             case ev.EtcdState():
                 self.etcd = event
@@ -209,12 +192,12 @@ class Supervisor:
             case ev.AddressFound() if self.state in ABSENT and not self.present:
                 self.present = True  # reconciled: not leader means absent, whoever added it
                 holder = f"{self.ahead} is ahead of us in the election" if self.ahead else "we do not hold it"
-                self._actions.append(Alarm(f"somebody added {event.address} here, while {holder}; it is removed"))
-                self._actions.append(RemoveAddresses())
+                self._actions.append(ac.Alarm(f"somebody added {event.address} here, while {holder}; it is removed"))
+                self._actions.append(ac.RemoveAddresses())
             case ev.Stalled():
                 self._announce_due = True
                 if self.state in HOLDING:
-                    self._actions.append(Verify())
+                    self._actions.append(ac.Verify())
                 self._hold_due = True
             case ev.Reconfigured():
                 self._reconfigure(event.settings)
@@ -251,29 +234,29 @@ class Supervisor:
             self._fire(Trigger.LOST, event.detail, now)
 
     def _note_pact(self, event: ev.PactAnswered, now: float) -> None:
-        if not self._pact.pact:
-            self._pact = LeaderHalf(event.pact, event.timeout)
-        if self._pact.pact == event.pact:
-            self._pact.acknowledged(event.sent_at, now)
+        if not self.pact.id:
+            self.pact = LeaderHalf(event.pact, event.timeout)
+        if self.pact.id == event.pact:
+            self.pact.acknowledged(event.sent_at, now)
             self._hold_due = True
 
     def _note_done(self, event: ev.Done, now: float) -> None:
         match event.action:
-            case Hold() if self.state in HOLDING:
+            case ac.Hold() if self.state in HOLDING:
                 self._retry_at = None
                 self._take_failures = 0
                 if self._announce_due:
                     self._announce_due = False
-                    self._actions.append(Announce())
+                    self._actions.append(ac.Announce())
                 if self.state is State.TAKING:
                     self._fire(Trigger.HELD, "", now)
-                if self._pact.enforce(event.action.until):
-                    self._actions.append(Enforce(self._pact.pact))
-            case CloseFence() if self.state is State.CLOSING:
+                if self.pact.enforce(event.action.until):
+                    self._actions.append(ac.Enforce(self.pact.id))
+            case ac.CloseFence() if self.state is State.CLOSING:
                 self._fire(Trigger.CLOSED, "", now)
-            case CloseFence() if self.state is State.STARTING:
-                self._actions += [RemoveAddresses(), Forget()]
-            case RemoveAddresses():
+            case ac.CloseFence() if self.state is State.STARTING:
+                self._actions += [ac.RemoveAddresses(), ac.Forget()]
+            case ac.RemoveAddresses():
                 self._retry_at = None
                 # Where a Hold was asked for since, this removal is not the last word.
                 self.present = self.state in HOLDING or self.state is State.CLOSING
@@ -284,7 +267,7 @@ class Supervisor:
 
     def _note_failed(self, event: ev.Failed, now: float) -> None:
         self._retry_at = now + RETRY_S
-        if isinstance(event.action, Hold) and self.state in HOLDING:
+        if isinstance(event.action, ac.Hold) and self.state in HOLDING:
             self._take_failures += 1
             if self._take_failures >= TAKE_TRIES:
                 self._fire(Trigger.KERNEL_FAILED, event.detail, now)
@@ -308,8 +291,8 @@ class Supervisor:
                 self._fire(Trigger.UNFIT, "; ".join(blockers), now)
         if self.state is State.ADOPTING and self._proven(now):
             self._fire(Trigger.ADOPTED, "", now)
-        if self._pact.doubt(now):
-            self._actions.append(EndPact(self._pact.pact))
+        if self.pact.doubt(now):
+            self._actions.append(ac.EndPact(self.pact.id))
         if self.state is State.CLOSING and now >= self._closed_at():
             # The kernel has closed the fence by itself, whatever became of our order to close it.
             self._fire(Trigger.CLOSED, "by its own deadline", now)
@@ -335,7 +318,7 @@ class Supervisor:
     def _ask_election(self, now: float) -> None:
         self._repeat_at = now + REPEAT_S
         leaving = self.state is State.LEAVING
-        self._actions.append(Resign(self._campaign, self._heir) if leaving else Campaign(self._campaign))
+        self._actions.append(ac.Resign(self._campaign, self._heir) if leaving else ac.Campaign(self._campaign))
 
     def _proven(self, now: float) -> bool:
         """Whether I lead, by a lease that still runs and a proof that is not older than a lease."""
@@ -353,9 +336,9 @@ class Supervisor:
         if self.state in HOLDING:
             self._hold_due = True
         elif self.state in (State.STARTING, State.CLOSING):
-            self._actions.append(CloseFence())
+            self._actions.append(ac.CloseFence())
         elif self.state in ABSENT and self.present:
-            self._actions.append(RemoveAddresses())
+            self._actions.append(ac.RemoveAddresses())
 
     def _fire(self, trigger: Trigger, detail: str, now: float) -> None:
         before = self.state
@@ -374,20 +357,20 @@ class Supervisor:
                 self._losses = Recently(LOSSES_WINDOW_S)
                 self._hold_due = True
             case State.CLOSING:
-                self._pact = LeaderHalf()
+                self.pact = LeaderHalf()
                 self._retry_at = None
-                self._actions.append(CloseFence())
+                self._actions.append(ac.CloseFence())
             case State.LEAVING:
                 self._left_at = now
                 self.present = True  # until this removal is confirmed
                 self._ask_election(now)
-                self._actions.append(RemoveAddresses())
-                self._actions.append(Forget())
+                self._actions.append(ac.RemoveAddresses())
+                self._actions.append(ac.Forget())
             case _:
                 pass  # nothing to do but to be there
         if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.UNFIT and self.health.unhealthy()):
             self._damping.fell(now)
-        self._reports.append(Report(self.state, trigger, detail, now))
+        self._reports.append(ac.Report(self.state, trigger, detail, now))
 
     def _hold(self, now: float) -> None:
         self._hold_due = False
@@ -397,8 +380,8 @@ class Supervisor:
         if deadline is not None and now < deadline:
             self._held_until = max(self._held_until, deadline)
             self.present = True
-            self._actions.append(Hold(deadline))
-            self._actions.append(Remember(Holding(self._lease.id, self._won.create_revision, self._held_until)))
+            self._actions.append(ac.Hold(deadline))
+            self._actions.append(ac.Remember(ac.Holding(self._lease.id, self._won.create_revision, self._held_until)))
 
     def _closed_at(self) -> float:
         """When, in CLOSING, the kernel has closed the fence by itself."""

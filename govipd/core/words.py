@@ -73,6 +73,13 @@ def drained(*, wanted: bool) -> str:
     return "undrained by the operator; next: campaign when every gate is healthy"
 
 
+def pact(timeout: float) -> str:
+    """One line for the journal: the next in the queue may take over early, or not any more."""
+    if timeout:
+        return f"a pact with the next in the queue: it takes over when this node is silent for {timeout:g} s"
+    return "no pact any more: nobody takes over before the lease has ended"
+
+
 def adopting(left: float) -> str:
     """One line for the journal: an earlier process's lease is taken over, with `left` seconds to prove it."""
     return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"

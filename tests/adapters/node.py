@@ -17,6 +17,7 @@ GROUP = GroupStatus(
     drained=False,
     gates=HEALTHY,
     lease_left=2.25,
+    pact=0.0,
     campaigns_in=0.0,
     blockers=(),
     etcd="",

@@ -12,7 +12,7 @@ from msgspec.structs import fields
 from docs.diagram import diagram
 from govipd import cli
 from govipd.config import Election, Etcd, Health, Vip
-from govipd.config_services import Hooks, Metrics
+from govipd.config_services import Hooks, Metrics, Pact
 from govipd.core import words
 from govipd.core.state import State
 from govipd.ctl import main as ctl
@@ -42,6 +42,7 @@ def test_an_operator_finds_every_state(state: State) -> None:
         ("[etcd]", Etcd),
         ("[election]", Election),
         ("[health]", Health),
+        ("[pact]", Pact),
         ("[metrics]", Metrics),
         ("[hooks]", Hooks),
         ("[[vip]]", Vip),

@@ -27,6 +27,7 @@ LEADER = GroupStatus(
     drained=False,
     gates=HEALTHY,
     lease_left=2.3,
+    pact=0.0,
     campaigns_in=0.0,
     blockers=(),
     etcd="",

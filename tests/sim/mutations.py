@@ -114,9 +114,9 @@ MUTATIONS = (
     _one(
         "resigned before the fence is closed",
         SUPERVISOR,
-        "                self._retry_at = None\n                self._actions.append(CloseFence())\n",
+        "                self._retry_at = None\n                self._actions.append(ac.CloseFence())\n",
         "                self._retry_at = None\n"
-        "                self._actions += [Resign(self._campaign), CloseFence()]\n",
+        "                self._actions += [ac.Resign(self._campaign), ac.CloseFence()]\n",
         within=300,
     ),
     _one(
@@ -265,8 +265,8 @@ MUTATIONS = (
     _one(
         "the pact: the leader's time-out is the longer one",
         PACT,
-        '        return self._acknowledged_at + self._timeout - self._margin if self._bound else float("inf")\n',
-        '        return self._acknowledged_at + self._timeout + 0.1 if self._bound else float("inf")\n',
+        '        return self._acknowledged_at + self.timeout - self._margin if self._bound else float("inf")\n',
+        '        return self._acknowledged_at + self.timeout + 0.1 if self._bound else float("inf")\n',
         within=30_000,
     ),
     _one(
