@@ -14,12 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.control import ControlSocket
@@ -130,7 +131,8 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
     Raises:
         ConfigError: it is refused.
     """
-    config = load(path, hostname=socket.gethostname(), local_addresses=local_addresses())
+    own = local_addresses()
+    config = load(path, hostname=socket.gethostname(), local_addresses=own)
     clock = BootClock()
     health = config.health
     _check_restart(config)
@@ -147,7 +149,8 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
     if config.pact.timeout and not (fenced and first_address(interface)):
         text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
         warnings += ((Message.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
-    groups = {vip.name: _group(config, vip, clock, fenced=fenced) for vip in config.for_interface(interface)}
+    endpoints = nearest_first(config.etcd.endpoints, own)
+    groups = {vip.name: _group(config, vip, clock, endpoints, fenced=fenced) for vip in config.for_interface(interface)}
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
     return Plan(node, groups, sources, _services(config, interface, clock, journal), warnings)
 
@@ -196,7 +199,7 @@ def _check_restart(config: Config) -> None:
         )
 
 
-def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan:
+def _group(config: Config, vip: Vip, clock: Clock, endpoints: Sequence[str], *, fenced: bool) -> GroupPlan:
     """One VIP group, and how to make its parts. `fenced`: by nf_tables, not only by the addresses' lifetime."""
     election = config.election
     identity = (config.etcd, config.pact, election.ttl, election.member, fenced, vip.election, vip.interface)
@@ -211,7 +214,7 @@ def _group(config: Config, vip: Vip, clock: Clock, *, fenced: bool) -> GroupPlan
         fence: Fence = AddressFence(addresses)
         if fenced:
             fence = NftFence(addresses=vip.addresses, clock=clock, table=fence_table(vip))
-        store = etcd_client(config, failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)))
+        store = etcd_client(config, endpoints, failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)))
         membership = Membership(
             store=store,
             sink=sink,
@@ -277,6 +280,12 @@ def fence_table(vip: Vip) -> str:
     """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
     plain = re.sub(r"[^A-Za-z0-9]", lambda c: f"_{ord(c[0]):02x}", f"{vip.interface}.{vip.name}")
     return f"govipd_{plain}"
+
+
+def nearest_first(endpoints: Sequence[str], own: Collection[IPv4Address | IPv6Address]) -> Sequence[str]:
+    """This machine's own member of etcd before the others: it does not go with another machine that dies."""
+    here = {"localhost", "127.0.0.1", "::1", *map(str, own)}
+    return sorted(endpoints, key=lambda endpoint: urlsplit(endpoint).hostname not in here)
 
 
 def etcd_client(

@@ -314,8 +314,8 @@ class EtcdElection:
         The mark names the last of them, which is what the next one in the queue has seen ahead of it.
         """
         operations: list[Operation] = [*(Delete(kv.key) for kv in keys), *self._ended_pact(keys[0])]
-        # No mark from a member that was first but not yet free to take: its own predecessor may still answer.
-        if self._clock.now() >= (self._not_before or 0.0):
+        # No mark from a member that was not first, or not yet free to take: its own predecessor may still answer.
+        if self._not_before is not None and self._clock.now() >= self._not_before:
             operations.append(Put(self._mark, str(keys[-1].create_revision).encode(), 0))
         reply = await self._store.txn([Created(kv.key, kv.create_revision) for kv in keys], operations)
         return reply.succeeded

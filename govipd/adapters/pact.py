@@ -10,7 +10,6 @@ by an offer answers; taking over is one transaction that deletes the leader's ke
 """
 
 import asyncio
-import contextlib
 import json
 import secrets
 from collections.abc import Callable
@@ -332,8 +331,12 @@ class EtcdPact:
         )
         revision = str(leader.create_revision).encode()
         then = (Delete(leader.key), Delete(f"{place}/force"), Delete(f"{place}/offer"), Put(self._mark, revision, 0))
-        with contextlib.suppress(EtcdError):  # it may take effect later
-            await self._store.txn(compare, then)
+        while self._following is following and self._place() == own:
+            try:
+                await self._store.txn(compare, then)
+                break
+            except EtcdError:  # it may take effect yet; to ask the next endpoint too does no harm
+                await asyncio.sleep(PAUSE_S)
         half.give_up()
         self._taken()  # the election looks at the place itself, whatever came of it
 

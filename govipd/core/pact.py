@@ -113,5 +113,5 @@ class FollowerHalf:
         return self.state is Follower.TAKES
 
     def give_up(self) -> None:
-        """Refused by etcd, or nobody knows what it did (rule 2)."""
+        """Decided by etcd, or not asked any more (rule 2)."""
         self.state = Follower.GAVE_UP

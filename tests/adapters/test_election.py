@@ -415,6 +415,23 @@ async def test_a_handover_passes_over_the_members_in_between(etcd: Cluster) -> N
         assert queued.ahead == "node3"
 
 
+async def test_who_was_never_first_leaves_no_mark(etcd: Cluster) -> None:
+    """It speaks for itself only: whoever stood ahead of it may answer yet, should its key vanish at the same instant."""
+    one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
+    async with running(one, two):
+        one.election.campaign(1)
+        await one.sees(Elected)
+        two.election.campaign(1)
+        await two.sees(Queued)
+        two.election.resign(1)
+        await two.sees(Resigned)
+        assert etcd.ctl("get", "govip/released/api") == ""
+        await asyncio.sleep(UNORDERLY_S)
+        one.election.resign(1)
+        await one.sees(Resigned)
+        assert etcd.ctl("get", "govip/released/api") != ""
+
+
 async def test_a_handover_to_one_that_has_left_goes_to_the_next(etcd: Cluster) -> None:
     """The VIP is given away in any case: its fence is closed already."""
     one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
