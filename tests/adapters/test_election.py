@@ -416,7 +416,7 @@ async def test_a_handover_passes_over_the_members_in_between(etcd: Cluster) -> N
 
 
 async def test_who_was_never_first_leaves_no_mark(etcd: Cluster) -> None:
-    """It speaks for itself only: whoever stood ahead of it may answer yet, should its key vanish at the same instant."""
+    """It speaks for itself only: who stood ahead of it may answer yet, should that key vanish at the same instant."""
     one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
     async with running(one, two):
         one.election.campaign(1)

@@ -41,6 +41,7 @@ MOMENTS = (
     "SIGTERM",
     "govipd killed",
     "leads, term",
+    "a pact with the next",
     "power o",
     "gate",
 )
@@ -158,6 +159,11 @@ def _in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
     """A silence about as long as the pact's time-out, while etcd's answers are late: who has learned what, and when?"""
     at = PACT_S + random.uniform(0.0, 1.5)
     faults = []
+    if random.random() < 0.15:  # from the very beginning
+        refuses = Fault("nft refuses", HOLDER, 1.0, random.random(), 0.0, "a pact with the next")
+        silence = random.choice(SILENCES)
+        length, after = random.uniform(1.0, 3.0), 0.3 * random.random()
+        return refuses, Fault(silence, HOLDER, length, 0.5, after, refuses.moment)
     for _ in range(random.randint(1, 2)):
         slow = random.choice(("slow network", "lossy network", "etcd leader paused", "etcd member paused"))
         node = random.choice((HOLDER, *range(nodes)))
