@@ -150,7 +150,10 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
         text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
         warnings += ((Message.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
     endpoints = nearest_first(config.etcd.endpoints, own)
-    groups = {vip.name: _group(config, vip, clock, endpoints, fenced=fenced) for vip in config.for_interface(interface)}
+    groups = {
+        vip.name: _group(config, vip, clock, journal, endpoints, fenced=fenced)
+        for vip in config.for_interface(interface)
+    }
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
     return Plan(node, groups, sources, _services(config, interface, clock, journal), warnings)
 
@@ -199,7 +202,9 @@ def _check_restart(config: Config) -> None:
         )
 
 
-def _group(config: Config, vip: Vip, clock: Clock, endpoints: Sequence[str], *, fenced: bool) -> GroupPlan:
+def _group(
+    config: Config, vip: Vip, clock: Clock, journal: Journal, endpoints: Sequence[str], *, fenced: bool
+) -> GroupPlan:
     """One VIP group, and how to make its parts. `fenced`: by nf_tables, not only by the addresses' lifetime."""
     election = config.election
     identity = (config.etcd, config.pact, election.ttl, election.member, fenced, vip.election, vip.interface)
@@ -239,7 +244,9 @@ def _group(config: Config, vip: Vip, clock: Clock, endpoints: Sequence[str], *, 
                 store=store,
                 sink=sink,
                 clock=clock,
-                datagrams=UdpPort((str(own), port)),
+                datagrams=UdpPort(
+                    (str(own), port), lambda text: journal.write(Message.NO_PACT, f"{vip.name}: no pact: {text}", {})
+                ),
                 timeout=config.pact.timeout,
                 queue=f"{vip.election}/",
                 records=f"{config.etcd.prefix}members/{vip.name}/",

@@ -6,7 +6,6 @@ Numbers are big-endian and unsigned. The key of the code is known only through e
 """
 
 import asyncio
-import contextlib
 import hmac
 import struct
 from collections.abc import Callable
@@ -71,10 +70,13 @@ class UdpPort(asyncio.DatagramProtocol):
 
     Args:
         endpoint: where to listen; port 0 lets the kernel choose.
+        refused: is told once why that is not possible; it is tried again for ever.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, refused: Callable[[str], None] = lambda _: None) -> None:
         self.endpoint = endpoint
+        self._refused = refused
+        self._told = ""
         self._transport: asyncio.DatagramTransport | None = None
         self._receive: Callable[[bytes, Endpoint], None] = lambda _data, _source: None
         self._lost = asyncio.Event()
@@ -85,8 +87,14 @@ class UdpPort(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         while True:
             self._lost.clear()
-            with contextlib.suppress(OSError):
+            try:
                 self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=self.endpoint)
+            except OSError as e:
+                if str(e) != self._told:
+                    self._told = str(e)
+                    self._refused(f"UDP on {self.endpoint[0]}, port {self.endpoint[1]}: {e}")
+            else:
+                self._told = ""
                 try:
                     await self._lost.wait()
                 finally:

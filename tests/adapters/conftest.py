@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from govipd.core.events import Event
+from tests.adapters.etcd_cluster import Cluster
 from tests.adapters.namespaces import Namespace, wire
 
 
@@ -39,11 +41,16 @@ class Events(list[Event]):
         self.append(event)
         self._more.set()
 
-    async def until(self, satisfied: Callable[[], bool], seconds: float = 15.0) -> None:
+    async def until(self, satisfied: Callable[[], bool], seconds: float = 20.0) -> None:
         async with asyncio.timeout(seconds):
             while not satisfied():
                 self._more.clear()
                 await self._more.wait()
+
+    async def first(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
+        """The first event from position `since` on that is wanted."""
+        await self.until(lambda: any(map(wanted, self[since:])))
+        return next(filter(wanted, self[since:]))
 
 
 @pytest.fixture
@@ -63,6 +70,13 @@ class Wire:
         self.host = Namespace()
         self.peer = Namespace()
         wire(self.host, self.peer)
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Cluster]:
+    """One member, anew for each test."""
+    with Cluster(tmp_path).running() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 
 def free_ports(count: int) -> list[int]:
@@ -67,6 +68,16 @@ class Cluster:
     @property
     def endpoints(self) -> list[str]:
         return [m.endpoint for m in self.members]
+
+    @contextlib.contextmanager
+    def running(self, flags: Sequence[str] = ()) -> Iterator[Self]:
+        """Healthy for as long as the body runs; `flags` are etcdctl's."""
+        self.start()
+        try:
+            self.wait_healthy(flags)
+            yield self
+        finally:
+            self.stop()
 
     def start(self) -> None:
         for member in self.members:

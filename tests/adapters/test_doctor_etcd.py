@@ -20,13 +20,8 @@ from tests.adapters.pki import make_authorities, make_certificate
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("etcd"))
-    cluster.start()
-    try:
-        cluster.wait_healthy()
+    with Cluster(tmp_path_factory.mktemp("etcd")).running() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +104,7 @@ async def test_endpoints_of_two_clusters(plain: Cluster, tmp_path: Path) -> None
 
 async def test_an_etcd_without_its_majority(tmp_path: Path) -> None:
     """It answers, but knows no leader."""
-    cluster = Cluster(tmp_path, size=3)
-    cluster.start()
-    try:
-        cluster.wait_healthy()
+    with Cluster(tmp_path, size=3).running() as cluster:
         left = cluster.members[0]
         for member in cluster.members[1:]:
             member.stop()
@@ -121,32 +113,21 @@ async def test_an_etcd_without_its_majority(tmp_path: Path) -> None:
                 tmp_path, f'endpoints = ["{left.endpoint}"]')))).detail:  # fmt: skip
                 await asyncio.sleep(0.1)
         assert "majority" in finding.remedy
-    finally:
-        cluster.stop()
 
 
 async def test_a_longer_lease_than_was_asked_for(tmp_path: Path) -> None:
     """An etcd with a long election time-out grants no shorter one."""
-    cluster = Cluster(tmp_path, extra=("--election-timeout", "5000", "--heartbeat-interval", "500"))
-    cluster.start()
-    try:
-        cluster.wait_healthy()
+    with Cluster(tmp_path, extra=("--election-timeout", "5000", "--heartbeat-interval", "500")).running() as cluster:
         (finding,) = bad((await etcd.examine(configured(tmp_path, endpoints(cluster))))[0])
         assert (finding.check, finding.verdict) == ("etcd lease", Verdict.WARNING)
         assert "8 s granted where election.ttl = 3" in finding.detail
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(scope="module")
 def mutual(pki: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = secure(tmp_path_factory.mktemp("mutual"), pki, "server")
-    cluster.start()
-    try:
-        cluster.wait_healthy([f"--cacert={pki}/ca.crt", f"--cert={pki}/client.crt", f"--key={pki}/client.key"])
+    flags = [f"--cacert={pki}/ca.crt", f"--cert={pki}/client.crt", f"--key={pki}/client.key"]
+    with secure(tmp_path_factory.mktemp("mutual"), pki, "server").running(flags) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 async def test_certificates_that_verify(mutual: Cluster, pki: Path, tmp_path: Path) -> None:
@@ -205,13 +186,9 @@ async def test_a_server_certificate_that_does_not_verify(
     pki: Path, tmp_path: Path, certificate: str, words: str
 ) -> None:
     """Expired, or of another address."""
-    cluster = secure(tmp_path, pki, certificate)
-    cluster.start()
-    try:
-        cluster.wait_healthy(["--insecure-skip-tls-verify", f"--cert={pki}/client.crt", f"--key={pki}/client.key"])
+    flags = ["--insecure-skip-tls-verify", f"--cert={pki}/client.crt", f"--key={pki}/client.key"]
+    with secure(tmp_path, pki, certificate).running(flags) as cluster:
         assert words in (await failure(configured(tmp_path, endpoints(cluster) + files(pki)))).detail
-    finally:
-        cluster.stop()
 
 
 async def test_this_member_and_the_others(plain: Cluster, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from govipd.core.events import (
     Queued,
     Resigned,
 )
+from tests.adapters.conftest import Events
 from tests.adapters.etcd_cluster import CTL_ENV, Cluster
 
 
@@ -37,9 +38,8 @@ class Member:
     """One candidate and everything it reported."""
 
     def __init__(self, endpoints: list[str], name: str, machine: str = "", addresses: str = "192.0.2.1/32") -> None:
-        self.events: list[Event] = []
+        self.events = Events()
         self.on_event: Callable[[Event], object] = lambda _: None
-        self._news = asyncio.Event()
         self.store = Etcd(endpoints, timeout=0.5)
         membership = Membership(
             store=self.store,
@@ -62,19 +62,11 @@ class Member:
         )
 
     def _sink(self, event: Event) -> None:
-        self.events.append(event)
+        self.events(event)
         self.on_event(event)
-        self._news.set()
 
     async def until(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
-        """The first event from position `since` on that satisfies `wanted`."""
-        async with asyncio.timeout(20):
-            while True:
-                self._news.clear()
-                for event in self.events[since:]:
-                    if wanted(event):
-                        return event
-                await self._news.wait()
+        return await self.events.first(wanted, since)
 
     async def sees(self, kind: type[Event], since: int = 0) -> Event:
         return await self.until(lambda e: isinstance(e, kind), since)
@@ -96,25 +88,9 @@ async def running(*members: Member) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    cluster.start()
-    try:
-        cluster.wait_healthy()
-        yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
 def three(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path, size=3)
-    cluster.start()
-    try:
-        cluster.wait_healthy()
+    with Cluster(tmp_path, size=3).running() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 async def test_the_queue_is_in_order_and_a_resignation_moves_it_up(etcd: Cluster) -> None:

@@ -23,13 +23,8 @@ from tests.adapters.pki import make_authorities, make_certificate
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("etcd"))
-    cluster.start()
-    try:
-        cluster.wait_healthy()
+    with Cluster(tmp_path_factory.mktemp("etcd")).running() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +149,7 @@ async def test_an_endpoint_of_another_cluster_is_refused(plain: Cluster, tmp_pat
 
 async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
     """A frozen etcd (FIELD 5): grant, renew, txn and the creation of a watch all end in time."""
-    cluster = Cluster(tmp_path)
-    cluster.start()
-    try:
-        cluster.wait_healthy()
+    with Cluster(tmp_path).running() as cluster:
         etcd = Etcd(cluster.endpoints, 0.5)
         lease, _ = await etcd.grant(60)
         await etcd.renew(lease)
@@ -175,8 +167,6 @@ async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
             except EtcdUnavailableError:
                 await asyncio.sleep(0.1)
         await etcd.close()
-    finally:
-        cluster.stop()
 
 
 async def test_an_unknown_lease_is_not_found(plain: Cluster) -> None:

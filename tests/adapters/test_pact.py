@@ -2,12 +2,10 @@
 
 import asyncio
 import json
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-
-import pytest
 
 from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, pact_of, unpacked
 from govipd.adapters.election import EtcdElection
@@ -15,7 +13,7 @@ from govipd.adapters.etcd import Etcd
 from govipd.adapters.membership import Membership
 from govipd.adapters.pact import ANSWERS_FIRST, EtcdPact
 from govipd.core.events import Deposed, Elected, Event, PactAnswered, PactEnded, Queued
-from tests.adapters.conftest import BootClock
+from tests.adapters.conftest import BootClock, Events
 from tests.adapters.etcd_cluster import Cluster, free_ports
 
 T = 1.0  # long enough for a slow machine
@@ -26,52 +24,29 @@ class Member:
     """One candidate with its half of the pact, and everything it reported."""
 
     def __init__(self, etcd: Cluster, name: str) -> None:
-        self.events: list[Event] = []
+        self.events = Events()
         self.port = UdpPort(("127.0.0.1", free_ports(1)[0]))
-        self._news = asyncio.Event()
         store = Etcd(etcd.endpoints, timeout=0.5)
         membership = Membership(
-            store=store, sink=self._sink, prefix="govip/members/api/", member=name,
+            store=store, sink=self.events, prefix="govip/members/api/", member=name,
             identity={"machine": name, "pact": ":".join(map(str, self.port.endpoint))},
         )  # fmt: skip
         self.election = EtcdElection(
-            store=store, sink=self._sink, clock=BootClock(), name="govip/election/api", member=name,
+            store=store, sink=self.events, clock=BootClock(), name="govip/election/api", member=name,
             mark="govip/released/api", pacts="govip/pact/api/", ttl=10.0, membership=membership,
         )  # fmt: skip
         self.pact = EtcdPact(
-            store=store, sink=self._sink, clock=BootClock(), datagrams=self.port, timeout=T,
+            store=store, sink=self.events, clock=BootClock(), datagrams=self.port, timeout=T,
             queue="govip/election/api/", records="govip/members/api/", prefix="govip/pact/api/",
             mark="govip/released/api", place=self.election.place, taken=self.election.verify,
         )  # fmt: skip
         self.store = store
 
-    def _sink(self, event: Event) -> None:
-        self.events.append(event)
-        self._news.set()
-
     async def until(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
-        """The first event from position `since` on that satisfies `wanted`."""
-        async with asyncio.timeout(20):
-            while True:
-                self._news.clear()
-                for event in self.events[since:]:
-                    if wanted(event):
-                        return event
-                await self._news.wait()
+        return await self.events.first(wanted, since)
 
     async def sees(self, kind: type[Event], since: int = 0) -> Event:
         return await self.until(lambda e: isinstance(e, kind), since)
-
-
-@pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    cluster.start()
-    try:
-        cluster.wait_healthy()
-        yield cluster
-    finally:
-        cluster.stop()
 
 
 @asynccontextmanager
@@ -195,6 +170,22 @@ def test_a_datagram_is_what_it_was_or_nothing() -> None:
         assert unpacked(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], SECRET) is None
     for other in (b"", data[:-1], data + b"x", b"gvp2" + data[4:]):
         assert pact_of(other) is None
+
+
+async def test_a_port_that_is_taken_is_told_once() -> None:
+    """The VIP is held by the lease alone; another program may yet let go of it."""
+    told: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = UdpPort(other.getsockname(), told.append)
+        task = asyncio.ensure_future(port.run(lambda _data, _source: None))
+        while not told:
+            await asyncio.sleep(0.01)
+        port.send(b"lost", ("127.0.0.1", 9))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert len(told) == 1
+    assert "Address already in use" in told[0]
 
 
 async def test_hostile_datagrams_are_dropped(etcd: Cluster) -> None:

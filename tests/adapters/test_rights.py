@@ -30,10 +30,7 @@ PASSWORD = "correct-horse-battery-staple"
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """An etcd with what the documentation has a user type, and a user of another prefix."""
-    cluster = Cluster(tmp_path_factory.mktemp("etcd"))
-    cluster.start()
-    try:
-        cluster.wait_healthy()
+    with Cluster(tmp_path_factory.mktemp("etcd")).running() as cluster:
         typed = re.findall(r"^    etcdctl ((?:role|user) .+)$", DOCS.read_text(), flags=re.MULTILINE)
         assert len(typed) == 4
         for command in typed:
@@ -51,8 +48,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cluster.ctl("user", "grant-role", "root", "root")
         cluster.ctl("auth", "enable")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture
