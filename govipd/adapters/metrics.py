@@ -150,7 +150,7 @@ _NUMBERS: tuple[tuple[str, str, Callable[[GroupStatus], float]], ...] = (
     ("leader", "Whether this machine answers for the VIP.", lambda g: g.state == State.LEADER.value),
     ("lease_remaining_seconds", "Until the VIP is dropped if etcd is silent; 0 without a lease.", _lease),
     ("drained", "Whether the operator keeps this machine out.", lambda g: g.drained),
-    ("pact_timeout_seconds", "This leader's silence after which the next takes over; 0 without a pact.", lambda g: g.pact),
+    ("pact_timeout_seconds", "A leader's silence after which the next takes over; 0 without a pact.", lambda g: g.pact),
     ("damping_seconds", "Until damping lets this machine stand for election.", lambda g: g.campaigns_in),
     ("etcd_up", "Whether etcd answers usefully.", lambda g: not g.etcd),
 )
