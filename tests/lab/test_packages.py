@@ -48,7 +48,8 @@ def files(node: Machine) -> set[str]:
 def versions(node: Machine) -> dict[str, str]:
     """The version that each member runs, as they publish it."""
     status = json.loads(node.run("govipctl status --json", check=False).stdout or "{}")
-    return {name: record["version"] for name, record in status.get("api", {}).get("members", {}).items()}
+    cluster = status.get("cluster") or {"api": {"members": {}}}
+    return {name: record["version"] for name, record in cluster["api"]["members"].items()}
 
 
 @pytest.mark.parametrize(("suite", "debian"), [("bookworm", "deb12"), ("trixie", "deb13")])
