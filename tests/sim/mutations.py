@@ -335,7 +335,7 @@ MUTATIONS = (
         "govipd.daemon",
         'restart = await self._job_type() == "restart"',
         "restart = False",
-        within=300,
+        within=3000,
     ),
     _one(
         "an address that somebody added is left",
@@ -349,7 +349,7 @@ MUTATIONS = (
         "govipd.daemon",
         "            if new is None or new.identity != group.plan.identity:\n",
         "            if True:\n",
-        within=300,
+        within=3000,
     ),
 )
 
