@@ -335,21 +335,21 @@ MUTATIONS = (
         "govipd.daemon",
         'restart = await self._job_type() == "restart"',
         "restart = False",
-        within=3000,
+        within=300,
     ),
     _one(
         "an address that somebody added is left",
         SUPERVISOR,
         "            case ev.AddressFound() if self.state in ABSENT and not self.present:\n",
         "            case ev.AddressFound() if False:\n",
-        within=10_000,
+        within=300,
     ),
     _one(
         "a reload starts anew",
         "govipd.daemon",
         "            if new is None or new.identity != group.plan.identity:\n",
         "            if True:\n",
-        within=3000,
+        within=300,
     ),
 )
 
