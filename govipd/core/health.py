@@ -52,6 +52,7 @@ class Health:
         self._status = {
             gate: GateStatus(gate, Verdict.UNKNOWN, "not seen yet", now) for gate in Gate
         }
+        self._counted = self._counting()
         self._passes = 0  # in a row
         self._failures = 0  # in a row
         self._link_seen: tuple[bool, str, float] | None = None  # an observation that waits out its debounce
@@ -60,31 +61,31 @@ class Health:
     def reconfigure(self, settings: Settings) -> None:
         """Go on with what was observed, judged by the new numbers from the next observation on."""
         self._settings = settings
+        self._counted = self._counting()
 
     def gates(self) -> tuple[GateStatus, ...]:
         """The gates that count, in a fixed order."""
-        off = set()
-        if not self._settings.unit_gate:
-            off.add(Gate.UNIT)
-        if not self._settings.probe_gate:
-            off.add(Gate.PROBE)
-        return tuple(status for gate, status in self._status.items() if gate not in off)
+        return self._counted
+
+    def _counting(self) -> tuple[GateStatus, ...]:
+        counts = {Gate.UNIT: self._settings.unit_gate, Gate.PROBE: self._settings.probe_gate, Gate.LINK: True}
+        return tuple(status for gate, status in self._status.items() if counts[gate])
 
     def against_campaigning(self) -> tuple[GateStatus, ...]:
         """The gates that forbid to stand for election: all that are not healthy."""
-        return tuple(s for s in self.gates() if s.verdict is not Verdict.HEALTHY)
+        return tuple(s for s in self._counted if s.verdict is not Verdict.HEALTHY)
 
     def against_holding(self, now: float) -> tuple[GateStatus, ...]:
         """The gates that forbid to stay: unhealthy ones, and those unknown for longer than the lease."""
         return tuple(
             s
-            for s in self.gates()
+            for s in self._counted
             if s.verdict is Verdict.UNHEALTHY or (s.verdict is Verdict.UNKNOWN and now >= self._unknown_until(s))
         )
 
     def unhealthy(self) -> bool:
         """Whether some gate is known to be bad (rather than not known)."""
-        return any(s.verdict is Verdict.UNHEALTHY for s in self.gates())
+        return any(s.verdict is Verdict.UNHEALTHY for s in self._counted)
 
     def fit_since(self) -> float | None:
         """Since when every gate has been healthy; None while one is not."""
@@ -117,7 +118,7 @@ class Health:
 
     def next_deadline(self, now: float) -> float | None:
         """The next instant after `now` at which time alone changes an answer, if there is one."""
-        instants = [self._unknown_until(s) for s in self.gates() if s.verdict is Verdict.UNKNOWN]
+        instants = [self._unknown_until(s) for s in self._counted if s.verdict is Verdict.UNKNOWN]
         if self._link_seen is not None:
             instants.append(self._link_seen[2])
         return min((t for t in instants if t > now), default=None)
@@ -153,6 +154,7 @@ class Health:
         before = self._status[gate]
         since = before.since if before.verdict is verdict else now
         self._status[gate] = replace(before, verdict=verdict, detail=detail, since=since)
+        self._counted = self._counting()
 
 
 class Recently:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +169,8 @@ def _hunt_all(jobs: int, first: int) -> list[bool]:
     found = []
     print(f"{'mutation':66} schedules until found")
     with ThreadPoolExecutor(jobs) as pool:
-        for result in pool.map(lambda mutation: hunt(mutation, first), MUTATIONS):
+        for hunted in as_completed([pool.submit(hunt, mutation, first) for mutation in MUTATIONS]):
+            result = hunted.result()
             found.append(bool(result["found"]))
             words = f"{result['schedules']:7}  {result['promise']}" if result["found"] else "NOT FOUND"
             print(f"{result['name']:66} {words} (at most {result['within']})", flush=True)

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_interface
 from random import Random
 from typing import Self
@@ -136,7 +137,7 @@ class SimRoute(RouteSocket):
 
     async def addr(self, command: str, *, address: str, prefixlen: int, valid_lft: int = 0, **_: object) -> None:
         """RTM_NEWADDR or RTM_DELADDR."""
-        interface = ip_interface(f"{address}/{prefixlen}")
+        interface = _interface(address, prefixlen)
         if command == "replace":
             self._process.do(self._model.add_address, interface, float(valid_lft), self._random.random())
         else:
@@ -144,6 +145,11 @@ class SimRoute(RouteSocket):
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+@cache
+def _interface(address: str, prefixlen: int) -> Address:
+    return ip_interface(f"{address}/{prefixlen}")
 
 
 class _Event(dict[str, object]):

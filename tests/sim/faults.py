@@ -125,6 +125,23 @@ DAEMON_ONLY = (
     "netlink overrun",
     "netlink late",
 )
+# The likelier ones among them: a process ends and the next goes on, or one goes on with another configuration.
+DAEMON_ENDS = ("reload", "govipd killed", "govipd restarted", "govipd restarted")
+# Ends of a daemon that another follows.
+ENDS = ("govipd killed", "govipd restarted", "govipd stopped", "govipd fault")
+BREAKS_PROXY = ("haproxy failed", "haproxy answers errors")
+TAMPERING = (
+    "address added",
+    "address added",
+    "address removed",
+    "nft flushed",
+    "netlink overrun",
+    "netlink late",
+    "reload",
+    "state file lost",
+    "runtime directory full",
+    "govipd killed",
+)
 # Somebody takes the lease away from a holder that did not ask for it. That breaks etcd's promise, on which G1 stands:
 # what remains is that a holder which hears of it closes its fence before the next may open (docs/adr/0004).
 BROKEN_PROMISES = ("lease revoked", "key deleted")

@@ -79,6 +79,13 @@ class Kernel:
         self._changed = changed
         self._tables: dict[tuple[int, str], _Table] = {}
         self._expiry: Timer | None = None
+        self._changes: dict[str, Callable[..., None]] = {
+            "add set": lambda table, name: table.sets.setdefault(name, {}),
+            "flush chain": self._flush_chain,
+            "add rule": self._add_rule,
+            "add element": self._add_element,
+            "delete element": self._delete_element,
+        }
 
     def answers(self) -> set[IPAddress]:
         """The addresses for which a packet gets an answer now."""
@@ -159,35 +166,37 @@ class Kernel:
 
     def _apply(self, tables: dict[tuple[int, str], _Table], message: Message) -> None:
         what, family, name, *rest = message
-        key = (int(str(family)), str(name))
+        key: tuple[int, str] = (family, name)  # type: ignore[assignment]  # as tests.sim.adapters makes them
         if what == "add table":
             tables.setdefault(key, _Table())
             return
-        table = tables.get(key)
-        if table is None:
+        if key not in tables:
             raise NftError(errno.ENOENT)
-        match what, *rest:
-            case "delete table", :
-                del tables[key]
-            case "add set", str(set_name):
-                table.sets.setdefault(set_name, {})
-            case "flush chain", _:
-                table.guarded.clear()
-                table.ends.clear()
-            case "add rule", bytes(guarded), b"":
-                table.guarded.add(guarded)
-            case "add rule", bytes(guarded), bytes(date):  # the wall clock is the other one, here
-                table.ends[guarded] = self._clock.instant(int.from_bytes(date) / 1e9)
-            case "add element", str(set_name), bytes(element), int(timeout_ms):
-                end = self._end_of(timeout_ms)
-                elements = table.sets[set_name]
-                if self._moves_timeouts or elements.get(element, 0.0) <= self._world.now:
-                    elements[element] = end
-            case "delete element", str(set_name), bytes(element):
-                if table.sets[set_name].pop(element, 0.0) <= self._world.now:
-                    raise NftError(errno.ENOENT)
-            case _:
-                pass  # chains: they are as they should be
+        change = self._changes.get(str(what))
+        if change is not None:  # chains are as they should be
+            change(tables[key], *rest)
+        elif what == "delete table":
+            del tables[key]
+
+    @staticmethod
+    def _flush_chain(table: _Table, _hook: str) -> None:
+        table.guarded.clear()
+        table.ends.clear()
+
+    def _add_rule(self, table: _Table, guarded: bytes, date: bytes) -> None:
+        if date:  # the wall clock is the other one, here
+            table.ends[guarded] = self._clock.instant(int.from_bytes(date) / 1e9)
+        else:
+            table.guarded.add(guarded)
+
+    def _add_element(self, table: _Table, name: str, element: bytes, timeout_ms: int) -> None:
+        elements = table.sets[name]
+        if self._moves_timeouts or elements.get(element, 0.0) <= self._world.now:
+            elements[element] = self._end_of(timeout_ms)
+
+    def _delete_element(self, table: _Table, name: str, element: bytes) -> None:
+        if table.sets[name].pop(element, 0.0) <= self._world.now:
+            raise NftError(errno.ENOENT)
 
     def _end_of(self, timeout_ms: int) -> float:
         """Time-outs count jiffies: a part of one may be added."""

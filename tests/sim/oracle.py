@@ -114,10 +114,15 @@ class Oracle:
             self.fail("order", f"{machine.name}'s key is deleted while it answers")
 
     def joined(self, machine: "Machine") -> None:
-        """G4: whose proxy is broken does not stand for election."""
-        since, now = self._unhealthy_since.get(machine.name, self._world.now), self._world.now
-        if self.direct and now - since > TAKEN_S and now > machine.disturbed_until + TAKEN_S:
+        """G4: whose proxy is broken, or whom the operator has drained, does not stand for election."""
+        now = self._world.now
+        if not self.direct or now <= machine.disturbed_until + TAKEN_S:
+            return
+        since = self._unhealthy_since.get(machine.name, now)
+        if now - since > TAKEN_S:
             self.fail("G4", f"{machine.name} campaigns {now - since:.1f} s after its proxy broke")
+        if machine.drained_since is not None and now - machine.drained_since > TAKEN_S:
+            self.fail("G4", f"{machine.name} campaigns {now - machine.drained_since:.1f} s after it was drained")
 
     def announced(self, machine: "Machine") -> None:
         """A machine told the neighbours that the VIP is there."""

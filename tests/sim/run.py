@@ -18,7 +18,8 @@ from tests.sim.kernel import JIFFY_S
 from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, Violation
-from tests.sim.schedule import CALM_BEGIN_S, Schedule
+from tests.sim.plans import CALM_BEGIN_S
+from tests.sim.schedule import Schedule
 
 STEP_S = 0.5  # between two looks at whether everything has settled
 STEADY_S = 1.0  # and for how long it must have been

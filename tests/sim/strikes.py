@@ -55,7 +55,7 @@ def slow(sim: "Simulation", fault: Fault) -> End:
 
 def lose_processor(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
-    machine.lost_processor = 0.3 * fault.place
+    machine.lost_processor = 0.5 * fault.place
     machine.disturbed_until = float("inf")
 
     def end() -> None:

@@ -1,0 +1,187 @@
+"""Which faults befall a schedule, and when: by chance close together, or by a plan that is known to hurt."""
+
+from random import Random
+
+from tests.sim.fault import HOLDER, Fault
+from tests.sim.faults import (
+    BESIDE_BROKEN_PROMISES,
+    BLOWS,
+    BREAKS_PROXY,
+    BROKEN_PROMISES,
+    DAEMON_ENDS,
+    DAEMON_ONLY,
+    DELAYS,
+    ENDS,
+    KINDS,
+    SILENCES,
+    TAMPERING,
+)
+
+TTL = 3.0
+BEGIN_S = 2.5  # when somebody holds the VIP, usually
+CALM_BEGIN_S = 4.0
+_PACT_S = 3.8  # when there is a pact, usually
+
+# The moments at which something is half done, by the words that the transcript has for them.
+MOMENTS = (
+    "won the election",
+    "the kernel answers for the VIP",
+    "answers for 192",
+    "answers for nothing",
+    "dropping the VIP",
+    "VIP dropped",
+    "out of the election",
+    "standing aside",
+    "lease expired",
+    "a lease has expired",
+    "govipd is started",
+    "adopting",
+    "still ours",
+    "SIGTERM",
+    "govipd killed",
+    "leads, term",
+    "a pact with the next",
+    "power o",
+    "gate",
+)
+
+
+def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
+    """Anything goes; half of the time by a plan."""
+    hot = BEGIN_S + random.uniform(0.0, 3.0)  # faults gather around it
+    if random.random() < 0.12:
+        kinds = [random.choice(BROKEN_PROMISES), *random.sample(BESIDE_BROKEN_PROMISES, random.randint(0, 3))]
+    elif random.random() < 0.65:
+        return random.choice(_PLANS)(random, nodes, hot)
+    else:
+        kinds = random.sample(sorted(KINDS.keys() - set(BROKEN_PROMISES)), random.randint(1, 5))
+    return tuple(_fault(random, random.choice(kinds), nodes, hot) for _ in range(random.randint(2, 10)))
+
+
+def _blows(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
+    """What delays a decision, and what it is too late for."""
+    delays = random.sample(DELAYS, random.randint(1, 2))
+    blows = random.choices(BLOWS, k=random.randint(1, 3))
+    return tuple(_blow(random, kind, hot) for kind in (*delays, *blows))
+
+
+def _late_then_cut(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
+    """What was done last before a cut took long: what it rests on is older than it seems."""
+    cut = random.choice(("isolated", "deaf", "cut one way", "isolated with etcd's leader"))
+    cut_at = hot + random.uniform(0.3, 1.8)
+    storm = [Fault(cut, HOLDER, random.uniform(2.0, 5.5), random.random(), cut_at)]
+    if random.random() < 0.5:
+        storm.append(Fault("slow network", HOLDER, random.uniform(2.0, 5.0), random.uniform(0.1, 0.8), hot))
+    else:  # and at the deadline the kernel is left to itself
+        storm.append(Fault("govipd without processor", HOLDER, 6.0, random.uniform(0.3, 1.0), hot))
+        storm.append(Fault("govipd frozen", HOLDER, random.uniform(0.7, 3.0), 0.5, cut_at + random.uniform(1.4, 2.4)))
+    return tuple(storm)
+
+
+def _cut_off_alone(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
+    """Nobody else can take over, so it comes back after a cut, and with it what was sent into the cut."""
+    lone = random.randrange(nodes)
+    others = (Fault("haproxy failed", node, 8.0, 0.5, hot - 1.5) for node in range(nodes) if node != lone)
+    cut = random.choice(("isolated", "deaf", "cut one way", "etcd leader paused"))
+    blow = random.choice(("haproxy failed", "haproxy answers errors", "link down", "govipd stopped", "govipd fault"))
+    began = hot + 0.5 * random.random()
+    return (
+        *others,
+        Fault(cut, lone, random.uniform(0.3, 2.0), random.random(), began),
+        Fault(blow, lone, random.uniform(0.1, 1.5), random.random(), began + random.uniform(-0.1, 0.8)),
+    )
+
+
+def _cut_off_early(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
+    """Whoever joins the queue while it hears nothing has joined it, perhaps; then it is not fit to stay."""
+    lone = random.randrange(nodes)
+    cut = random.choice(("isolated", "deaf", "cut one way", "slow network", "lossy network"))
+    at = random.choice((1.0, hot)) * random.uniform(0.8, 1.6)
+    blow = random.choice((*BREAKS_PROXY, "link down", "drained"))
+    return (
+        Fault(cut, lone, random.uniform(0.5, 3.0), random.random(), at),
+        Fault(blow, lone, random.uniform(2.0, 6.0), random.random(), at + random.uniform(0.0, 2.5)),
+    )
+
+
+def _unfit_start(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
+    """A daemon starts where the VIP must not be, and does not know yet."""
+    node = random.choice((HOLDER, *range(nodes)))
+    unfit = random.choice((*BREAKS_PROXY, "drained"))
+    faults = [Fault(unfit, node, random.uniform(5.0, 8.0), random.random(), hot)]
+    if random.random() < 0.3:
+        faults.append(Fault("D-Bus away", node, 8.0, random.random(), hot))
+    if node == HOLDER:  # by then it is another
+        node = random.randrange(nodes)
+    return *faults, Fault(random.choice(ENDS), node, random.uniform(0.1, 1.0), 0.5, hot + random.uniform(2.2, 4.0))
+
+
+def _tampering(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
+    """Somebody's hands, on any machine."""
+    faults = []
+    for kind in random.choices(TAMPERING, k=random.randint(1, 4)):
+        node, length = random.choice((HOLDER, *range(nodes))), random.uniform(0.1, 2.0)
+        faults.append(Fault(kind, node, length, random.random(), hot + random.random()))
+    return tuple(faults)
+
+
+_PLANS = (
+    *(_blows, _blows, _late_then_cut, _late_then_cut),
+    *(_cut_off_alone, _cut_off_early, _unfit_start, _tampering),
+)
+
+
+def in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
+    """A silence about as long as the pact's time-out, while etcd's answers are late: who has learned what, and when?"""
+    at = _PACT_S + random.uniform(0.0, 1.5)
+    faults = []
+    if random.random() < 0.15:  # from the very beginning
+        refuses = Fault("nft refuses", HOLDER, 1.0, random.random(), 0.0, "a pact with the next")
+        silence = random.choice(SILENCES)
+        length, after = random.uniform(1.0, 3.0), 0.3 * random.random()
+        return refuses, Fault(silence, HOLDER, length, 0.5, after, refuses.moment)
+    if random.random() < 0.15:  # an answer that was long under way, to the last that was heard
+        late = Fault("slow network", HOLDER, random.uniform(1.0, 3.0), random.random(), at - random.uniform(0.0, 0.4))
+        return late, Fault("datagrams blocked one way", HOLDER, random.uniform(1.0, 3.0), 0.4 * random.random(), at)
+    for _ in range(random.randint(1, 2)):
+        slow = random.choice(("slow network", "lossy network", "etcd leader paused", "etcd member paused"))
+        node = random.choice((HOLDER, *range(nodes)))
+        faults.append(Fault(slow, node, random.uniform(0.3, 3.0), random.random(), at - random.uniform(0.0, 0.4)))
+    for _ in range(random.randint(1, 3)):
+        silence = random.choice(SILENCES)
+        length = pact * random.choice((0.6, 1.0, 1.2, 2.0)) * random.uniform(0.9, 1.2)
+        faults.append(Fault(silence, HOLDER, length, random.random(), at))
+        at += length + pact * random.choice((0.0, 0.1, 0.5, 2.0)) * random.random()
+    if random.random() < 0.3:
+        faults.append(Fault(random.choice(BLOWS), HOLDER, random.uniform(0.2, 3.0), random.random(), at))
+    return tuple(faults)
+
+
+def _blow(random: Random, kind: str, hot: float) -> Fault:
+    """One of several that befall whoever holds the VIP, one upon the other."""
+    at = hot + random.choice((0.05, 0.5, 2.0)) * random.random()
+    return Fault(kind, HOLDER, random.uniform(0.2, 5.5), random.random(), at)
+
+
+def _fault(random: Random, kind: str, nodes: int, hot: float) -> Fault:
+    node = HOLDER if random.random() < 0.6 else random.randrange(nodes)
+    # As long as a step, a renewal, a lease or an election of etcd's, and not quite.
+    length = random.choice((0.05, 0.5, 1.0, 2.0, TTL, 4.5)) * random.uniform(0.7, 1.3)
+    if random.random() < 0.5:
+        delay = random.choice((0.0, 0.003, 0.02, 0.1, 0.5, 2.5)) * random.random()
+        return Fault(kind, node, length, random.random(), delay, random.choice(MOMENTS), random.randint(1, 3))
+    at = random.uniform(0.3, BEGIN_S + 6.0) if random.random() < 0.5 else random.gauss(hot, 0.5)
+    return Fault(kind, node, length, random.random(), max(0.3, at))
+
+
+def calm(random: Random, nodes: int, *, watchdog: bool) -> tuple[Fault, ...]:
+    faults, at = [], CALM_BEGIN_S
+    for _ in range(random.randint(1, 3)):
+        at += random.uniform(0.2, 0.7)
+        kind = random.choice((*DAEMON_ONLY, *DAEMON_ENDS))
+        length = random.uniform(0.05, 4.0 if watchdog and kind == "govipd frozen" else 1.0)
+        faults.append(Fault(kind, random.choice((HOLDER, *range(nodes))), length, random.random(), at))
+        at += length + 2.5
+    return tuple(faults)
+
+
