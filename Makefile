@@ -106,9 +106,11 @@ packages: venv ## .deb for Debian 12 and 13, and .rpm, in dist (root)
 
 MINUTES ?= 30
 SEED ?= 1
+PACT ?= 0
+LOAD ?= 0
 .PHONY: soak
-soak: venv ## random faults for MINUTES, from SEED (root)
-	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED)
+soak: venv ## random faults for MINUTES, from SEED; with a PACT of seconds, under LOAD processes (root)
+	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED) --pact $(PACT) --load $(LOAD)
 
 .PHONY: bench-fence
 bench-fence: venv ## how precisely the kernel ends a lease (root)

@@ -132,6 +132,11 @@ class Lab:
         for node in self.others():
             node.run(f"systemctl enable --now {DAEMON}")
 
+    def configure(self, more: str) -> None:
+        """Append to every machine's govip.toml."""
+        for node in self.nodes:
+            node.write("/etc/govip/govip.toml", node.read("/etc/govip/govip.toml") + more)
+
     def isolate(self, node: Machine, *, direction: str = "both", client_too: bool = False) -> None:
         """Cut a machine off from the others, and from the client only when asked."""
         ports = [n.port for n in self.nodes if n is not node]

@@ -1,17 +1,20 @@
 """`make soak MINUTES=30 SEED=1`: random faults for a given time, the observers running throughout.
 
-Each round breaks something on the holder (sometimes on another machine as well, at the same time), waits, heals,
-and demands that the VIP is served again. The seed gives the same sequence of faults.
+Each round leaves the machines alone for a while, breaks something on the holder (sometimes on another machine as well,
+at the same time), waits, heals, and demands that the VIP is served again. The seed gives the same sequence of faults.
+With a pact (PACT=0.2) and processes that use every processor (LOAD=2) it tells how often the VIP moved for no reason.
 """
 
 import argparse
+import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tests.lab.faults import FAULTS
@@ -25,6 +28,7 @@ from tests.lab.scenarios import SCENARIOS
 TOO_LONG = frozenset({"govipd-killed", "govipd-restarted", "govipd-frozen-30s", "etcd-in-turn"})
 SECOND_FAULT = 0.25  # how often another machine has a fault of its own
 HEALED_S = 30.0
+QUIET_S = 5.0  # nothing is broken meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Round:
     """What was broken, and when."""
 
     kinds: tuple[str, ...]
+    whole_at: float
     broken_at: float
     healed_at: float
     served_again: bool
@@ -45,6 +50,9 @@ def rounds(lab: Lab, watching: Watching, until: float, seed: int, say: Callable[
     done: list[Round] = []
     while time.monotonic() < until:
         lab.make_whole()
+        lab.wait_serving()
+        whole_at = time.monotonic()
+        time.sleep(QUIET_S)
         holder = lab.wait_serving()
         faults = [(choice.choice(kinds), holder)]
         if choice.random() < SECOND_FAULT:
@@ -60,7 +68,7 @@ def rounds(lab: Lab, watching: Watching, until: float, seed: int, say: Callable[
             served = False
         names = tuple(f"{s.name}@{n.name}" if i else s.name for i, (s, n) in enumerate(faults))
         blind = any(s.outcome in (Outcome.RETURNS, Outcome.UNSEEN) for s, _ in faults) or len(faults) > 1
-        done.append(Round(names, broken_at, time.monotonic(), served, blind))
+        done.append(Round(names, whole_at, broken_at, time.monotonic(), served, blind))
         say(f"{len(done):4}  {' + '.join(names)}: healed after {done[-1].healed_at - broken_at:.1f} s")
     watching.end()
     return done
@@ -81,16 +89,33 @@ def _break_and_undo(lab: Lab, faults: list[tuple[Scenario, Machine]], pause: flo
             scenario.undo(lab, node)
 
 
+@contextmanager
+def load(processes: int, seconds: float) -> Iterator[None]:
+    """Keep processors busy, each process in a session of its own, which is what the scheduler shares time among."""
+    burn = ["setpriv", "--pdeathsig", "KILL", "--", "timeout", f"{seconds:.0f}", "sh", "-c", "while :; do :; done"]
+    burners = [subprocess.Popen(burn, start_new_session=True) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.terminate()  # timeout(1) passes it on
+            burner.wait()
+
+
 def main() -> int:
     """Soak. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="soak")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pact", type=float, default=0.0, metavar="S", help="pact.timeout in seconds (no pact)")
+    parser.add_argument("--load", type=int, default=0, metavar="N", help="processes that do nothing but run (none)")
     args = parser.parse_args()
     with Lab() as lab:
+        if args.pact:
+            lab.configure(f"\n[pact]\ntimeout = {args.pact}\n")
         lab.start_daemons()
         lab.make_whole()
-        with lab.observe() as watching:
+        with load(args.load, 60 * args.minutes + 600), lab.observe() as watching:
             ended = time.monotonic() + 60 * args.minutes
             done = rounds(lab, watching, ended, args.seed, lambda text: print(text, flush=True))
     report = watching.report
@@ -110,9 +135,13 @@ def main() -> int:
             print(f"TWO ANSWERED in {' + '.join(r.kinds)}, {r.broken_at:.4f} to {r.healed_at:.4f}: {overlap}")
     unhealed = sum(not r.served_again for r in done)
     worst = 1000 * max(report.between(r.broken_at, r.healed_at).gap for r in done)
-    print(f"\nnobody answered although one was able: {unserved:.1f} s in all (the gaps of the rounds with one fault)")
+    quiet = [report.between(r.whole_at, r.broken_at) for r in done]
+    print(f"\n{sum(part.moves for part in quiet)} moves in {sum(part.ended - part.began for part in quiet):.0f} s "
+          f"without a fault, load {os.getloadavg()[0]:.1f} in the end")  # fmt: skip
+    print(f"nobody answered although one was able: {unserved:.1f} s in all (the gaps of the rounds with one fault)")
     print(f"the machines were not asked for {report.unasked:.1f} s in all, where this host was too busy")
-    print(f"soak: minutes={args.minutes:g} seed={args.seed} faults={sum(len(r.kinds) for r in done)} "
+    print(f"soak: minutes={args.minutes:g} seed={args.seed} pact_s={args.pact:g} load={args.load} "
+          f"faults={sum(len(r.kinds) for r in done)} false_takeovers={sum(part.moves for part in quiet)} "
           f"two_answering_ms={two:.0f} unserved_after_heal={unhealed} worst_gap_ms={worst:.0f}")  # fmt: skip
     return 0 if two == 0 and unhealed == 0 else 1
 
