@@ -178,8 +178,8 @@ class Kernel:
                 table.guarded.add(guarded)
             case "add rule", bytes(guarded), bytes(date):  # the wall clock is the other one, here
                 table.ends[guarded] = self._clock.instant(int.from_bytes(date) / 1e9)
-            case "add element", str(set_name), bytes(element), int(timeout_ms):
-                end = self._end_of(timeout_ms)
+            case "add element", str(set_name), bytes(element), bytes(timeout_ms):
+                end = self._end_of(int.from_bytes(timeout_ms))
                 elements = table.sets[set_name]
                 if self._moves_timeouts or elements.get(element, 0.0) <= self._world.now:
                     elements[element] = end

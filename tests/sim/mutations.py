@@ -162,18 +162,18 @@ MUTATIONS = (
     _one(
         "the fence is renewed in two steps",
         FENCE,
-        "            self._kernel.commit((*guard, *self._elements(self._addresses, remaining_ms)))\n",
-        "            self._kernel.commit((*guard, *self._elements(self._addresses, None)))\n"
-        "            self._kernel.commit((*guard, *self._elements(self._addresses, remaining_ms)))\n",
+        "            self._kernel.commit((*guard, *(nft.timing(message, remaining_ms) for message in self._opening)))\n",
+        "            self._kernel.commit((*guard, *(nft.timing(message, 1) for message in self._closing)))\n"
+        "            self._kernel.commit((*guard, *(nft.timing(message, remaining_ms) for message in self._opening)))\n",
         within=300,
     ),
     _one(
         "an element is added without being deleted first",
         FENCE,
-        "                yield table.add_element(name, key, timeout_ms or 1)\n"
+        "                yield table.add_element(name, key)\n"
         "                yield table.delete_element(name, key)\n",
-        "                if not timeout_ms:\n"
-        "                    yield table.add_element(name, key, 1)\n"
+        "                if not opened:\n"
+        "                    yield table.add_element(name, key)\n"
         "                    yield table.delete_element(name, key)\n",
         within=300,
     ),
