@@ -5,6 +5,7 @@ Exit status: 0 after an orderly end, 1 after a fault, 78 (EX_CONFIG, sysexits.h)
 
 import argparse
 import asyncio
+import gc
 import hashlib
 import hmac
 import json
@@ -48,6 +49,7 @@ from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Clock, Fence, Journal, Operator, Pact, Service, Sink, Source
+from govipd.timeline import Timeline
 
 EX_CONFIG = 78
 CONFIG_RETRY_S = 2.0
@@ -95,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         watchdog=watchdog_interval_s(os.environ),
         job_type=job_type,
     )
+    gc.freeze()  # what is there now stays: looking through it takes 10 ms, in which a VIP may have to move
     return asyncio.run(daemon.run())
 
 
@@ -215,6 +218,12 @@ def _group(
         settings = replace(settings, margin=max(settings.margin, ADDRESS_FENCE_MARGIN))
 
     def make(sink: Sink) -> Parts:
+        timeline = Timeline(clock)
+
+        def announced(frames: int) -> None:
+            timeline.mark("announced")
+            sink(Announced(frames))
+
         addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock, fenced=fenced)
         fence: Fence = AddressFence(addresses)
         if fenced:
@@ -237,6 +246,7 @@ def _group(
             pacts=f"{config.etcd.prefix}pact/{vip.name}/",
             ttl=config.election.ttl,
             membership=membership,
+            timeline=timeline,
         )
         pact: Pact = NoPact()
         if own:
@@ -264,13 +274,14 @@ def _group(
                 addresses=vip.addresses,
                 mac=addresses.mac,
                 clock=clock,
-                sent=lambda frames: sink(Announced(frames)),
+                sent=announced,
             ),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
             memory=HandoffFile(
                 path=_beside("RUNTIME_DIRECTORY", f"{vip.name}.json"), identity=repr(identity[2:]), clock=clock
             ),
             pact=pact,
+            timeline=timeline,
             drain=DrainFile(_beside("STATE_DIRECTORY", f"{vip.name}.drained")),
         )
 

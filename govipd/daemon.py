@@ -104,6 +104,8 @@ class Daemon:
         """End: hand over when systemd restarts us, else release and resign."""
         if not self._stop_wanted:
             self._stop_wanted = True
+            for group in self._all():
+                group.told_to_stop()
             self._notifier.stopping()
             asking = asyncio.ensure_future(self._ask_why())
             self._closing.add(asking)
@@ -191,7 +193,8 @@ class Daemon:
             if self._reload_wanted and not self._stop_wanted:
                 self._reload()
             self._retire()
-            self._tell()
+            if not any(group.untold for group in self._all()):
+                self._tell()
             now = self._clock.now()
             self._liveness.stepped(now)
             if self._watchdog is not None and now - pinged_at >= self._watchdog / 4 and self._liveness.earned(now):

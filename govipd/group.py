@@ -26,7 +26,7 @@ from govipd.core.actions import (
     Resign,
     Verify,
 )
-from govipd.core.events import Address, Done, Drain, Event, Failed, Handover, Reconfigured
+from govipd.core.events import Address, Announced, Done, Drain, Event, Failed, Handover, Reconfigured, Tick
 from govipd.core.messages import Message
 from govipd.core.settings import Settings
 from govipd.core.state import State
@@ -46,9 +46,13 @@ from govipd.ports import (
     Sink,
 )
 from govipd.telling import Teller
+from govipd.timeline import Move, Timeline
 
 READDRESS_RETRY_S = 0.5
+TELL_S = 0.02  # for which a move under way is not held up by telling of it
 PACT_END_POLL_S = 0.005
+_MOVING = frozenset({State.TAKING, State.CLOSING, State.LEAVING})
+_ENDS = frozenset({State.ASIDE, State.STOPPED})  # of a release
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Parts:
     memory: Memory
     drain: DrainMark
     pact: Pact
+    timeline: Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ class Group:
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
         self._held_until = 0.0  # as the kernel has confirmed
+        self._untold: deque[tuple[Event, Sequence[Action], float]] = deque()
+        self._tell_by: float | None = None  # while telling waits
         self.teller = Teller(
             plan.name, plan.addresses, self.supervisor, clock=clock, journal=journal, show=self._parts.election.publish
         )
@@ -112,6 +119,11 @@ class Group:
     def stopped(self) -> bool:
         """Nothing is held, and nothing will be."""
         return self.supervisor.state is State.STOPPED
+
+    @property
+    def untold(self) -> bool:
+        """A move is under way, and people are told of it a little later."""
+        return bool(self._untold)
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """What must run for as long as the group exists, by name."""
@@ -143,13 +155,48 @@ class Group:
         """
         now = self._clock.now()
         actions = self.supervisor.step(event, now)
+        self._time(actions)
         for action in actions:
             self._do(action)
-        self._observe(self.plan.name, event, actions, now)
-        self.teller.changes(event, now)  # the cause stands before its effect in the journal
+        self._untold.append((event, actions, now))
+        if self.supervisor.state in _MOVING and not self._late(now):
+            return
+        self._tell_by = None
+        self._tell()
+
+    def _late(self, now: float) -> bool:
+        """Whether people have waited long enough; the first time, see that this is asked again."""
+        if self._tell_by is None:
+            self._tell_by = now + TELL_S
+            asyncio.get_running_loop().call_later(TELL_S, self._sink, Tick())
+        return now >= self._tell_by
+
+    def _tell(self) -> None:
+        """Tell everybody what has happened, in its order: the cause stands before its effect in the journal."""
+        while self._untold:
+            event, actions, now = self._untold.popleft()
+            self._observe(self.plan.name, event, actions, now)
+            self.teller.changes(event, now)
+            for action in actions:
+                if isinstance(action, Report):
+                    self.teller.report(action)
+            if isinstance(event, Announced) or any(isinstance(a, Report) and a.state in _ENDS for a in actions):
+                self.teller.timeline(self._parts.timeline.end())
+
+    def told_to_stop(self) -> None:
+        """The end is near, unless it is a restart."""
+        if self.supervisor.state is State.LEADER:
+            self._parts.timeline.begin(Move.RELEASE, "told to stop")
+
+    def _time(self, actions: Sequence[Action]) -> None:
         for action in actions:
-            if isinstance(action, Report):
-                self.teller.report(action)
+            match action:
+                case Report(state=State.TAKING):
+                    self._parts.timeline.begin(Move.TAKE, "won")
+                case Report(state=State.CLOSING):
+                    self._parts.timeline.begin(Move.RELEASE, "decided")
+                case Report():
+                    self._parts.timeline.mark(action.state.value)
 
     def reconfigure(self, plan: GroupPlan) -> None:
         """Apply a plan of the same identity: only the difference, without letting go of the VIP."""
@@ -306,13 +353,17 @@ class Group:
         match action:
             case Hold():
                 await parts.fence.open(action.until)
+                parts.timeline.mark("fence open")
                 self._held_until = action.until
                 await parts.addresses.add(action.until)
+                parts.timeline.mark("addresses there")
                 parts.announcer.hold(action.until)
             case CloseFence():
                 await parts.fence.close()
+                parts.timeline.mark("fence closed")
             case RemoveAddresses():
                 await parts.addresses.remove()
+                parts.timeline.mark("addresses gone")
             case _Readdress():
                 await parts.addresses.replace(action.addresses)  # gone before the fence lets go of them
                 await parts.fence.replace(action.addresses)

@@ -14,6 +14,7 @@ from govipd.core.status import GateReport, GroupStatus, Transition
 from govipd.core.supervisor import Supervisor
 from govipd.ports import Clock, Journal
 from govipd.repeats import Repeats
+from govipd.timeline import Story
 
 TRANSITIONS_KEPT = 20
 _BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been looked at yet
@@ -131,6 +132,13 @@ class Teller:
     def line(self, kind: Message, text: str, fields: Mapping[str, str] | None = None) -> None:
         """One entry of the journal."""
         self._journal.write(kind, f"{self._name}: {text}", {"GOVIP_VIP": self._name, **(fields or {})})
+
+    def timeline(self, story: Story | None) -> None:
+        """How long each step of a move took."""
+        if story is not None:
+            steps = "[" + ", ".join(f'["{step}", {ms:.3f}]' for step, ms in story.steps) + "]"
+            fields = {"GOVIP_MOVE": story.move.value, "GOVIP_BEGAN": f"{story.began:.6f}", "GOVIP_STEPS": steps}
+            self.line(Message.TIMELINE, str(story), fields)
 
     def _wall(self, then: float) -> float:
         """The wall clock's seconds since 1970 at an instant of CLOCK_BOOTTIME."""

@@ -231,9 +231,11 @@ class FakeService:
 class FakeJournal:
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.fields: list[Mapping[str, str]] = []
 
     def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
         self.lines.append(text)
+        self.fields.append(fields)
 
 
 class FakeNotifier:

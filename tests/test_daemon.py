@@ -1,6 +1,7 @@
 """The shell: what it does with the supervisor's decisions, a reload, a fault and a stop."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, RefusedError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Operator, Sink, Source
+from govipd.timeline import Timeline
 from tests import fakes
 
 PASSED = ev.ProbeResult(passed=True, detail="200")
@@ -82,6 +84,7 @@ class World:
             memory=self.memory,
             drain=self.drain,
             pact=fakes.FakePact(self.pact_calls),
+            timeline=Timeline(self.clock),
         )
 
     def _load(self) -> Plan:
@@ -127,6 +130,36 @@ async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> No
     assert end == ["silence", "close", "resign", "remove", "remove fence", "close addresses"]
     assert "stopping" in w.notifier.said
     assert w.elections[0].records[-1]["state"] == "stopped"
+
+
+async def test_each_step_of_a_move_is_told_after_it() -> None:
+    """What a take-over took once it has been announced, what a release took once the key is gone."""
+    async with running() as w:
+        await w.until(w.leads)
+        next(iter(w.daemon._groups.values())).handle(ev.Announced(3))
+        await w.until(w.says("take-over in"))
+        steps = next(fields["GOVIP_STEPS"] for fields in w.journal.fields if "GOVIP_STEPS" in fields)
+        assert [step for step, _ in json.loads(steps)] == ["won", "fence open", "addresses there", "leader"]
+    assert w.says("release in")()
+    released = [fields["GOVIP_STEPS"] for fields in w.journal.fields if "GOVIP_STEPS" in fields][-1]
+    assert [step for step, _ in json.loads(released)][:4] == ["told to stop", "decided", "fence closed", "leaving"]
+
+
+async def test_a_move_is_not_held_up_by_telling_of_it() -> None:
+    """While the fence is being closed nothing is written; a move that lasts is told before it ends."""
+    async with running() as w:
+        await w.until(w.leads)
+        group = next(iter(w.daemon._groups.values()))
+        fence = w.kernels[0]
+        fence.refuses.add("close")
+        before = len(w.journal.lines)
+        w.sources[1].event = ev.UnitState("failed", "failed")
+        group.handle(w.sources[1].event)
+        assert group.supervisor.state is State.CLOSING
+        assert w.journal.lines[before:] == []
+        await w.until(w.says("gate unit unhealthy (failed)"))
+        assert group.supervisor.state is State.CLOSING
+        fence.refuses.clear()
 
 
 async def test_every_transition_and_gate_has_its_line() -> None:
@@ -315,7 +348,7 @@ async def test_an_outage_of_etcd_is_told_from_time_to_time() -> None:
         group.handle(ev.EtcdState(usable=False, detail="no answer"))
         w.clock.offset += 40
         group.handle(ev.EtcdFailed("http://192.0.2.11:2379", "timeout"))
-        assert w.says("api: still: etcd does not answer usefully: no answer, 40 s, 2 tries")()
+        await w.until(w.says("api: still: etcd does not answer usefully: no answer, 40 s, 2 tries"))
 
 
 async def test_a_restart_hands_the_vip_over() -> None:

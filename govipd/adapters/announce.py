@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
 
@@ -14,8 +14,8 @@ from govipd.ports import Clock
 class FrameAnnouncer:
     """Sends frames on a packet(7) socket (ports.Announcer).
 
-    start() is followed by `burst` rounds at once, one after each of the pauses `repeats_s`, and one every
-    `refresh_s` from then on. A round is both forms of ARP for each IPv4 address (some equipment learns
+    start() itself sends `burst` rounds; one follows after each of the pauses `repeats_s`, and one every `refresh_s`
+    from then on. A round is both forms of ARP for each IPv4 address (some equipment learns
     only) and a neighbour advertisement for each IPv6 address.
 
     `mac` is asked before each round: a bond may have failed over. Packet sockets bypass nftables, so no fence
@@ -28,7 +28,7 @@ class FrameAnnouncer:
         *,
         interface: str,
         addresses: tuple[Address, ...],
-        mac: Callable[[], Awaitable[bytes | None]],
+        mac: Callable[[], bytes | None],
         clock: Clock,
         burst: int = 3,
         repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
@@ -43,7 +43,8 @@ class FrameAnnouncer:
         self._burst = burst
         self._repeats_s = repeats_s
         self._refresh_s = refresh_s
-        self._transmit = transmit or _transmit
+        self._packets = PacketSocket()
+        self._transmit = transmit or self._packets.send
         self._sent = sent
         self._until = float("-inf")  # a process that was stopped must not announce what is another's by now
         self._started = False
@@ -56,6 +57,7 @@ class FrameAnnouncer:
     def start(self) -> None:
         """Announce at once, then repeat, then refresh, until stop(). A start while active begins anew."""
         self._started = True
+        self._send(self._burst)
         self._changed.set()
 
     def hold(self, until: float) -> None:
@@ -69,27 +71,28 @@ class FrameAnnouncer:
 
     async def run(self) -> None:
         """Send for ever. Ends only by being cancelled."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._started:
-                await self._announce()
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if self._started:
+                    await self._announce()
+        finally:
+            self._packets.close()
 
     async def _announce(self) -> None:
-        """One series, until the next start() or stop()."""
-        rounds = self._burst
+        """What follows a start(), until the next start() or stop()."""
         for gap in chain(self._repeats_s, repeat(self._refresh_s)):
-            await self._send(rounds)
-            rounds = 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(gap):
                     await self._changed.wait()
                     return
+            self._send(1)
 
-    async def _send(self, rounds: int) -> None:
-        mac = await self._mac()
-        # From here on nothing awaits: what stop() or the clock says now holds for every frame below.
-        if mac is None or len(mac) != 6 or self._changed.is_set() or self._clock.now() >= self._until:
+    def _send(self, rounds: int) -> None:
+        """Nothing awaits here: what stop() or the clock says holds for every frame."""
+        mac = self._mac()
+        if mac is None or len(mac) != 6 or self._clock.now() >= self._until:
             return
         out = [frame for _ in range(rounds) for frame in self._frames(mac)]
         self._transmit(self._interface, out)
@@ -104,9 +107,21 @@ class FrameAnnouncer:
                 yield frames.neighbor_advertisement(mac, address.ip)
 
 
-def _transmit(interface: str, frames: Iterable[bytes]) -> None:
-    """Put frames on the wire, without waiting; what cannot be sent is left out."""
-    with suppress(OSError), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packet:
-        packet.setblocking(False)
-        for frame in frames:
-            packet.sendto(frame, (interface, 0))
+class PacketSocket:
+    """A socket for frames, opened when first needed. It stays open: closing it takes the kernel 10 ms."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def send(self, interface: str, frames: Iterable[bytes]) -> None:
+        """Put frames on the wire, without waiting; what cannot be sent is left out."""
+        with suppress(OSError):
+            packet = self._socket = self._socket or socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            for frame in frames:
+                packet.sendto(frame, socket.MSG_DONTWAIT, (interface, 0))
+
+    def close(self) -> None:
+        """Close the socket; the next frame opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

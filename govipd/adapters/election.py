@@ -26,6 +26,7 @@ from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRene
 from govipd.core.text import line
 from govipd.errors import EtcdError, EtcdUnavailableError, LeaseNotFoundError
 from govipd.ports import Clock, Sink
+from govipd.timeline import Move, Timeline
 
 REREAD_S = 2.0  # between two readings of one's place when nothing happens
 RENEWALS_PER_TTL = 6  # an etcd leader's death costs 1 to 2 s: most of the TTL must be left when it comes
@@ -47,6 +48,7 @@ class EtcdElection:
         pacts: prefix of the pact's keys (adapters.pact), which end with this member's leadership.
         ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
         membership: what is published beside the election.
+        timeline: where the steps of a move are noted.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class EtcdElection:
         pacts: str,
         ttl: float,
         membership: Membership,
+        timeline: Timeline,
     ) -> None:
         self._store = store
         self._sink = sink
@@ -71,9 +74,11 @@ class EtcdElection:
         self._pacts = pacts
         self._ttl = math.ceil(ttl)
         self._membership = membership
+        self._timeline = timeline
         self._wanted: int | None = None  # the campaign to be in the queue for
         self._resigning: int | None = None  # the campaign whose end must be confirmed
         self._heir = ""  # the member that is to be first after us; "" is whoever is next
+        self._followers: tuple[KeyValue, ...] = ()  # the keys behind ours, when heirs() last looked
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
         self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
         self._not_before: float | None = None  # when we may take, once we are first
@@ -116,7 +121,8 @@ class EtcdElection:
 
     async def heirs(self) -> Sequence[str]:
         """See ports.Election."""
-        return [kv.value.decode(errors="replace") for kv in await self._behind()]
+        self._followers = await self._behind()
+        return [kv.value.decode(errors="replace") for kv in self._followers]
 
     def place(self) -> KeyValue | None:
         """Our key in the queue, as last confirmed, while we want to be there."""
@@ -256,7 +262,9 @@ class EtcdElection:
         sent_at = self._clock.now()
         before_us = Get(self._prefix, prefix=True, max_create_revision=key.create_revision - 1, newest=True)
         ended = self._ended_pact(key) if self._inherited else ()
+        self._timeline.mark("proof asked")
         reply = await self._store.txn((), (*ended, Get(key.key), before_us, Get(self._mark)))
+        self._timeline.mark("proof answered")
         self._inherited = False
         own, ahead, mark = reply.gets
         self._tell("election", "")
@@ -269,6 +277,7 @@ class EtcdElection:
             return
         if ahead:
             self._ahead, self._not_before = ahead[0].create_revision, None
+            self._timeline.end()  # not our turn yet
             self._sink(Queued(campaign, line(ahead[0].value.decode(errors="replace"))))
         else:
             if self._not_before is None:
@@ -298,7 +307,7 @@ class EtcdElection:
         given up, the lease is given back, without which that put is refused. The renewer then finds the lease gone.
         """
         if self._key is not None:
-            passed = await self._before_heir() if self._heir else ()
+            passed = self._before_heir() if self._heir else ()
             if not await self._delete(self._key, *passed) and passed:  # one of them has left meanwhile
                 await self._delete(self._key)
         if self._stray and self._lease is not None:
@@ -317,18 +326,22 @@ class EtcdElection:
         # No mark from a member that was not first, or not yet free to take: its own predecessor may still answer.
         if self._not_before is not None and self._clock.now() >= self._not_before:
             operations.append(Put(self._mark, str(keys[-1].create_revision).encode(), 0))
+        self._timeline.mark("deletion asked")
         reply = await self._store.txn([Created(kv.key, kv.create_revision) for kv in keys], operations)
+        self._timeline.mark("deletion confirmed")
         return reply.succeeded
 
     def _ended_pact(self, own: KeyValue) -> tuple[Delete, ...]:
         return Delete(f"{self._pacts}{own.lease:x}/force"), Delete(f"{self._pacts}{own.lease:x}/offer")
 
-    async def _before_heir(self) -> tuple[KeyValue, ...]:
-        """The keys between ours and the heir's; none where the heir is not in the queue."""
-        behind = await self._behind()
-        names = [kv.value for kv in behind]
+    def _before_heir(self) -> tuple[KeyValue, ...]:
+        """The keys between ours and the heir's, as heirs() has found them while the VIP was still served.
+
+        Since then one may have left: keys are deleted by their create revisions, all or none.
+        """
+        names = [kv.value for kv in self._followers]
         heir = self._heir.encode()
-        return behind[: names.index(heir)] if heir in names else ()
+        return self._followers[: names.index(heir)] if heir in names else ()
 
     async def _behind(self) -> tuple[KeyValue, ...]:
         """The members' keys behind ours, in order, up to the first candidate that is none of ours.
@@ -354,16 +367,18 @@ class EtcdElection:
         The watch starts one after the revision just read: one that starts at it is "unsynced" for etcd, and
         is served by a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
         """
-        watch = asyncio.ensure_future(self._store.deleted(key, revision))
-        changed = asyncio.ensure_future(self._changed.wait())
+        watch: asyncio.Future[object] = asyncio.ensure_future(self._store.deleted(key, revision))
+        changed: asyncio.Future[object] = asyncio.ensure_future(self._changed.wait())
         try:
             await asyncio.wait({watch, changed}, timeout=REREAD_S, return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
+                if self._not_before is None:
+                    self._timeline.begin(Move.TAKE, "predecessor gone")
                 watch.result()  # a lost watch is an EtcdError like any other: a pause, then a new look
-        finally:
-            watch.cancel()
-            changed.cancel()
-            await asyncio.gather(watch, changed, return_exceptions=True)
+        finally:  # without waiting for their ends: what is wanted now may be a resignation
+            for waiting in (watch, changed):
+                waiting.add_done_callback(_seen)
+                waiting.cancel()
 
     # Small parts
 
@@ -392,3 +407,9 @@ class EtcdElection:
         except TimeoutError:
             pass
         or_event.clear()
+
+
+def _seen(done: asyncio.Future[object]) -> None:
+    """Whatever a watch ends with that nobody waits for any more."""
+    if not done.cancelled():
+        done.exception()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from govipd.adapters import frames
-from govipd.adapters.netlink import RouteSocket
+from govipd.adapters.rtnetlink import RouteSocket
 from govipd.errors import KernelError
 
 IpAddress = IPv4Address | IPv6Address
@@ -52,12 +52,11 @@ async def wire(interface: str, avoid: Collection[IpAddress]) -> Wire:
     """
     route = RouteSocket()
     try:
-        link = await route.link(interface)
+        link = route.link(interface)
         if not (link.admin_up and link.carrier and len(link.mac) == 6):
             raise KernelError(f"interface {interface} is down, has no carrier, or no Ethernet address")
-        present = await route.addresses(link.index)
-        async with route.request("reading interfaces") as raw:
-            macs = [message.get_attr("IFLA_ADDRESS") or "" async for message in await raw.link("dump")]
+        present = route.addresses(link.index)
+        own = frozenset(other.mac for other in route.links())
     finally:
         route.close()
     sources = [address.ip for address in present if isinstance(address.ip, IPv6Address) and address.ip not in avoid]
@@ -66,7 +65,7 @@ async def wire(interface: str, avoid: Collection[IpAddress]) -> Wire:
         interface,
         link.mac,
         next(iter(sources), None),
-        frozenset(bytes.fromhex(mac.replace(":", "")) for mac in macs),
+        own,
     )
 
 

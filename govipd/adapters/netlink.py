@@ -6,9 +6,8 @@ index. Addresses are compared with their prefix, exactly: another address of the
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from errno import EADDRNOTAVAIL, ENODEV
 from ipaddress import ip_interface
 from typing import Any
@@ -17,95 +16,14 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
+from govipd.adapters.rtnetlink import IFA_F_DADFAILED, IFA_F_TENTATIVE, RouteSocket, error_number
 from govipd.core.events import Address, AddressFound, AddressLost, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.ports import Clock, Sink
 
-_DEADLINE_S = 2.0  # for one operation; the kernel answers in well under a millisecond
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between attempts to open the monitor's socket; the last one repeats
 
-# linux/if.h, linux/if_addr.h
-_IFF_UP = 0x1
-_IFF_LOWER_UP = 0x10000
-_IFA_F_NODAD = 0x02
-_IFA_F_DADFAILED = 0x08
-_IFA_F_TENTATIVE = 0x40
-
 _TIMER_FUZZ_S = 0.25  # ADDRCONF_TIMER_FUZZ, include/net/addrconf.h
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An interface as the kernel describes it."""
-
-    index: int
-    admin_up: bool
-    carrier: bool
-    mac: bytes  # empty when the interface has none (tun, wireguard)
-
-
-class RouteSocket:
-    """One netlink socket for requests: opened when first needed, replaced after an error."""
-
-    def __init__(self) -> None:
-        self._socket: AsyncIPRoute | None = None
-
-    async def link(self, name: str) -> Link:
-        """Look the interface up.
-
-        Raises:
-            InterfaceMissingError: there is no interface of that name.
-            KernelError: the kernel did not answer.
-        """
-        try:
-            async with self.request(f"reading interface {name}") as route:
-                (message,) = await route.link("get", ifname=name)
-        except KernelError as error:
-            if _errno(error) == ENODEV:
-                raise InterfaceMissingError(f"interface {name} does not exist") from error.__cause__
-            raise
-        flags = message["flags"]
-        mac = bytes.fromhex((message.get_attr("IFLA_ADDRESS") or "").replace(":", ""))
-        return Link(message["index"], bool(flags & _IFF_UP), bool(flags & _IFF_LOWER_UP), mac)
-
-    async def addresses(self, index: int) -> dict[Address, int]:
-        """Every address on the interface of that index, with its flags (IFA_F_...).
-
-        Raises:
-            KernelError: the kernel did not answer.
-        """
-        async with self.request("reading addresses") as route:
-            return {
-                address: message.get_attr("IFA_FLAGS") or message["flags"]
-                async for message in await route.get_addr()
-                if message["index"] == index and (address := _address(message))
-            }
-
-    def close(self) -> None:
-        """Close the socket; the next request opens another."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    @asynccontextmanager
-    async def request(self, what: str) -> AsyncIterator[AsyncIPRoute]:
-        """The socket, for one operation within the deadline; every error leaves as a KernelError."""
-        if self._socket is None:
-            self._socket = AsyncIPRoute()
-        try:
-            async with asyncio.timeout(_DEADLINE_S):
-                yield self._socket
-        except NetlinkError as error:  # a refusal: the socket is as good as before
-            raise KernelError(f"{what}: {error.args[-1]}") from error
-        except TimeoutError as error:
-            self.close()
-            raise KernelError(f"{what}: no answer from the kernel within {_DEADLINE_S:g} s") from error
-        except OSError as error:
-            self.close()
-            raise KernelError(f"{what}: {error.strerror}") from error
-        except asyncio.CancelledError:
-            self.close()  # an answer may be under way to nobody
-            raise
 
 
 class KernelAddresses:
@@ -146,10 +64,10 @@ class KernelAddresses:
         self._fenced = fenced
         self._route = route or RouteSocket()
 
-    async def mac(self) -> bytes | None:
+    def mac(self) -> bytes | None:
         """The interface's hardware address now; None when there is none to be had."""
         try:
-            link = await self._route.link(self._interface)
+            link = self._route.link(self._interface)
         except KernelError:
             return None
         return link.mac or None
@@ -167,25 +85,17 @@ class KernelAddresses:
             KernelError: the kernel refused, `until` has passed, or an IPv6 address is there with another
                 prefix (the kernel keeps one per address and would renew somebody else's).
         """
-        link = await self._route.link(self._interface)
-        present = await self._route.addresses(link.index)
+        link = self._route.link(self._interface)
+        present = self._route.addresses(link.index)
         for address in self._addresses:
             if address.version == 6:
-                await self._make_way(link.index, address, present)
+                self._make_way(link.index, address, present)
             what = f"adding {address} to {self._interface}"
             remaining = until - self._clock.now()
             if remaining <= 0:
                 raise KernelError(f"{what}: the lease has run out")
-            async with self._route.request(what) as route:
-                await route.addr(
-                    "replace",
-                    index=link.index,
-                    address=str(address.ip),
-                    prefixlen=address.network.prefixlen,
-                    preferred_lft=0,
-                    valid_lft=math.ceil(remaining) if self._fenced else max(1, math.floor(remaining - _TIMER_FUZZ_S)),
-                    **({"flags": _IFA_F_NODAD} if address.version == 6 else {}),
-                )
+            lifetime = math.ceil(remaining) if self._fenced else max(1, math.floor(remaining - _TIMER_FUZZ_S))
+            self._route.add(link.index, address, lifetime)
 
     async def remove(self) -> None:
         """See that no address of the group is on the interface. An absent address is a success.
@@ -210,31 +120,30 @@ class KernelAddresses:
 
     async def _remove(self, addresses: tuple[Address, ...]) -> None:
         try:
-            link = await self._route.link(self._interface)
+            link = self._route.link(self._interface)
         except InterfaceMissingError:
             return
         errors = []
         for address in addresses:
             try:
-                await self._delete(link.index, address)
+                self._delete(link.index, address)
             except KernelError as error:
                 errors.append(error)
         if errors:
             raise KernelError("; ".join(map(str, errors))) from errors[0]
 
-    async def _make_way(self, index: int, address: Address, present: dict[Address, int]) -> None:
+    def _make_way(self, index: int, address: Address, present: dict[Address, int]) -> None:
         for other in present:
             if other.ip == address.ip and other != address:
                 raise KernelError(f"adding {address} to {self._interface}: somebody else put {other} there")
-        if present.get(address, 0) & (_IFA_F_DADFAILED | _IFA_F_TENTATIVE):
-            await self._delete(index, address)
+        if present.get(address, 0) & (IFA_F_DADFAILED | IFA_F_TENTATIVE):
+            self._delete(index, address)
 
-    async def _delete(self, index: int, address: Address) -> None:
+    def _delete(self, index: int, address: Address) -> None:
         try:
-            async with self._route.request(f"removing {address} from {self._interface}") as route:
-                await route.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            self._route.delete(index, address)
         except KernelError as error:
-            if _errno(error) not in {EADDRNOTAVAIL, ENODEV}:
+            if error_number(error) not in {EADDRNOTAVAIL, ENODEV}:
                 raise
 
 
@@ -321,14 +230,14 @@ class NetlinkMonitor:
 
     async def _look(self) -> None:
         try:
-            link = await self._route.link(self._interface)
+            link = self._route.link(self._interface)
         except InterfaceMissingError:
             self._index = None
             present: frozenset[Address] = frozenset()
             self._sink(LinkState(present=False, admin_up=False, carrier=False, mac=""))
         else:
             self._index = link.index
-            present = self._addresses & (await self._route.addresses(link.index)).keys()
+            present = self._addresses & self._route.addresses(link.index).keys()
             self._sink(LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":")))
         for address in self._present - present:
             self._sink(AddressLost(address))
@@ -344,7 +253,3 @@ def _address(message: Any) -> Address | None:
         return ip_interface(f"{local}/{message['prefixlen']}")
     except ValueError:
         return None  # the attributes are optional
-
-
-def _errno(error: KernelError) -> int | None:
-    return error.__cause__.code if isinstance(error.__cause__, NetlinkError) else None

@@ -23,7 +23,8 @@ _NETLINK_CAP_ACK = 10  # errors come without a copy of the request
 _NOT_THERE = frozenset({errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _BATCH_BEGIN = 0x10  # linux/netfilter/nfnetlink.h
 _BATCH_END = 0x11
-_UNDATED = bytes.fromhex("fedcba9876543210")  # eight bytes that nothing else in a message is
+# Eight bytes that nothing else in a message is: for the time-out, which is filled in when the message is sent.
+UNTIMED = bytes.fromhex("fedcba9876543211")
 _KEY_TYPES = {4: 7, 16: 8}  # what nft(8) calls ipv4_addr and ipv6_addr, by length
 
 NFPROTO_INET = 1  # linux/netfilter.h
@@ -184,9 +185,13 @@ class Table:
             ID=key_length,
         )
 
-    def add_element(self, name: str, key: bytes, timeout_ms: int) -> Message:
-        """Add an element. Before Linux 6.12, one that exists keeps its time-out."""
-        return self._element(nftsocket.NFT_MSG_NEWSETELEM, NLM_F_CREATE, name, key, timeout_ms)
+    def delete_set(self, name: str) -> Message:
+        """Delete a set and all in it. Refused if there is none (ENOENT), or a rule looks at it (EBUSY)."""
+        return self._message(nftsocket.nft_set_msg, nftsocket.NFT_MSG_DELSET, TABLE=self.name, NAME=name)
+
+    def add_element(self, name: str, key: bytes) -> Message:
+        """Add an element, for as long as timing() fills in. Before Linux 6.12, one that exists keeps its time-out."""
+        return self._element(nftsocket.NFT_MSG_NEWSETELEM, NLM_F_CREATE, name, key, int.from_bytes(UNTIMED))
 
     def delete_element(self, name: str, key: bytes) -> Message:
         """Delete an element. Refused if there is none."""
@@ -240,18 +245,9 @@ def not_in(name: str) -> Expression:
     return _expression("lookup", SET=name, SREG=1, FLAGS={"NFT_LOOKUP_F_INV"})
 
 
-def dated() -> tuple[Expression, ...]:
-    """Go on from an instant of CLOCK_REALTIME on, which dating() fills in."""
-    return (
-        _expression("meta", KEY=30, DREG=1),  # NFT_META_TIME_NS: nanoseconds since 1970, in the host's byte order
-        _expression("byteorder", SREG=1, DREG=1, OP=1, LEN=8, SIZE=8),
-        _expression("cmp", SREG=1, OP=5, DATA={"attrs": [("NFTA_DATA_VALUE", _UNDATED)]}),  # greater or equal
-    )
-
-
-def dating(message: Message, instant: float) -> Message:
-    """The message, with the instant (seconds since 1970) where it has dated() expressions."""
-    return message.replace(_UNDATED, struct.pack(">Q", int(instant * 1e9)))
+def timing(message: Message, timeout_ms: int) -> Message:
+    """The message, with the time-out where it adds an element."""
+    return message.replace(UNTIMED, struct.pack(">Q", timeout_ms))
 
 
 def drop() -> Expression:

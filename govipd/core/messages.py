@@ -15,6 +15,7 @@ class Priority(IntEnum):
     WARNING = 4
     NOTICE = 5
     INFO = 6
+    DEBUG = 7
 
 
 class Message(Enum):
@@ -81,6 +82,7 @@ class Message(Enum):
     HOOK_DROPPED = "869e57ffb1164e0ca34f79d8dcc7ba1d", Priority.WARNING  # too many waited
 
     # The daemon itself
+    TIMELINE = "b6e62074d4474a3fad93a3e235f58ebf", Priority.DEBUG  # the steps of a take-over or a release
     FAULT = "008c2c1975d648f1848bda5c3de0c6f8", Priority.ERROR  # a fault of govipd
 
     @property

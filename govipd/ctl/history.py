@@ -1,35 +1,49 @@
-"""`govipctl history`: the transitions that this machine's journal has, with their reasons."""
+"""`govipctl history`: the transitions that this machine's journal has, with their reasons; or each move's steps."""
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from govipd.core.state import State
 from govipd.errors import NoDaemonError
+from govipd.timeline import Move
 
 LINES = 50
 
 
 def read(vip: str | None, interface: str | None, lines: int) -> list[dict[str, str]]:
-    """The newest ones, the oldest of them first.
+    """The newest transitions, the oldest of them first.
 
     Raises:
         NoDaemonError: there is no journal to be read.
     """
+    return [entry(text) for text in _ask(command(vip, interface, lines, [f"GOVIP_STATE={s.value}" for s in State]))]
+
+
+def moves(vip: str | None, interface: str | None, lines: int) -> list[dict[str, Any]]:
+    """The newest take-overs and releases, the oldest of them first, each with its steps.
+
+    Raises:
+        NoDaemonError: there is no journal to be read.
+    """
+    return [move(text) for text in _ask(command(vip, interface, lines, [f"GOVIP_MOVE={m.value}" for m in Move]))]
+
+
+def _ask(journalctl: Sequence[str]) -> list[str]:
     try:
-        done = subprocess.run(command(vip, interface, lines), capture_output=True, text=True, check=False)
+        done = subprocess.run(journalctl, capture_output=True, text=True, check=False)
     except OSError as e:
         raise NoDaemonError(f"journalctl cannot be run: {e.strerror}") from e
     if done.returncode:
         raise NoDaemonError(f"journalctl: {done.stderr.strip()}")
-    return [entry(text) for text in done.stdout.splitlines()]
+    return done.stdout.splitlines()
 
 
-def command(vip: str | None, interface: str | None, lines: int) -> Sequence[str]:
+def command(vip: str | None, interface: str | None, lines: int, alternatives: Sequence[str]) -> Sequence[str]:
     """journalctl's, with matches: values of one field are alternatives, different fields must all match."""
-    states = [f"GOVIP_STATE={state.value}" for state in State]
-    matches = ["_UID=0", *states]  # other users can write the same fields, not the same user id
+    matches = ["_UID=0", *alternatives]  # other users can write the same fields, not the same user id
     if vip:
         matches.append(f"GOVIP_VIP={vip}")
     if interface:
@@ -40,14 +54,35 @@ def command(vip: str | None, interface: str | None, lines: int) -> Sequence[str]
 def entry(text: str) -> dict[str, str]:
     """One line of journalctl's JSON, for people and programs."""
     fields = json.loads(text)
-    at = datetime.fromtimestamp(int(fields["__REALTIME_TIMESTAMP"]) / 1_000_000, UTC)
     return {
-        "at": at.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00"),
+        "at": _at(fields),
         "vip": _text(fields.get("GOVIP_VIP")),
         "state": _text(fields.get("GOVIP_STATE")),
         "reason": _text(fields.get("GOVIP_REASON")),
         "message": _text(fields.get("MESSAGE")),
     }
+
+
+def move(text: str) -> dict[str, Any]:
+    """One take-over or release: `began` in seconds of CLOCK_BOOTTIME, steps in ms since then."""
+    fields = json.loads(text)
+    try:
+        began = float(fields["GOVIP_BEGAN"])
+        steps = [(str(step), float(ms)) for step, ms in json.loads(fields["GOVIP_STEPS"])]
+    except (KeyError, TypeError, ValueError) as e:
+        raise NoDaemonError(f"an entry of the journal is of another version of govipd: {e}") from e
+    return {
+        "at": _at(fields),
+        "vip": _text(fields.get("GOVIP_VIP")),
+        "move": _text(fields.get("GOVIP_MOVE")),
+        "began": began,
+        "steps": [{"step": step, "ms": ms} for step, ms in steps],
+    }
+
+
+def _at(fields: Mapping[str, str]) -> str:
+    at = datetime.fromtimestamp(int(fields["__REALTIME_TIMESTAMP"]) / 1_000_000, UTC)
+    return at.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
 
 
 def _text(value: object) -> str:

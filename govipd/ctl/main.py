@@ -62,11 +62,12 @@ def _why(args: argparse.Namespace) -> int:
 
 
 def _history(args: argparse.Namespace) -> int:
-    entries = history.read(args.vip, args.interface, args.lines)
+    read = history.moves if args.timeline else history.read
+    entries = read(args.vip, args.interface, args.lines)
     if args.json:
         print(json.dumps(entries, indent=2))
     else:
-        Console().print(show.history_table(entries))
+        Console().print(show.moves_table(entries) if args.timeline else show.history_table(entries))
     return 0
 
 
@@ -146,6 +147,7 @@ def _arguments() -> argparse.ArgumentParser:
         added.add_argument("--vip", metavar="NAME", help="only this one (default: every VIP of this machine)")
     for added in of_vips[:2]:
         added.add_argument("--json", action="store_true", help="for programs")
+    of_vips[1].add_argument("--timeline", action="store_true", help="how long each step of a take-over or release took")
     of_vips[1].add_argument("--lines", type=int, default=history.LINES, metavar="N", help="default: %(default)s")
     for added, until in ((of_vips[2], "no VIP is here any more"), (of_vips[4], "another member answers")):
         added.add_argument("--wait", action="store_true", help=f"return when {until}")

@@ -92,6 +92,19 @@ def history_table(entries: Sequence[Mapping[str, str]]) -> Table:
     return table
 
 
+def moves_table(moves: Sequence[Mapping[str, Any]]) -> Table:
+    """Take-overs and releases, the oldest first: when each step was done, and what it took."""
+    table = Table("at (UTC)", "VIP", "step", "at ms", "took ms")
+    for move in moves:
+        table.add_row(cell(move["at"]), cell(move["vip"]), Text(str(move["move"]), style="bold"), "", "")
+        before = 0.0
+        for step in move["steps"]:
+            table.add_row("", "", cell(step["step"]), f"{step['ms']:.1f}", f"{step['ms'] - before:.1f}")
+            before = step["ms"]
+        table.add_section()
+    return table
+
+
 def _what(group: GroupStatus) -> str:
     what = words.what(State(group.state))
     if group.state == State.CANDIDATE.value and group.ahead:

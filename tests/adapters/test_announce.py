@@ -94,7 +94,7 @@ async def announcing(
     macs: Iterator[bytes] | None = None,
     sent: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[FrameAnnouncer]:
-    async def mac() -> bytes | None:
+    def mac() -> bytes | None:
         return MAC if macs is None else next(macs)
 
     announcer = FrameAnnouncer(
@@ -109,6 +109,7 @@ async def announcing(
     )
     announcer.hold(clock.now() + 60)
     task = asyncio.create_task(announcer.run())
+    await asyncio.sleep(0)  # it has begun
     try:
         yield announcer
     finally:

@@ -25,6 +25,7 @@ from govipd.core.events import (
     Queued,
     Resigned,
 )
+from govipd.timeline import Timeline
 from tests.adapters.conftest import Events
 from tests.adapters.etcd_cluster import CTL_ENV, Cluster
 
@@ -59,6 +60,7 @@ class Member:
             pacts="govip/pact/api/",
             ttl=3.0,
             membership=membership,
+            timeline=Timeline(MonotonicClock()),
         )
 
     def _sink(self, event: Event) -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from ipaddress import ip_interface
 
 import pytest
 
 from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.netlink import KernelAddresses
-from govipd.adapters.nftables import NfTables
+from govipd.adapters.nftables import Message, NfTables
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from tests.adapters.conftest import BootClock, LeapingClock, Wire
@@ -197,7 +198,7 @@ async def test_time_lost_while_opening_is_taken_off(machines: Wire, fence: NftFe
     clock.leaps = [0.0, 20.0]  # nothing before the remainder is computed, 20 s before it is in the kernel
     await fence.open(until)
     listing = json.loads(machines.host.run("nft", "--json", "list", "table", "inet", TABLE))
-    (elements,) = [o["set"]["elem"] for o in listing["nftables"] if o.get("set", {}).get("name") == "open4"]
+    (elements,) = [o["set"]["elem"] for o in listing["nftables"] if o.get("set", {}).get("name") == "open4a"]
     assert 38 <= elements[0]["elem"]["expires"] <= 40
 
 
@@ -219,6 +220,40 @@ async def test_open_fence_outlives_its_process(fence: NftFence, vip: Asker, cloc
     assert await vip.answered(clock)
     await successor.close()
     assert not await vip.answered(clock)
+    await successor.remove()
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+class Killing(NfTables):
+    """A process that is killed after its first transaction."""
+
+    def commit(self, messages: Iterable[Message]) -> None:
+        super().commit(messages)
+        raise KilledError
+
+
+async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_has_prolonged_nothing(
+    machines: Wire, fence: NftFence, clock: LeapingClock
+) -> None:
+    """The rules look where they looked, and the next process writes where they do not."""
+
+    def looks_at() -> set[str]:
+        return set(re.findall(r"@(open\w+)", machines.host.run("nft", "list", "table", "inet", TABLE)))
+
+    await fence.open(clock.now() + 60)
+    before = looks_at()
+    killing = Killing()
+    killed = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing)
+    with pytest.raises(KilledError):
+        await killed.open(clock.now() + 90)
+    killing.close()
+    assert looks_at() == before
+    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    await successor.open(clock.now() + 60)
+    assert not looks_at() & before
     await successor.remove()
 
 

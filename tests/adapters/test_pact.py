@@ -13,6 +13,7 @@ from govipd.adapters.etcd import Etcd
 from govipd.adapters.membership import Membership
 from govipd.adapters.pact import ANSWERS_FIRST, EtcdPact
 from govipd.core.events import Deposed, Elected, Event, PactAnswered, PactEnded, Queued
+from govipd.timeline import Timeline
 from tests.adapters.conftest import BootClock, Events
 from tests.adapters.etcd_cluster import Cluster, free_ports
 
@@ -34,6 +35,7 @@ class Member:
         self.election = EtcdElection(
             store=store, sink=self.events, clock=BootClock(), name="govip/election/api", member=name,
             mark="govip/released/api", pacts="govip/pact/api/", ttl=10.0, membership=membership,
+            timeline=Timeline(BootClock()),
         )  # fmt: skip
         self.pact = EtcdPact(
             store=store, sink=self.events, clock=BootClock(), datagrams=self.port, timeout=T,

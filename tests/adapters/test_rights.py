@@ -19,6 +19,7 @@ from govipd.core.events import Elected, EtcdState, LeaseRenewed, Resigned
 from govipd.ctl.checks import etcd as checks
 from govipd.ctl.checks.finding import Verdict
 from govipd.errors import EtcdRefusedError
+from govipd.timeline import Timeline
 from tests.adapters.conftest import BootClock, Events
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.etcd_cluster import Cluster
@@ -73,7 +74,7 @@ async def test_the_documented_role_suffices(guarded: Cluster, password: Path, ev
     election = EtcdElection(
         store=store, sink=events, clock=clock, name="govip/election/api", member="node1",
         mark="govip/released/api", ttl=5, membership=membership,
-        pacts="govip/pact/api/",
+        pacts="govip/pact/api/", timeline=Timeline(BootClock()),
     )  # fmt: skip
     running = asyncio.ensure_future(election.run())
     election.publish({"state": "leader"})
@@ -150,7 +151,7 @@ async def test_a_daemon_that_is_refused_tells_without_the_password(
     election = EtcdElection(
         store=store, sink=events, clock=BootClock(), name="govip/election/api", member="node1",
         mark="govip/released/api", ttl=5, membership=membership,
-        pacts="govip/pact/api/",
+        pacts="govip/pact/api/", timeline=Timeline(BootClock()),
     )  # fmt: skip
     running = asyncio.ensure_future(election.run())
     await events.until(lambda: any(isinstance(e, EtcdState) and "authentication failed" in e.detail for e in events))

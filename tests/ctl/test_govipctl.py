@@ -1,5 +1,6 @@
 """govipctl's edges: what is typed, what journalctl says, what a daemon of another version answers."""
 
+import io
 import json
 import socket
 import subprocess
@@ -8,10 +9,22 @@ import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from govipd.ctl import client, history
+from govipd.core.settings import Settings
+from govipd.core.supervisor import Supervisor
+from govipd.ctl import client, history, show
 from govipd.ctl.main import main
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
+from govipd.telling import Teller
+from govipd.timeline import Move, Story
+from tests.fakes import FakeClock, FakeJournal
+
+
+def teller(journal: FakeJournal) -> Teller:
+    return Teller(
+        "api", (), Supervisor(Settings(), 0.0), clock=FakeClock(), journal=journal, show=lambda _record: None
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,9 +55,34 @@ def test_a_configuration_that_is_refused(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_matches_of_the_history() -> None:
     """Root's lines with a state, of one VIP and one interface."""
-    command = history.command("api", "eth0", 7)
+    command = history.command("api", "eth0", 7, ["GOVIP_STATE=leader"])
     assert {"--lines=7", "_UID=0", "GOVIP_STATE=leader", "GOVIP_VIP=api"} <= set(command)
     assert "_SYSTEMD_UNIT=govipd@eth0.service" in command
+
+
+def test_a_move_comes_back_as_the_daemon_has_told_it() -> None:
+    """Each step with its ms, as govipd's journal entry has them."""
+    journal = FakeJournal()
+    story = Story(Move.TAKE, 12.5, (("won", 0.0), ("fence open", 1.25)))
+    teller(journal).timeline(story)
+    fields = {"__REALTIME_TIMESTAMP": "1750000000000000", **journal.fields[-1]}
+    assert history.move(json.dumps(fields)) == {
+        "at": "2025-06-15 15:06:40.000",
+        "vip": "api",
+        "move": "take-over",
+        "began": 12.5,
+        "steps": [{"step": "won", "ms": 0.0}, {"step": "fence open", "ms": 1.25}],
+    }
+    assert "take-over in 1.2 ms: won 0.0, fence open 1.2" in journal.lines[-1]
+    Console(file=io.StringIO(), width=100).print(show.moves_table([history.move(json.dumps(fields))]))
+
+
+@pytest.mark.parametrize("steps", ["", "1", '[["won"]]', '[["won", "x"]]'])
+def test_a_move_of_another_version_is_told(steps: str) -> None:
+    """One error, no traceback."""
+    fields = {"__REALTIME_TIMESTAMP": "1750000000000000", "GOVIP_BEGAN": "1.0", "GOVIP_STEPS": steps}
+    with pytest.raises(NoDaemonError, match="another version"):
+        history.move(json.dumps(fields))
 
 
 def test_a_line_of_the_history() -> None:

@@ -11,6 +11,7 @@ from govipd.adapters.election import EtcdElection
 from govipd.adapters.membership import Membership
 from govipd.adapters.store import KeyValue
 from govipd.core.events import ClusterFault, Elected, EtcdState, LeaseRenewed, Queued
+from govipd.timeline import Timeline
 from tests.fakes import FakeClock
 from tests.fuzz.memory_store import Collected, MemoryStore
 from tests.fuzz.strategies import (
@@ -132,6 +133,7 @@ def election(store: MemoryStore, sink: Collected) -> EtcdElection:
         pacts="govip/pact/api/",
         ttl=3.0,
         membership=membership,
+        timeline=Timeline(FakeClock()),
     )
 
 

@@ -17,6 +17,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from govipd.adapters.netlink import NetlinkMonitor
 from govipd.adapters.nftables import NfTables
+from govipd.adapters.rtnetlink import RouteSocket
 from govipd.core.events import AddressLost, LinkState
 from govipd.errors import KernelError
 from tests.fakes import FakeClock
@@ -106,6 +107,41 @@ def test_an_acknowledgement_counts() -> None:
     """Else the tests above test little."""
     assert not refusal(acknowledgement(1) + acknowledgement(2), messages=2)
     assert refusal(acknowledgement(1), messages=2)
+
+
+def asked(*answers: bytes) -> str:
+    """Why a question to rtnetlink fails to which a peer that is no kernel has answered; "" when it does not."""
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    route = RouteSocket()
+    route._socket = ours
+    with ours, peer, within(0.5):
+        for answer in answers:
+            peer.send(answer)
+        try:
+            route.addresses(1)
+        except KernelError as error:
+            return str(error)
+        finally:
+            route.close()
+    return ""
+
+
+def told(number: int, body: bytes, kind: int = RTM_NEWADDR) -> bytes:
+    return struct.pack("=LHHLL", 16 + len(body), kind, 2, number, 0) + body
+
+
+@given(st.lists(packets | st.builds(told, st.integers(0, 2), st.binary(max_size=40)), max_size=4))
+@example([told(1, b"")])
+@example([told(1, bytes(8) + b"\1\0")])
+@fuzz(300)
+def test_a_damaged_answer_of_rtnetlink_is_at_most_a_refusal(answers: list[bytes]) -> None:
+    assert is_line(asked(*answers))
+
+
+def test_an_end_of_the_answer_is_needed() -> None:
+    """Half of the addresses is not taken for all of them."""
+    assert asked(told(1, bytes(8)))
+    assert not asked(told(1, bytes(8)) + told(1, bytes(4), kind=3))
 
 
 def encoded(message: Any, kind: int, attributes: list[tuple[str, Any]], **fields: Any) -> bytes:

@@ -8,17 +8,12 @@ import errno
 import marshal
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
-from ipaddress import ip_interface
 from random import Random
 from typing import Self
 
-from pyroute2 import AsyncIPRoute
-
-from govipd.adapters.netlink import Link, RouteSocket
-from govipd.adapters.nftables import Expression, Message, NfTables, Table
+from govipd.adapters.nftables import UNTIMED, Expression, Message, NfTables, Table
+from govipd.adapters.rtnetlink import Link, RouteSocket
 from govipd.core import messages
 from govipd.core.actions import Holding
 from govipd.core.events import Address, ProbeResult, UnitState
@@ -60,6 +55,12 @@ class SimNfTables(NfTables):
         if self._model.refuses:
             self._model.refuses -= 1
             raise KernelError("nf_tables: Device or resource busy")
+        if any(message[0] == "delete set" for message in batch):  # the only request that may well be refused
+            try:
+                self._model.try_out(batch)
+            except NftError as error:
+                code = int(error.args[0])
+                raise KernelError(f"nf_tables: {os.strerror(code)}") from OSError(code, os.strerror(code))
         self._process.do(self._commit, batch)
         self._process.spend(COMMIT_S)
 
@@ -96,8 +97,11 @@ class _SimTable(Table):
     def add_set(self, name: str, key_length: int) -> Message:
         return self._say("add set", name)
 
-    def add_element(self, name: str, key: bytes, timeout_ms: int) -> Message:
-        return self._say("add element", name, key, timeout_ms)
+    def delete_set(self, name: str) -> Message:
+        return self._say("delete set", name)
+
+    def add_element(self, name: str, key: bytes) -> Message:
+        return self._say("add element", name, key, UNTIMED)
 
     def delete_element(self, name: str, key: bytes) -> Message:
         return self._say("delete element", name, key)
@@ -118,38 +122,32 @@ class SimRoute(RouteSocket):
         self._model = kernel
         self._random = random
 
-    async def link(self, name: str) -> Link:
+    def link(self, name: str) -> Link:
         """See RouteSocket."""
         return Link(1, admin_up=True, carrier=self._model.link, mac=MAC)
 
-    async def addresses(self, index: int) -> dict[Address, int]:
+    def addresses(self, index: int) -> dict[Address, int]:
         """See RouteSocket."""
         return dict.fromkeys(self._model.addresses, 0)
 
-    @asynccontextmanager
-    async def request(self, what: str) -> AsyncIterator[AsyncIPRoute]:
+    def add(self, index: int, address: Address, valid_lft: int) -> None:
         """See RouteSocket."""
+        self._cost(f"adding {address}")
+        self._process.do(self._model.add_address, address, float(valid_lft), self._random.random())
+
+    def delete(self, index: int, address: Address) -> None:
+        """See RouteSocket."""
+        self._cost(f"removing {address}")
+        self._process.do(self._model.delete_address, address)
+
+    def _cost(self, what: str) -> None:
         if self._model.route_refuses:
             self._model.route_refuses -= 1
             raise KernelError(f"{what}: No buffer space available")
-        yield self
-        await asyncio.sleep(self._random.uniform(0.0001, 0.001))
-
-    async def addr(self, command: str, *, address: str, prefixlen: int, valid_lft: int = 0, **_: object) -> None:
-        """RTM_NEWADDR or RTM_DELADDR."""
-        interface = _interface(address, prefixlen)
-        if command == "replace":
-            self._process.do(self._model.add_address, interface, float(valid_lft), self._random.random())
-        else:
-            self._process.do(self._model.delete_address, interface)
+        self._process.spend(self._random.uniform(0.0001, 0.001))
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-@cache
-def _interface(address: str, prefixlen: int) -> Address:
-    return ip_interface(f"{address}/{prefixlen}")
 
 
 class _Event(dict[str, object]):

@@ -15,6 +15,7 @@ from govipd.daemon import Plan
 from govipd.errors import ConfigError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Pact, Sink
+from govipd.timeline import Timeline
 from tests.sim import adapters as sim
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
@@ -61,7 +62,6 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         addresses=machine.addresses,
         clock=process,
         table="govipd",
-        wall=process.now,
         kernel=sim.SimNfTables(process, machine.kernel, lambda: _lost_processor(machine)),
     )
     machine.store = SimStore(
@@ -80,6 +80,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         member=machine.name,
         identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:1"},
     )
+    timeline = Timeline(process)
     election = EtcdElection(
         store=machine.store,
         sink=sink,
@@ -90,6 +91,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         pacts=f"{PREFIX}pact/{ELECTION}/",
         ttl=TTL,
         membership=membership,
+        timeline=timeline,
     )
     machine.elections.append(election)
     pact: Pact = NoPact()
@@ -130,6 +132,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         memory=sim.SimMemory(machine.directory, process),
         drain=machine.drain_mark,
         pact=pact,
+        timeline=timeline,
     )
 
 

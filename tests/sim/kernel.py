@@ -5,15 +5,15 @@ the business of `tests.sim.adapters`.
 """
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from govipd.core.events import Address
 from tests.sim.clockwork import Timer, World
 
 JIFFY_S = 0.004
-_DATE_BYTES = 8
 _DEFERRABLE_S = 1.25  # how late the timer that removes expired addresses may be
 IPAddress = IPv4Address | IPv6Address
 Message = tuple[object, ...]
@@ -45,8 +45,7 @@ class NftError(Exception):
 
 @dataclass(slots=True)
 class _Table:
-    guarded: set[bytes] = field(default_factory=set)  # addresses that rules drop unless they are in a set
-    ends: dict[bytes, float] = field(default_factory=dict)  # and those they drop from an instant on, in true time
+    guarded: dict[bytes, str] = field(default_factory=dict)  # addresses that rules drop unless they are in a set
     sets: dict[str, dict[bytes, float]] = field(default_factory=dict)  # element: true time of its end
 
 
@@ -82,7 +81,8 @@ class Kernel:
         self._changes: dict[str, Callable[..., None]] = {
             "add set": lambda table, name: table.sets.setdefault(name, {}),
             "flush chain": self._flush_chain,
-            "add rule": self._add_rule,
+            "add rule": lambda table, address, name: table.guarded.update({address: name}),
+            "delete set": self._delete_set,
             "add element": self._add_element,
             "delete element": self._delete_element,
         }
@@ -94,11 +94,7 @@ class Kernel:
 
     def _drops(self, address: bytes) -> bool:
         return any(
-            address in table.guarded
-            and (
-                table.ends.get(address, float("inf")) <= self._world.now
-                or not any(elements.get(address, 0.0) > self._world.now for elements in table.sets.values())
-            )
+            address in table.guarded and table.sets[table.guarded[address]].get(address, 0.0) <= self._world.now
             for table in self._tables.values()
         )
 
@@ -147,16 +143,27 @@ class Kernel:
         Raises:
             NftError: refused.
         """
+        self._tables = self._after(messages)
+        if self._tables:
+            self.flushed = False
+        self._update()
+
+    def try_out(self, messages: Iterable[Message]) -> None:
+        """What commit() would do, without doing it.
+
+        Raises:
+            NftError: refused.
+        """
+        self._after(messages)
+
+    def _after(self, messages: Iterable[Message]) -> dict[tuple[int, str], _Table]:
         tables = {
-            key: _Table(set(t.guarded), dict(t.ends), {n: dict(e) for n, e in t.sets.items()})
+            key: _Table(dict(t.guarded), {n: dict(e) for n, e in t.sets.items()})
             for key, t in self._tables.items()
         }
         for message in messages:
             self._apply(tables, message)
-        self._tables = tables
-        if tables:
-            self.flushed = False
-        self._update()
+        return tables
 
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
@@ -181,18 +188,19 @@ class Kernel:
     @staticmethod
     def _flush_chain(table: _Table, _hook: str) -> None:
         table.guarded.clear()
-        table.ends.clear()
 
-    def _add_rule(self, table: _Table, guarded: bytes, date: bytes) -> None:
-        if date:  # the wall clock is the other one, here
-            table.ends[guarded] = self._clock.instant(int.from_bytes(date) / 1e9)
-        else:
-            table.guarded.add(guarded)
+    @staticmethod
+    def _delete_set(table: _Table, name: str) -> None:
+        if name not in table.sets:
+            raise NftError(errno.ENOENT)
+        if name in table.guarded.values():
+            raise NftError(errno.EBUSY)
+        del table.sets[name]
 
-    def _add_element(self, table: _Table, name: str, element: bytes, timeout_ms: int) -> None:
+    def _add_element(self, table: _Table, name: str, element: bytes, timeout_ms: bytes) -> None:
         elements = table.sets[name]
         if self._moves_timeouts or elements.get(element, 0.0) <= self._world.now:
-            elements[element] = self._end_of(timeout_ms)
+            elements[element] = self._end_of(int.from_bytes(timeout_ms))
 
     def _delete_element(self, table: _Table, name: str, element: bytes) -> None:
         if table.sets[name].pop(element, 0.0) <= self._world.now:
@@ -209,7 +217,6 @@ class Kernel:
         """Look who answers, now and when the next thing expires."""
         now = self._world.now
         ends = [e for t in self._tables.values() for s in t.sets.values() for e in s.values() if e > now]
-        ends += [e for t in self._tables.values() for e in t.ends.values() if e > now]
         ends += [goes for goes in self.addresses.values() if goes > now]
         if self._expiry is not None:
             self._expiry.cancel()
@@ -225,20 +232,11 @@ class Kernel:
         self._update()
 
 
-def guarded_address(expressions: Iterable[object]) -> tuple[bytes, bytes]:
-    """The address that a rule of the fence is about, and the date that it has (b"": none)."""
-    values = [v for e in expressions for v in _values(e)]
-    (date,) = [v for v in values if len(v) == _DATE_BYTES] or [b""]
-    address = max((v for v in values if v != date), key=len)
+def guarded_address(expressions: Iterable[Mapping[str, Any]]) -> tuple[bytes, str]:
+    """The address that a rule of the fence is about, and the set that it looks in."""
+    parts = [dict(dict(e["attrs"]).get("NFTA_EXPR_DATA", {}).get("attrs", ())) for e in expressions]
+    (name,) = [str(part["NFTA_LOOKUP_SET"]) for part in parts if "NFTA_LOOKUP_SET" in part]
+    values = [dict(part["NFTA_CMP_DATA"]["attrs"])["NFTA_DATA_VALUE"] for part in parts if "NFTA_CMP_DATA" in part]
+    address = max(values, key=len)
     ip_address(address)
-    return address, date
-
-
-def _values(thing: object) -> list[bytes]:
-    if isinstance(thing, bytes):
-        return [thing]
-    if isinstance(thing, dict):
-        return [v for part in thing.values() for v in _values(part)]
-    if isinstance(thing, list | tuple):
-        return [v for part in thing for v in _values(part)]
-    return []
+    return address, name

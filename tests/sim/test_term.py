@@ -6,6 +6,7 @@ from govipd.adapters.election import EtcdElection
 from govipd.adapters.membership import Membership
 from govipd.adapters.store import Renewal
 from govipd.core.events import EtcdState, LeaseRenewed
+from govipd.timeline import Timeline
 from tests.fakes import FakeClock
 from tests.fuzz.memory_store import Collected, MemoryStore
 
@@ -25,6 +26,7 @@ async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
     election = EtcdElection(
         store=store, sink=events, clock=FakeClock(), name="api", member="a", mark="govip/released/api",
         pacts="govip/pact/api/", ttl=3.0, membership=membership,
+        timeline=Timeline(FakeClock()),
     )  # fmt: skip
     running = asyncio.ensure_future(election.run())
     try:

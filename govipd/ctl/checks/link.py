@@ -4,7 +4,7 @@ from configparser import ConfigParser
 from configparser import Error as NotIni
 from pathlib import Path
 
-from govipd.adapters.netlink import Link, RouteSocket
+from govipd.adapters.rtnetlink import Link, RouteSocket
 from govipd.config import Config, Vip
 from govipd.ctl.checks.finding import Cluster, Finding, failed, ok, skipped, warning
 from govipd.ctl.checks.tools import ToolError, ask
@@ -22,8 +22,8 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
         vips = config.for_interface(interface)
         route = RouteSocket()
         try:
-            link = await route.link(interface)
-            present = await route.addresses(link.index)
+            link = route.link(interface)
+            present = route.addresses(link.index)
         except InterfaceMissingError as e:
             findings.append(failed(f"interface {interface}", str(e), "ip link; mend its name in govip.toml"))
             continue
