@@ -116,6 +116,10 @@ soak: venv ## random faults for MINUTES, from SEED; with a PACT of seconds, unde
 bench-fence: venv ## how precisely the kernel ends a lease (root)
 	$(BIN)/python -m bench.fence
 
+.PHONY: bench-probe
+bench-probe: venv ## what a check of haproxy costs, and how often it would be wrong (root)
+	$(BIN)/python -m bench.probe
+
 .PHONY: clean
 clean: ## remove what the targets above made here
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist

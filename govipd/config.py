@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-import tomli
 from msgspec import Meta, Struct
 from msgspec.structs import fields, force_setattr
 
-from govipd.config_services import Hooks, Metrics, Pact, unfit_file
+from govipd.config_services import Hooks, Metrics, Pact, parsed, unfit_file
 from govipd.core.settings import Settings
 from govipd.errors import ConfigError
+from govipd.profiles import PROFILES, Profile
 
 HostAddress = IPv4Address | IPv6Address
 Address = IPv4Interface | IPv6Interface
@@ -133,20 +133,7 @@ def load(path: Path, *, hostname: str, local_addresses: Collection[HostAddress] 
     Raises:
         ConfigError: one line per fault.
     """
-    return _Reader(path, local_addresses).read(_parse(path), hostname)
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        return tomli.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"{path}: not UTF-8 at byte {e.start}; TOML files are UTF-8") from e
-    except ValueError as e:  # TOMLDecodeError, and what int() says to a number of thousands of digits
-        raise ConfigError(f"{path}: not TOML: {e}") from e
-    except RecursionError as e:
-        raise ConfigError(f"{path}: not TOML that can be read: nested too deeply") from e
+    return _Reader(path, local_addresses).read(parsed(path), hostname)
 
 
 _S = TypeVar("_S", bound=Struct)
@@ -159,9 +146,11 @@ class _Reader:
         self._path = path
         self._local = local_addresses
         self._faults: list[str] = []
+        self._profile = Profile("default")
 
     def read(self, document: Mapping[str, Any], hostname: str) -> Config:
-        self._unknown("", document, ("etcd", "election", "health", "pact", "metrics", "hooks", "vip"))
+        self._unknown("", document, ("profile", "etcd", "election", "health", "pact", "metrics", "hooks", "vip"))
+        self._choose(document.get("profile", "default"))
         etcd = self._struct(Etcd, "etcd", document.get("etcd", {}))
         election = self._struct(Election, "election", document.get("election", {}))
         health = self._struct(Health, "health", document.get("health", {}))
@@ -196,6 +185,13 @@ class _Reader:
             vip=tuple(vips.values()),
         )  # fmt: skip
 
+    def _choose(self, name: object) -> None:
+        if isinstance(name, str) and name in PROFILES:
+            self._profile = Profile(name)
+        else:
+            names = ", ".join(f'"{known}"' for known in PROFILES)
+            self._fault("profile", name, f"must be one of {names}; each is a set of timings, see govip.toml(5)")
+
     # Types
 
     def _fault(self, key: str, value: object, text: str) -> None:
@@ -204,7 +200,7 @@ class _Reader:
         except ValueError:  # it has thousands of digits, which only hexadecimal numbers can
             shown = "a number of thousands of digits"
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        self._faults.append(f"{self._path}: {key} = {shown}: {text}")
+        self._faults.append(f"{self._path}: {key} = {shown}{self._profile.origin(key)}: {text}")
 
     def _unknown(self, where: str, table: Mapping[str, Any], known: Collection[str]) -> None:
         for key in table:
@@ -212,6 +208,8 @@ class _Reader:
                 name = where + (key if key.isprintable() else repr(key))
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
+                if key == "profile":
+                    hint = "it stands at the top of the file, before the first [table]"
                 if key == "password":
                     hint = "a password does not belong here; put it into a file of mode 0600 and set password_file"
                     self._fault(name, "...", f"no such key; {hint}")
@@ -225,6 +223,7 @@ class _Reader:
             return None
         before = len(self._faults)
         self._unknown(f"{where}.", table, kind.__struct_fields__)
+        table = self._profile.fill(where, table)
         values: dict[str, Any] = {}
         for f in fields(kind):
             key = f"{where}.{f.name}"

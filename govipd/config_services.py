@@ -1,4 +1,4 @@
-"""The configuration of what runs beside the VIP groups, and what it says of files: [pact], [metrics], [hooks].
+"""The configuration of what runs beside the VIP groups, [pact], [metrics], [hooks], and the reading of files.
 
 A check answers with what is wrong, in words that follow the key and the value; "" where nothing is.
 """
@@ -8,9 +8,12 @@ import stat
 from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import tomli
 from msgspec import Meta, Struct
+
+from govipd.errors import ConfigError
 
 Fault = tuple[str, object, str]
 """Key, value, and what is wrong."""
@@ -27,7 +30,7 @@ class Pact(Struct, frozen=True, kw_only=True):
         if self.timeout and not 0.1 <= self.timeout <= 1.0:
             yield "pact.timeout", self.timeout, "must be from 0.1 to 1, or 0 for none"
         elif self.timeout and not fenced:
-            text = 'needs election.fence = "nftables": an address\'s own lifetime is counted in whole seconds'
+            text = 'needs election.fence = "nftables", as an address\'s own lifetime is whole seconds; or 0 for none'
             yield "pact.timeout", self.timeout, text
         if not 1024 <= self.port <= 65536 - max(1, vips):
             yield "pact.port", self.port, "must be from 1024 to 65535; each further [[vip]] takes the next one"
@@ -113,3 +116,21 @@ def unfit_file(name: str, *, secret: bool) -> str:
         shown = name if name.isprintable() else repr(name)
         return f"has mode {stat.S_IMODE(mode):04o}: others could read the secret; chmod 0600 {shown}"
     return ""
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    try:
+        return tomli.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not UTF-8 at byte {e.start}; TOML files are UTF-8") from e
+    except ValueError as e:  # TOMLDecodeError, and what int() says to a number of thousands of digits
+        raise ConfigError(f"{path}: not TOML: {e}") from e
+    except RecursionError as e:
+        raise ConfigError(f"{path}: not TOML that can be read: nested too deeply") from e

@@ -12,10 +12,7 @@ from errno import EADDRNOTAVAIL, ENODEV
 from ipaddress import ip_interface
 from typing import Any
 
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import rtnl
-from pyroute2.netlink.exceptions import NetlinkError
-
+from govipd.adapters.pyroute import AsyncIPRoute, NetlinkError, rtnl
 from govipd.adapters.rtnetlink import IFA_F_DADFAILED, IFA_F_TENTATIVE, RouteSocket, error_number
 from govipd.core.events import Address, AddressFound, AddressLost, LinkState
 from govipd.errors import InterfaceMissingError, KernelError

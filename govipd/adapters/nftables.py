@@ -8,9 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR
-from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg, nftsocket
-
+from govipd.adapters.pyroute import (
+    NFNL_SUBSYS_NFTABLES,
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    nfgen_msg,
+    nftsocket,
+)
 from govipd.errors import KernelError
 
 Message = bytes  # encoded; costs a millisecond per rule, so a message is made once and sent many times

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -164,6 +165,25 @@ async def test_proxies_of_the_environment_are_ignored(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     async with probing(events, clock):
         await result(events, passed=True, detail="200 in ")
+
+
+async def test_an_address_that_requests_refuses_is_a_failed_check(events: Events, clock: BootClock) -> None:
+    """However well it looked to the configuration."""
+    async with probing(events, clock, url="http://*.example/"):
+        await result(events, passed=False, detail="no HTTP answer")
+
+
+async def test_an_answer_in_time_counts_though_the_loop_is_late(
+    haproxy: subprocess.Popen[bytes], events: Events, clock: BootClock
+) -> None:
+    """A machine without a processor to spare says nothing about haproxy."""
+    async with probing(events, clock):
+        await result(events, passed=True, detail="200 in ")
+    probe = HttpProbe(url=URL, interval_s=0.1, timeout_s=0.5, sink=events, clock=clock)
+    check = asyncio.create_task(probe.check())
+    await asyncio.sleep(0)
+    time.sleep(1.0)
+    assert (await check).passed
 
 
 async def test_process_exits_although_a_check_hangs(net: Wire) -> None:

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from govipd.adapters.election import RENEWALS_PER_TTL
+from govipd.cli import START_S
 from govipd.config import Config, load
 from govipd.errors import ConfigError
+from govipd.profiles import PROFILES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 VIP = '[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["192.0.2.100/32"]\n'
@@ -58,6 +61,21 @@ def test_integers_are_durations_too(tmp_path: Path) -> None:
     assert read(tmp_path, f"[election]\nttl = 5\n{VIP}").election.ttl == 5.0
 
 
+def test_a_key_of_the_file_goes_before_the_profile(tmp_path: Path) -> None:
+    """The profile gives defaults, also in a table that the file does not have."""
+    config = read(tmp_path, f'profile = "fast"\n[health]\ninterval = 0.3\n{VIP}')
+    assert (config.health.interval, config.health.timeout, config.pact.timeout) == (0.3, 0.1, 0.2)
+    assert read(tmp_path, f'profile = "default"\n{VIP}') == read(tmp_path, VIP)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_safe_as_it_is(tmp_path: Path, profile: str) -> None:
+    """Its timings are accepted, under the unit's watchdog too."""
+    config = read(tmp_path, f'profile = "{profile}"\n{VIP}')
+    assert config.health.timeout <= config.health.interval
+    assert config.election.ttl * (1 - 1 / RENEWALS_PER_TTL) - config.election.margin >= 1.0 + START_S
+
+
 def test_the_interfaces_vips(tmp_path: Path) -> None:
     """Those of the interface; without any, the interfaces of the file are named."""
     two = VIP + VIP.replace("api", "web").replace("eth0", "eth1").replace(".100", ".101")
@@ -73,7 +91,15 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("", ["vip is missing", "[[vip]]"]),
         ("vip = 3", ["vip is missing"]),
         ("[vipp]\n" + VIP, ["vipp = {}", "did you mean vip?"]),
-        ("x = 1\n" + VIP, ["x = 1", "allowed are etcd, election, health, pact, metrics, hooks, vip"]),
+        ("x = 1\n" + VIP, ["x = 1", "allowed are profile, etcd, election, health, pact, metrics, hooks, vip"]),
+        ('profile = "quick"\n' + VIP, ["profile = 'quick': must be one of \"default\", \"fast\", \"relaxed\""]),
+        ("profile = 3\n" + VIP, ["profile = 3: must be one of"]),
+        (VIP + 'profile = "fast"\n', ["vip[0].profile = 'fast'", "at the top of the file, before the first [table]"]),
+        ('profile = "relaxed"\n[election]\nttl = 100\n' + VIP, ['1.0 (of profile = "relaxed"): must be from 5']),
+        (
+            'profile = "fast"\n[election]\nfence = "address"\nmargin = 1.0\n' + VIP,
+            ['pact.timeout = 0.2 (of profile = "fast"): needs election.fence = "nftables"', "or 0 for none"],
+        ),
         ("etcd = 1\n" + VIP, ["etcd = 1", "must be a table, written [etcd]"]),
         ("[etcd]\nendpoint = []\n" + VIP, ["etcd.endpoint = []", "did you mean endpoints?"]),
         ("[etcd]\nendpoints = []\n" + VIP, ["etcd.endpoints = []", "length >= 1"]),

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from msgspec.structs import fields
 
 from docs.diagram import diagram
 from govipd import cli
-from govipd.config import Election, Etcd, Health, Vip
+from govipd.config import Election, Etcd, Health, Vip, load
 from govipd.config_services import Hooks, Metrics, Pact
 from govipd.core import words
 from govipd.core.state import State
 from govipd.ctl import main as ctl
+from govipd.profiles import PROFILES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = (CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md"))
@@ -53,6 +55,22 @@ def test_the_manual_has_every_key_with_its_default(title: str, table: type[Struc
     section = read("docs/man/govip.toml.5.md").split(f"## {title}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", section, flags=re.MULTILINE)
     assert rows == [(f.name, "required" if f.required else _toml(f.default)) for f in fields(table)]
+
+
+def test_the_manual_has_every_number_of_every_profile(tmp_path: Path) -> None:
+    """As the reader of the configuration takes it."""
+    section = read("docs/man/govip.toml.5.md").split("## PROFILE\n")[1].split("\n## ")[0]
+    head, *rows = re.findall(r"^\| (.+) \|$", section, flags=re.MULTILINE)
+    names = re.findall(r'"(\w+)"', head)
+    assert names == list(PROFILES)
+    table = {key.strip("`"): numbers for key, *numbers in (row.split(" | ") for row in rows)}
+    assert set(table) == {f"{where}.{key}" for p in PROFILES.values() for where, keys in p.items() for key in keys}
+    for i, name in enumerate(names):
+        file = tmp_path / "govip.toml"
+        file.write_text(f'profile = "{name}"\n[[vip]]\nname = "a"\ninterface = "eth0"\naddresses = ["192.0.2.100"]\n')
+        config = load(file, hostname="node1")
+        for key, numbers in table.items():
+            assert numbers[i] == f"`{_toml(attrgetter(key)(config))}`", (name, key)
 
 
 def _toml(value: object) -> str:

@@ -16,6 +16,7 @@ from msgspec.structs import fields
 from govipd.config import Config, Election, Etcd, Health, Vip, load
 from govipd.config_services import Hooks, Metrics
 from govipd.errors import ConfigError
+from govipd.profiles import PROFILES
 from tests.fuzz.strategies import LARGE_EXAMPLES, fuzz, mutated, nested, odd_text, raw, texts
 
 pytestmark = LARGE_EXAMPLES
@@ -89,7 +90,8 @@ values = st.recursive(scalars, lambda v: st.lists(v, max_size=4) | st.dictionari
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
     """Every known key may be there, with a value of any type."""
-    lines = []
+    profile = draw(values | st.sampled_from([*PROFILES]))
+    lines = [f"profile = {toml(profile)}"]
     for table, kind in TABLES.items():
         names = st.sampled_from([f.name for f in fields(kind)]) | odd_text
         found = draw(st.dictionaries(names, values, max_size=4))

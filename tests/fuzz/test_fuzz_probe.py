@@ -76,7 +76,7 @@ def check(server: Server, times: int = 1, timeout_s: float = TIMEOUT_S) -> list[
         ours = probe(server, timeout_s)
         for _ in range(times):
             began = time.monotonic()
-            results.append(await ours._check())
+            results.append(await ours.check())
             assert time.monotonic() - began < timeout_s + SLACK_S
 
     finish(work())
@@ -141,9 +141,9 @@ def test_redirects_to_nowhere_do_not_use_up_the_probe(server: Server, location: 
     async def work() -> None:
         ours = probe(server)
         for _ in range(5):
-            await ours._check()
+            await ours.check()
         server.send(VALID)
-        assert (await ours._check()).passed
+        assert (await ours.check()).passed
 
     finish(work())
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from govipd.adapters.probe import HttpProbe
 from govipd.cli import BootClock
 from govipd.config import Config
-from govipd.core.events import Event, ProbeResult
 from govipd.ctl.checks.finding import Finding, failed, ok
 
 _RATE_S = 0.3  # for how long the clock is watched
@@ -71,20 +70,14 @@ async def probe(config: Config) -> list[Finding]:
     health = config.health
     if not health.url:
         return []
-    results: asyncio.Queue[Event] = asyncio.Queue()
-    source = HttpProbe(
+    asked = HttpProbe(
         url=health.url,
         interval_s=health.interval,
         timeout_s=health.timeout,
-        sink=results.put_nowait,
+        sink=lambda _: None,
         clock=BootClock(),
     )
-    running = asyncio.ensure_future(source.run())
-    try:
-        result = await results.get()
-    finally:
-        running.cancel()
-    assert isinstance(result, ProbeResult)
+    result = await asked.check()
     check = f"probe {health.url}"
     if result.passed:
         return [ok(check, result.detail)]
