@@ -1,0 +1,107 @@
+"""One event for one tool, and what a client and the machines themselves show of it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench.events import Event, place_etcd_leader
+from bench.field import Field
+from bench.records import Record
+from bench.tools import Tool
+from tests.lab.faults import etcd_leader
+from tests.lab.host import LabError
+from tests.lab.lab import CLIENT, Lab, Watching
+from tests.lab.machine import Machine
+from tests.lab.observe import Observation
+
+WINDOW_S = 10.0
+QUIET_S = 1.0  # nothing happens for so long before an event
+AFTER_S = 1.0  # and the machines are watched for so long after the VIP has moved
+FIRST_LOOK_S = 0.5  # asking whether it has moved takes processor time from what is measured
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A record, who held the VIP, who serves afterwards, and when it happened (seconds of CLOCK_MONOTONIC)."""
+
+    record: Record
+    holder: Machine
+    taker: Machine | None
+    event_at: float
+
+
+def measure(field: Field, tool: Tool, event: Event, run: int, window: float = WINDOW_S) -> Measured:
+    """Let it happen to the machine that holds the VIP.
+
+    Raises:
+        LabError: the tool was not in order before the event, in three tries.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            return _measure(field, tool, event, run, window)
+        except LabError as e:
+            if not left:
+                raise
+            print(f"  again: {e}")
+    raise AssertionError
+
+
+def _measure(field: Field, tool: Tool, event: Event, run: int, window: float) -> Measured:
+    lab = field.lab
+    holder = field.play_with(tool)
+    if event.leads_etcd is not None:
+        place_etcd_leader(lab, holder, on_holder=event.leads_etcd)
+    leads_etcd = etcd_leader(lab) is holder
+    with _observe(lab) as watching:
+        time.sleep(QUIET_S)
+        watching.mark("event")
+        event.act(lab, tool, holder)
+        if event.moves:
+            _follow(lab, holder, window)
+        else:
+            time.sleep(window)
+        serving = lab.serving()
+    report = watching.report
+    at = report.marks["event"]
+    before, seen = report.between(at - QUIET_S / 2, at), report.since("event")
+    if set(before.holders) != {holder.name}:
+        raise LabError(f"{tool.name} was not in order before {event.name}: {before.holders} answered")
+    answered = [r.sent_at for r in seen.requests if r.by]
+    return Measured(
+        Record(
+            tool.name, event.name, run,
+            gap_ms=round(1000 * seen.gap, 1),
+            two_answering_ms=round(1000 * seen.two_answering, 1),
+            moves=seen.moves,
+            censored=not answered or report.ended - answered[-1] > AFTER_S / 2,
+            window_ms=round(1000 * (report.ended - at)),
+            unasked_ms=round(1000 * seen.unasked, 1),
+            etcd_leader=leads_etcd,
+        ),
+        holder, lab.node(serving) if serving else None, at,
+    )  # fmt: skip
+
+
+def _follow(lab: Lab, holder: Machine, window: float) -> None:
+    """Until another machine serves and a while longer, or the window ends."""
+    ends = time.monotonic() + window
+    time.sleep(FIRST_LOOK_S)
+    while time.monotonic() < ends:
+        if lab.serving() not in (None, holder.name):
+            time.sleep(AFTER_S)
+            return
+        time.sleep(0.1)
+
+
+@contextmanager
+def _observe(lab: Lab) -> Iterator[Watching]:
+    """As Lab.observe(), without IPv6: one IPv4 address is what every tool can keep."""
+    ports = [n.port for n in lab.nodes]
+    watching = Watching(Observation(lab.network, CLIENT, ports, services=("v4",)))
+    time.sleep(0.3)
+    try:
+        yield watching
+    finally:
+        watching.end()
