@@ -5,59 +5,45 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from bench.events import EVENTS, Event
+from bench import plan
+from bench.events import EVENTS
 from bench.field import PACKAGES, Field, versions
 from bench.idle import idle, ready_times
-from bench.measure import WINDOW_S, measure
-from bench.records import Context, Record, Step, summarize, write
+from bench.measure import Measured, measure
+from bench.records import Context, Record, summarize, write
 from bench.report import report
 from bench.timeline import steps
-from bench.tools import FAST_100MS, GOVIPD, TOOLS, USUAL, VIP_MANAGER, Tool
+from bench.tools import GOVIPD, TOOLS
 from bench.verdict import verdict
 from tests.lab.lab import Lab
 
 OUT = Path(__file__).resolve().parents[1] / "docs/benchmarks"
-RUNS = 5
-# With QUICK=1: the judged events three times, the slow and the long ones once.
-QUICK_RUNS = {"A": 3, "C": 3, "handover": 3}
-QUICK_WINDOW_S = 5.0
-ONLY = {FAST_100MS: ("F", "G")}  # of interest there only
-QUICK_ONLY = {**ONLY, USUAL: ("A", "B", "D", "F"), VIP_MANAGER: ("A", "F")}
-IDLE = "idle"
 
 
 def arguments() -> argparse.Namespace:
     """What was typed."""
+    events = [*EVENTS, plan.IDLE]
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    names = lambda allowed: lambda text: [_known(name, allowed) for name in text.split(",")]  # noqa: E731
-    parser.add_argument("--tools", type=names(list(TOOLS)), default=list(TOOLS), help=",".join(TOOLS))
-    parser.add_argument("--events", type=names([*EVENTS, IDLE]), default=[*EVENTS, IDLE], help=",".join([*EVENTS, IDLE]))
-    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--tools", type=_some(TOOLS), default=list(TOOLS), help=",".join(TOOLS))
+    parser.add_argument("--events", type=_some(events), default=events, help=",".join(events))
+    parser.add_argument("--runs", type=int, default=plan.RUNS)
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--quick", action="store_true", help="fewer runs, shorter windows: ten minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer runs, shorter watching: less than ten minutes")
     return parser.parse_args()
 
 
-def _known(name: str, allowed: list[str]) -> str:
-    if name not in allowed:
-        raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(allowed)}")
-    return name
+def _some(allowed: Collection[str]) -> Callable[[str], list[str]]:
+    def some(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in allowed:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(allowed)}")
+        return names
 
-
-def turns(args: argparse.Namespace) -> Iterator[tuple[int, Event, Tool]]:
-    """Every run: in each round every event, for each event every tool, and another one first in each round."""
-    only = QUICK_ONLY if args.quick else ONLY
-    for run in range(1, args.runs + 1):
-        first = run % len(args.tools)
-        for event in (EVENTS[name] for name in args.events if name in EVENTS):
-            if args.quick and run > QUICK_RUNS.get(event.name, 1):
-                continue
-            for name in args.tools[first:] + args.tools[:first]:
-                if event.name in only.get(name, EVENTS) and (TOOLS[name].elects_in_etcd or event.leads_etcd is not True):
-                    yield run, event, TOOLS[name]
+    return some
 
 
 def machine() -> dict[str, str]:
@@ -66,37 +52,42 @@ def machine() -> dict[str, str]:
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024 / 1024
     return {
         "processors": f"{os.cpu_count()} x {cpu.partition(': ')[2]}",
-        "memory": f"{memory:.1f} GB",
-        "kernel": platform.release(),
+        "memory": f"{memory:.0f} GB",
+        "kernel": f"Linux {platform.release()}",
     }
+
+
+def told(measured: Measured) -> str:
+    """A run in one line."""
+    r = measured.record
+    return (
+        f"{r.event:9} {r.tool:17} {r.run}  gap {r.gap_ms:7.1f} ms{'+' if r.censored else ' '}  two answering "
+        f"{r.two_answering_ms:6.1f} ms  moves {r.moves}  {measured.holder} -> {measured.taker or 'nobody'}"
+    )
 
 
 def main() -> int:
     """Measure and write. Returns the exit status."""
     args = arguments()
-    window = QUICK_WINDOW_S if args.quick else WINDOW_S
     records: list[Record] = []
-    timelines: dict[float, list[Step]] = {}
+    timelines = []
     began = time.monotonic()
     with Lab(extra=PACKAGES) as lab:
         field = Field(lab)
         context = Context(time.strftime("%Y-%m-%d"), machine(), versions(lab), args.quick)
-        for run, event, tool in turns(args):
-            measured = measure(field, tool, event, run, window)
-            record = measured.record
-            records.append(record)
-            print(f"{time.monotonic() - began:6.0f} s  {event.name:9} {tool.name:17} {run}  gap {record.gap_ms:7.1f} ms"
-                  f"{'+' * record.censored}  two answering {record.two_answering_ms:6.1f} ms  moves {record.moves}"
-                  f"  {measured.holder} -> {measured.taker}", flush=True)  # fmt: skip
+        for run, event, tool in plan.turns(args.tools, args.events, args.runs, quick=args.quick):
+            measured = measure(field, tool, event, run, quick=args.quick)
+            print(f"{time.monotonic() - began:5.0f} s  {told(measured)}", flush=True)
+            records.append(measured.record)
             if (tool.name, event.name) == (GOVIPD, "A"):
-                timelines[record.gap_ms] = steps(measured)
-        if IDLE in args.events:
-            for tool in (TOOLS[name] for name in args.tools if name not in ONLY):
+                timelines.append((measured.record.gap_ms, steps(measured)))
+        if plan.IDLE in args.events:
+            for tool in plan.at_rest(args.tools, quick=args.quick):
                 context.idle.extend(idle(field, tool, quick=args.quick))
             if GOVIPD in args.tools:
-                context.ready_s.extend(ready_times(field, TOOLS[GOVIPD]))
-    if timelines:
-        context.timeline.extend(timelines[sorted(timelines)[len(timelines) // 2]])
+                context.ready_s.extend(ready_times(field, TOOLS[GOVIPD], quick=args.quick))
+    if timelines:  # the one of the median gap
+        context.timeline.extend(sorted(timelines)[len(timelines) // 2][1])
     write(args.out, records, context)
     report(args.out, records, context)
     line, good = verdict(summarize(records), context)

@@ -16,16 +16,24 @@ Act = Callable[[Lab, Tool, Machine], None]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`moves`: the VIP should; otherwise the machines are watched for the whole window.
+    """Something, and how to watch it.
 
-    `leads_etcd`: whether the holder's member of etcd is made its leader before, or another machine's; None: as it is.
+    `moves`: whether the VIP should. `double`: whether two may answer for long; then the machines are watched for the
+    whole window. `leads_etcd`: whether the holder's member of etcd is made its leader before, or another machine's;
+    None: as it is.
     """
 
     name: str
     title: str
     act: Act
     moves: bool = True
+    double: bool = False
     leads_etcd: bool | None = None
+
+    @property
+    def ends_when_moved(self) -> bool:
+        """Whether all is seen then."""
+        return self.moves and not self.double
 
 
 def _signalled_haproxy(number: signal.Signals) -> Act:
@@ -69,12 +77,12 @@ EVENTS = {
         Event("A", "haproxy is killed", _signalled_haproxy(signal.SIGKILL)),
         Event("B", "haproxy is frozen", _signalled_haproxy(signal.SIGSTOP)),
         Event("C", "`systemctl stop` of the daemon", _stopped),
-        Event("D", "the daemon is killed", _signalled(signal.SIGKILL), moves=False),
-        Event("E", "the daemon is frozen", _signalled(signal.SIGSTOP), moves=False),
+        Event("D", "the daemon is killed", _signalled(signal.SIGKILL), moves=False, double=True),
+        Event("E", "the daemon is frozen", _signalled(signal.SIGSTOP), moves=False, double=True),
         Event("F", "power-off", _power_off, leads_etcd=False),
-        Event("G", "cut off from its peers, not from clients", _cut_off, moves=False, leads_etcd=False),
+        Event("G", "cut off from its peers, not from clients", _cut_off, double=True, leads_etcd=False),
         Event("handover", "planned handover", _handed_over),
         Event("F-etcd", "power-off of the machine whose etcd leads", _power_off, leads_etcd=True),
-        Event("G-etcd", "cut off from its peers, with etcd's leader", _cut_off, moves=False, leads_etcd=True),
+        Event("G-etcd", "cut off from its peers, with etcd's leader", _cut_off, double=True, leads_etcd=True),
     )
 }

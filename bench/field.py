@@ -4,7 +4,6 @@ import signal
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from bench.tools import TOOLS, Tool
 from tests.lab import host
@@ -22,7 +21,7 @@ class Field:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self._written: set[Path] = set()
+        self._written: set[str] = set()
         # vip-manager speaks version 2 of etcd's API, which costs the others nothing.
         for node in lab.nodes:
             node.write("etc/default/etcd", node.read("etc/default/etcd") + "ETCD_ENABLE_V2=true\n")
@@ -37,7 +36,7 @@ class Field:
             list(pool.map(act, self.lab.nodes))
 
     def play_with(self, tool: Tool) -> Machine:
-        """Repair everything, and start the tool afresh on every machine; the one that holds the VIP when all is quiet."""
+        """Repair everything, start the tool afresh on every machine, and wait until one holds the VIP: that one."""
         self._repair()
         self._clear()
         self._install(tool)

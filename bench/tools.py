@@ -46,7 +46,7 @@ class Tool:
         """All that is started, and stopped, for it."""
         return (self.unit, *self.beside)
 
-    def files(self, lab: Lab, node: Machine) -> Iterator[tuple[Path, str]]:
+    def files(self, lab: Lab, node: Machine) -> Iterator[tuple[str, str]]:
         """Path below the machine's root, and contents."""
         number = lab.nodes.index(node)
         ports = [n.port for n in lab.nodes]
@@ -63,7 +63,7 @@ class Tool:
         }
         for tree in (CONF / "every", CONF / self.tree):
             for path in (p for p in tree.rglob("*") if p.is_file()):
-                yield path.relative_to(tree), Template(path.read_text()).safe_substitute(values)
+                yield str(path.relative_to(tree)), Template(path.read_text()).safe_substitute(values)
 
 
 def _keys(lab: Lab, prefix: str) -> list[str]:

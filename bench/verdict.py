@@ -62,5 +62,3 @@ def verdict(summaries: Summaries, context: Context) -> tuple[str, bool]:
     """One line, and whether all holds."""
     judgements = list(judge(summaries, context))
     return f"bench: {' '.join(map(str, judgements))}", all(j.good for j in judgements)
-
-

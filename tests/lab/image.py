@@ -81,7 +81,8 @@ def _cached(kind: str, recipe: Iterable[str], build: Callable[[Path], None]) -> 
 
 def _build_base(directory: Path, suite: str, extra: Sequence[str], say: Callable[[str], None]) -> None:
     say(f"building a Debian {suite} image (once, about half a minute)")
-    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join([*PACKAGES, *extra])}", suite, str(directory),
+    included = ",".join([*PACKAGES, *extra])
+    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}", suite, str(directory),
         timeout=600)  # fmt: skip
     wants = directory / "etc/systemd/system/multi-user.target.wants"
     for service in ("etcd", "haproxy", *extra):  # started once the machine has its configuration
