@@ -110,6 +110,11 @@ SEED ?= 1
 soak: venv ## random faults for MINUTES, from SEED (root)
 	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED)
 
+QUICK ?=
+.PHONY: bench
+bench: venv ## govipd against keepalived and vip-manager, into docs/benchmarks; QUICK=1: in ten minutes (root)
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
 .PHONY: bench-fence
 bench-fence: venv ## how precisely the kernel ends a lease (root)
 	$(BIN)/python -m bench.fence

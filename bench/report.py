@@ -37,7 +37,8 @@ def _page(summaries: Summaries, context: Context) -> Iterator[str]:
     yield from _table(summaries, lambda s: f"{max(s.two_answering):.0f}")
     yield "\n## Moves\n\nOf the VIP, as clients saw it, least to most.\n"
     yield from _table(summaries, lambda s: _range(min(s.moves), max(s.moves)))
-    yield "\n## Ratio to the best keepalived\n\nTo the shortest gap of a keepalived, medians; where the VIP has to move.\n"
+    yield "\n## Ratio to the best keepalived\n"
+    yield "To the shortest gap of its settings, medians, where the VIP has to move.\n"
     yield from _ratios(summaries)
     if context.idle:
         yield "\n## At rest\n\n| tool | machine | processor, % of one | resident, MB |\n|---|---|---|---|"
