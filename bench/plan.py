@@ -18,7 +18,7 @@ QUICK: Mapping[str, Mapping[str, int]] = {
     "F": {FAST: 2, TUNED: 2, GOVIPD: 1, FAST_100MS: 1, TUNED_10MS: 1, USUAL: 1, VIP_MANAGER: 1},
     "G": {FAST: 2, GOVIPD: 1, FAST_100MS: 1, TUNED: 1},
     "handover": _STEPS,
-    IDLE: {GOVIPD: 1, FAST: 1, TUNED: 1},
+    IDLE: {GOVIPD: 1, TUNED: 1},
 }
 
 
