@@ -21,7 +21,7 @@ QUIET_S = 0.7  # nothing happens for so long before an event, at least
 # And for up to so long more: a hung haproxy is noticed at the next check, and of all tools the longest time from check
 # to check is 2 s. The event must not always come at the same point of it.
 PHASE_S = 2.0
-GOLDEN = 0.618034  # multiples of it, modulo 1, are spread evenly however many there are
+GOLDEN_S = 0.618034  # multiples of it are spread evenly, modulo 1 s and 2 s, however few there are
 AFTER_S = 1.0  # and the machines are watched for so long after the VIP has moved
 ORDER_S = 0.5  # exactly one machine has answered for so long
 FIRST_LOOK_S = 0.5  # asking whether it has moved takes processor time from what is measured
@@ -62,7 +62,7 @@ def _measure(field: Field, tool: Tool, event: Event, run: int, *, quick: bool) -
         place_etcd_leader(lab, holder, on_holder=event.leads_etcd)
     leads_etcd = etcd_leader(lab) is holder
     with _observe(lab) as watching:
-        time.sleep(QUIET_S + PHASE_S * (run * GOLDEN % 1))  # the same for every tool
+        time.sleep(QUIET_S + run * GOLDEN_S % PHASE_S)  # the same for every tool
         watching.mark("event")
         event.act(lab, tool, holder)
         if event.ends_when_moved or (quick and event.moves):
