@@ -112,6 +112,11 @@ LOAD ?= 0
 soak: venv ## random faults for MINUTES, from SEED; with a PACT of seconds, under LOAD processes (root)
 	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED) --pact $(PACT) --load $(LOAD)
 
+QUICK ?=
+.PHONY: bench
+bench: venv ## govipd against keepalived and vip-manager, into docs/benchmarks; QUICK=1: in ten minutes (root)
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
 .PHONY: bench-fence
 bench-fence: venv ## how precisely the kernel ends a lease (root)
 	$(BIN)/python -m bench.fence

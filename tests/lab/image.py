@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.lab.host import RUN, launcher, remove_machine, run, unmount
@@ -35,21 +35,21 @@ def cache() -> Path:
     return directory
 
 
-def layers(say: Callable[[str], None] = print) -> list[Path]:
+def layers(say: Callable[[str], None] = print, extra: Sequence[str] = ()) -> list[Path]:
     """The image with govipd as overlay layers, the uppermost first. Built when it is not there."""
-    lowest = base(SUITE, say)
+    lowest = base(SUITE, say, extra)
     wheels = _cached("wheels", [_dependencies()], lambda d: _build_wheels(d, say))
     recipe = [lowest.name, wheels.name, *_contents(SOURCES)]
     govip = _cached("govip", recipe, lambda d: _install(d, lowest, wheels, say))
     return [govip / "upper", lowest]
 
 
-def base(suite: str, say: Callable[[str], None] = print) -> Path:
-    """A Debian with everything that govipd needs or works with, but without govipd."""
+def base(suite: str, say: Callable[[str], None] = print, extra: Sequence[str] = ()) -> Path:
+    """A Debian with everything that govipd needs or works with, and `extra` packages, but without govipd."""
     for unfinished in cache().glob(".*-*-*"):
         if not Path("/proc", unfinished.name.split("-")[1]).exists():
             shutil.rmtree(unfinished)
-    return _cached("base", [suite, *PACKAGES, "2"], lambda d: _build_base(d, suite, say))
+    return _cached("base", [suite, *PACKAGES, *extra, "2"], lambda d: _build_base(d, suite, extra, say))
 
 
 def packages(version: str, say: Callable[[str], None] = print) -> Path:
@@ -79,13 +79,14 @@ def _cached(kind: str, recipe: Iterable[str], build: Callable[[Path], None]) -> 
     return place
 
 
-def _build_base(directory: Path, suite: str, say: Callable[[str], None]) -> None:
+def _build_base(directory: Path, suite: str, extra: Sequence[str], say: Callable[[str], None]) -> None:
     say(f"building a Debian {suite} image (once, about half a minute)")
-    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(directory),
+    included = ",".join([*PACKAGES, *extra])
+    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}", suite, str(directory),
         timeout=600)  # fmt: skip
     wants = directory / "etc/systemd/system/multi-user.target.wants"
-    (wants / "etcd.service").unlink(missing_ok=True)  # started once the machine has its configuration
-    (wants / "haproxy.service").unlink(missing_ok=True)
+    for service in ("etcd", "haproxy", *extra):  # started once the machine has its configuration
+        (wants / f"{service}.service").unlink(missing_ok=True)
     (directory / "etc/machine-id").write_text("")
 
 

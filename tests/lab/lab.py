@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -28,14 +28,22 @@ class Lab:
     """Three (or more) machines that run what the README tells a user to install.
 
     `with Lab() as lab:` boots them and waits until etcd and haproxy serve; govipd is not started. `bare` names a Debian
-    release: machines of that one, without govipd, for a test that installs it.
+    release: machines of that one, without govipd, for a test that installs it. `extra`: Debian packages beside govipd;
+    their services are not started.
     """
 
-    def __init__(self, nodes: int = 3, say: Callable[[str], None] = print, bare: str | None = None) -> None:
+    def __init__(
+        self,
+        nodes: int = 3,
+        say: Callable[[str], None] = print,
+        bare: str | None = None,
+        extra: Sequence[str] = (),
+    ) -> None:
         self._prefix = f"govip{os.getpid()}"
         self._directory = host.RUN / str(os.getpid())
         self._say = say
         self._bare = bare
+        self._extra = extra
         self._ports = [Port(f"node{i}", 10 + i) for i in range(1, nodes + 1)]
         self.client = CLIENT
         self.nodes: list[Machine] = []
@@ -48,7 +56,7 @@ class Lab:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda n, _: sys.exit(128 + n))  # SIGINT raises KeyboardInterrupt already
         try:
-            layers = [image.base(self._bare, self._say)] if self._bare else image.layers(self._say)
+            layers = [image.base(self._bare, self._say)] if self._bare else image.layers(self._say, self._extra)
             self._directory.mkdir(parents=True)
             host.run("mount", "-t", "tmpfs", "-o", "mode=755", "govip-lab", str(self._directory))
             self.network = Network(self._prefix)

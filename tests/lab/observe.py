@@ -165,15 +165,18 @@ def _enclosed(answers: Sequence[Answer]) -> list[tuple[float, float]]:
 
 
 class Observation:
-    """Observers that run until stop()."""
+    """Observers that run until stop(). `services`: the VIP's addresses that the client asks."""
 
-    def __init__(self, network: Network, client: Port, nodes: Sequence[Port]) -> None:
+    def __init__(
+        self, network: Network, client: Port, nodes: Sequence[Port], services: Sequence[str] = ("v4", "v6")
+    ) -> None:
         self._network = network
         self._observers: list[tuple[str, subprocess.Popen[str], IO[str]]] = []
         self._marks: dict[str, float] = {}
         self._began = time.monotonic()
         here = [sys.executable, "-u", "-m"]
-        for name, vip in (("v4", VIP4), ("v6", VIP6)):
+        for name in services:
+            vip = {"v4": VIP4, "v6": VIP6}[name]
             self._start(f"service {name}", client, [*here, "tests.lab.ask_service", str(vip), "80"])
         macs = [f"{n.name}={n.mac.hex(':')}" for n in nodes]
         identity = [client.mac.hex(":"), str(client.v4), str(client.v6), str(VIP4), str(VIP6)]

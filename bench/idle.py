@@ -1,0 +1,66 @@
+"""What a daemon costs while nothing happens, and how soon after its start it is ready."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.field import Field
+from bench.records import Idle
+from bench.tools import Tool
+from tests.lab.machine import Machine
+
+SECONDS = 60.0
+QUICK_SECONDS = 15.0
+SETTLE_S = 2.0
+STARTS = 5
+QUICK_STARTS = 3
+TICKS = 100  # per second, in /proc/PID/stat (USER_HZ, which is 100 everywhere Debian runs)
+
+
+def idle(field: Field, tool: Tool, *, quick: bool) -> list[Idle]:
+    """For the holder, and for one of the others."""
+    holder = field.play_with(tool)
+    nodes = (holder, field.lab.others(holder)[0])
+    time.sleep(SETTLE_S)
+    began = time.monotonic()
+    before = [_cpu_seconds(node.unit_pids(tool.unit)) for node in nodes]
+    time.sleep(QUICK_SECONDS if quick else SECONDS)
+    after = [_cpu_seconds(node.unit_pids(tool.unit)) for node in nodes]
+    seconds = time.monotonic() - began
+    return [
+        Idle(tool.name, node is holder, round(seconds, 1), round(100 * (b - a) / seconds, 2), _resident_mb(node, tool))
+        for node, a, b in zip(nodes, before, after, strict=True)
+    ]
+
+
+def ready_times(field: Field, tool: Tool, *, quick: bool) -> list[float]:
+    """From exec to READY, in seconds, by systemd; on a machine that does not hold the VIP, started alone."""
+    node = field.lab.others(field.play_with(tool))[0]
+    times = []
+    for _ in range(QUICK_STARTS if quick else STARTS):
+        node.run(f"systemctl restart {tool.unit}", timeout=60)
+        show = node.run(f"systemctl show -p ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic {tool.unit}")
+        at = dict(line.split("=") for line in show.stdout.split())
+        times.append((int(at["ActiveEnterTimestampMonotonic"]) - int(at["ExecMainStartTimestampMonotonic"])) / 1e6)
+        time.sleep(SETTLE_S)
+    return times
+
+
+def _cpu_seconds(pids: Iterable[int]) -> float:
+    """Of the processes, and of those that they have started and waited for."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            continue  # a check that has ended since: its parent counts it
+        total += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+    return total / TICKS
+
+
+def _resident_mb(node: Machine, tool: Tool) -> float:
+    total = 0
+    for pid in node.unit_pids(tool.unit):
+        status = Path(f"/proc/{pid}/status").read_text()
+        total += int(status.partition("VmRSS:")[2].split()[0])
+    return round(total / 1024, 1)

@@ -1,0 +1,48 @@
+"""Which runs, in which order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from bench.events import EVENTS, Event
+from bench.tools import FAST, FAST_100MS, GOVIPD, TOOLS, TUNED, TUNED_10MS, USUAL, VIP_MANAGER, Tool
+
+RUNS = 5
+IDLE = "idle"
+_STEPS = {GOVIPD: 3, TUNED: 3, TUNED_10MS: 3}
+# With QUICK=1: what is judged three times (where chance has a large part in it), the rest once or not at all.
+QUICK: Mapping[str, Mapping[str, int]] = {
+    "A": {**_STEPS, FAST: 1, USUAL: 1, VIP_MANAGER: 1},
+    "B": {FAST: 3, TUNED: 3, TUNED_10MS: 3, GOVIPD: 1},
+    "C": _STEPS,
+    "D": {GOVIPD: 1, FAST: 1, TUNED: 1},
+    "E": {GOVIPD: 1, FAST: 1, TUNED: 1},
+    "F": {FAST: 2, TUNED: 2, GOVIPD: 1, FAST_100MS: 1, TUNED_10MS: 1, USUAL: 1, VIP_MANAGER: 1},
+    "G": {FAST: 2, GOVIPD: 1, FAST_100MS: 1, TUNED: 1},
+    "handover": _STEPS,
+    IDLE: {GOVIPD: 1, TUNED: 1},
+}
+
+
+def runs(event: Event, tool: Tool, wanted: int, *, quick: bool) -> int:
+    """How often; 0 where it tells nothing."""
+    if event.leads_etcd and not tool.elects_in_etcd:
+        return 0
+    if tool.name == FAST_100MS and event.title not in {EVENTS["F"].title, EVENTS["G"].title}:
+        return 0  # only the pact's time-out differs
+    return min(wanted, QUICK.get(event.name, {}).get(tool.name, 0)) if quick else wanted
+
+
+def turns(
+    tools: Sequence[str], events: Sequence[str], wanted: int, *, quick: bool
+) -> Iterator[tuple[int, Event, Tool]]:
+    """In each round every event, for each event every tool; another tool comes first in each round."""
+    for run in range(1, wanted + 1):
+        first = run % len(tools)
+        for event in (EVENTS[name] for name in events if name in EVENTS):
+            for tool in (TOOLS[name] for name in (*tools[first:], *tools[:first])):
+                if run <= runs(event, tool, wanted, quick=quick):
+                    yield run, event, tool
+
+
+def at_rest(tools: Sequence[str], *, quick: bool) -> list[Tool]:
+    """Of which it is measured what they cost while nothing happens."""
+    return [TOOLS[name] for name in tools if name != FAST_100MS and (not quick or name in QUICK[IDLE])]
