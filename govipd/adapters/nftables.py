@@ -44,6 +44,7 @@ class NfTables:
 
     def __init__(self, protocol: int = _NETLINK_NETFILTER) -> None:
         self._protocol = protocol
+        self._begin, self._end = _frame(_BATCH_BEGIN), _frame(_BATCH_END)
         self._socket: socket.socket | None = None
 
     def table(self, family: int, name: str) -> "Table":
@@ -72,7 +73,7 @@ class NfTables:
         Raises:
             KernelError: refused, or not confirmed.
         """
-        batch = [_frame(_BATCH_BEGIN), *messages, _frame(_BATCH_END)]
+        batch = [self._begin, *messages, self._end]
         try:
             netlink = self._socket = self._socket or _open(self._protocol)
             netlink.send(b"".join(_numbered(message, number) for number, message in enumerate(batch)))
