@@ -1,4 +1,4 @@
-"""What is used of pyroute2, without the rest of it (docs/adr/0030)."""
+"""What is used of pyroute2, without the rest of it (docs/adr/0015)."""
 
 import importlib.util
 import sys

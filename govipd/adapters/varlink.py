@@ -1,7 +1,7 @@
 """The varlink protocol as the control socket speaks it (varlink.org): calls and replies, without input or output.
 
 A message is a JSON object and a NUL byte. `org.varlink.service` describes what else there is, so that `varlinkctl`
-and other clients need nothing of ours. Why not a library: docs/adr/0013.
+and other clients need nothing of ours. Why not a library: docs/adr/0014.
 """
 
 import re
