@@ -26,7 +26,11 @@ def test_a_drained_node_stays_out_over_a_restart_and_a_reboot(lab: Lab) -> None:
         holder.power_off()
         holder.boot()
         until(lambda: state(holder) == "aside", 60, "aside after a reboot")
-        assert "because: drained by the operator" in " ".join(holder.run("govipctl why").stdout.split())
+        until(
+            lambda: "because: drained by the operator" in " ".join(holder.run("govipctl why").stdout.split()),
+            20,
+            "nothing but the drain keeps it out, once every gate has been looked at",
+        )
         assert holder.name not in lab.queue()
     finally:
         holder.run("govipctl undrain")
