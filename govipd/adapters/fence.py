@@ -101,13 +101,15 @@ class NftFence:
         Raises:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
-        idle = _SLOTS[1 - _SLOTS.index(self._looked_at())]
+        slot = self._looked_at()
+        idle = _SLOTS[1 - _SLOTS.index(slot)]
+        guard = (*self._sets, *self._guard[slot])  # as it is, unless somebody has taken it away
         for allowance in _ALLOWANCES_S:
             began = self._clock.now()
             remaining_ms = math.floor((until - began - allowance) * 1000)
             if remaining_ms <= 0:
                 break
-            self._kernel.commit((*self._sets, *(nft.timing(message, remaining_ms) for message in self._opening[idle])))
+            self._kernel.commit((*guard, *(nft.timing(message, remaining_ms) for message in self._opening[idle])))
             # If the process did not run meanwhile, the time-out began late by as much.
             if self._clock.now() - began <= allowance:
                 self._kernel.commit((*self._sets, *self._guard[idle]))

@@ -257,6 +257,22 @@ async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_ha
     await successor.remove()
 
 
+async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_transaction(
+    machines: Wire, fence: NftFence, vip: Asker, clock: LeapingClock
+) -> None:
+    """Whatever becomes of the process then: closed, until the second one opens it."""
+    await fence.open(clock.now() + 60)
+    machines.host.run("nft", "flush", "ruleset")
+    assert await vip.answered(clock)
+    killing = Killing()
+    with pytest.raises(KilledError):
+        await NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing).open(clock.now() + 60)
+    killing.close()
+    assert not await vip.answered(clock)
+    await fence.open(clock.now() + 60)
+    assert await vip.answered(clock)
+
+
 async def test_replaced_addresses_are_let_go(machines: Wire, fence: NftFence, clock: LeapingClock) -> None:
     """An open one that stays is not disturbed; a new one is closed until the fence is opened."""
     askers = [Asker(machines, V4), Asker(machines, V6)]
