@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Collection
+from operator import itemgetter
 from pathlib import Path
 
 from bench import plan
@@ -87,7 +88,7 @@ def main() -> int:
             if GOVIPD in args.tools:
                 context.ready_s.extend(ready_times(field, TOOLS[GOVIPD], quick=args.quick))
     if timelines:  # the one of the median gap
-        context.timeline.extend(sorted(timelines)[len(timelines) // 2][1])
+        context.timeline.extend(sorted(timelines, key=itemgetter(0))[len(timelines) // 2][1])
     write(args.out, records, context)
     report(args.out, records, context)
     line, good = verdict(summarize(records), context)
