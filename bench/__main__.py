@@ -54,7 +54,7 @@ def machine() -> dict[str, str]:
     return {
         "processors": f"{os.cpu_count()} x {cpu.partition(': ')[2]}",
         "memory": f"{memory:.0f} GB",
-        "kernel": f"Linux {platform.release()}",
+        "kernel": f"Linux {platform.release().partition('-')[0]}",
     }
 
 
