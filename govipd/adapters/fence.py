@@ -112,6 +112,7 @@ class NftFence:
             self._kernel.commit((*guard, *(nft.timing(message, remaining_ms) for message in self._opening[idle])))
             # If the process did not run meanwhile, the time-out began late by as much.
             if self._clock.now() - began <= allowance:
+                self._slot = None  # until the kernel has confirmed; else it is asked
                 self._kernel.commit((*self._sets, *self._guard[idle]))
                 self._slot = idle
                 return
