@@ -1,8 +1,9 @@
-"""An HTTP check, with requests, in a thread of its own for each check."""
+"""An HTTP check, with requests, in a thread that is kept from check to check."""
 
 import asyncio
 import threading
 from contextlib import suppress
+from queue import SimpleQueue
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -11,7 +12,9 @@ from govipd.core.events import ProbeResult
 from govipd.core.text import line
 from govipd.ports import Clock, Sink
 
-_OUTSTANDING = 4  # checks that were given up, and whose thread has not returned
+_LEFT_MAX = 4  # threads that were left behind in a check, and have not returned
+
+_Answer = asyncio.Future[ProbeResult]
 
 
 class HttpProbe:
@@ -22,8 +25,9 @@ class HttpProbe:
     kept one hides a full accept queue. The request is prepared once and handed to requests' adapter itself: a Session
     costs half as much again, follows what looks like a redirect, and heeds proxies of the environment.
 
-    The threads are daemonic: one that hangs does not keep the process from exiting. While four hang, a check fails
-    without a fifth.
+    A thread whose check was given up is left behind: it ends when that check returns, and the next one begins another.
+    While four hang, a check fails without a fifth. The threads are daemonic: one that hangs does not keep the process
+    from exiting.
 
     Args:
         url: http or https.
@@ -52,40 +56,53 @@ class HttpProbe:
         self._sink = sink
         self._clock = clock
         self._expect_status = expect_status
-        self._outstanding = 0
+        self._wanted: SimpleQueue[_Answer | None] | None = None  # what the thread takes; None where there is none
+        self._left = 0
 
     async def run(self) -> None:
         """Check for ever. Ends only by being cancelled."""
-        while True:
-            start = self._clock.now()
-            self._sink(await self.check())
-            # At once after a check that took the whole interval: a proxy that hangs costs no second one.
-            await asyncio.sleep(max(0.0, start + self._interval_s - self._clock.now()))
+        try:
+            while True:
+                start = self._clock.now()
+                self._sink(await self.check())
+                # At once after a check that took the whole interval: a proxy that hangs costs no second one.
+                await asyncio.sleep(max(0.0, start + self._interval_s - self._clock.now()))
+        finally:
+            self.close()
 
     async def check(self) -> ProbeResult:
-        """Check once."""
-        if self._outstanding >= _OUTSTANDING:
-            return ProbeResult(passed=False, detail=f"no answer to the last {_OUTSTANDING} checks")
+        """Check once. close() ends the thread that is kept for the next."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[ProbeResult] = loop.create_future()
-
-        def deliver(result: ProbeResult) -> None:
-            self._outstanding -= 1
-            if not answer.done():
-                answer.set_result(result)
-
-        def ask() -> None:
-            result = self._get()
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(deliver, result)
-
-        self._outstanding += 1
-        threading.Thread(target=ask, name="probe", daemon=True).start()
+        if self._wanted is None:
+            if self._left >= _LEFT_MAX:
+                return ProbeResult(passed=False, detail=f"no answer to the last {_LEFT_MAX} checks")
+            self._wanted = SimpleQueue()
+            threading.Thread(target=self._work, args=(self._wanted, loop), name="probe", daemon=True).start()
+        answer: _Answer = loop.create_future()
+        self._wanted.put(answer)
         # Not asyncio.timeout(), which drops an answer that came in time where it is this process that was late.
         await asyncio.wait([answer], timeout=self._timeout_s)
         if answer.done():
             return answer.result()
+        self.close()
         return ProbeResult(passed=False, detail=f"no answer within {self._timeout_s:g} s")
+
+    def close(self) -> None:
+        """Let the thread end, after the check that it may be in. The object can be used again."""
+        if self._wanted is not None:
+            self._wanted.put(None)
+            self._wanted = None
+            self._left += 1
+
+    def _work(self, wanted: SimpleQueue[_Answer | None], loop: asyncio.AbstractEventLoop) -> None:
+        """The thread: a check for each answer that is wanted."""
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            while answer := wanted.get():
+                loop.call_soon_threadsafe(_give, answer, self._get())
+            loop.call_soon_threadsafe(self._returned)
+
+    def _returned(self) -> None:
+        self._left -= 1
 
     def _get(self) -> ProbeResult:
         """One request, in a thread; blocks for as long as the server pleases."""
@@ -95,7 +112,7 @@ class HttpProbe:
                 self._request = requests.Request("GET", self._url, {"Connection": "close"}).prepare()
             with self._adapter.send(self._request, stream=True, timeout=self._timeout_s) as reply:
                 status = reply.status_code
-        except Exception as error:  # noqa: BLE001  # a thread without a result would count as outstanding for ever
+        except Exception as error:  # noqa: BLE001  # a thread that ends without a result would be counted for ever
             return ProbeResult(passed=False, detail=_in_words(error, self._timeout_s))
         took = self._clock.now() - began
         if took > self._timeout_s:  # it dribbled
@@ -103,6 +120,11 @@ class HttpProbe:
         if status != self._expect_status:
             return ProbeResult(passed=False, detail=f"HTTP {status}", took=took)
         return ProbeResult(passed=True, detail=f"{status} in {took * 1000:.0f} ms", took=took)
+
+
+def _give(answer: _Answer, result: ProbeResult) -> None:
+    if not answer.done():  # given up, and cancelled
+        answer.set_result(result)
 
 
 def _in_words(error: Exception, timeout_s: float) -> str:

@@ -1,8 +1,10 @@
 """The HTTP probe, against a real haproxy and against servers that misbehave."""
 
 import asyncio
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -90,6 +92,10 @@ async def result(events: Events, *, passed: bool, detail: str) -> None:
     await events.until(
         lambda: any(isinstance(e, ProbeResult) and e.passed == passed and e.detail.startswith(detail) for e in events)
     )
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "probe"}
 
 
 @pytest.fixture
@@ -184,6 +190,28 @@ async def test_an_answer_in_time_counts_though_the_loop_is_late(
     await asyncio.sleep(0)
     time.sleep(1.0)
     assert (await check).passed
+    probe.close()
+
+
+async def test_a_thread_is_kept_until_it_hangs(
+    haproxy: subprocess.Popen[bytes], events: Events, clock: BootClock
+) -> None:
+    """It serves check after check; one that hangs is left behind, and ends when it can; none outlives the probe."""
+    async with probing(events, clock, timeout_s=0.3):
+        await result(events, passed=True, detail="200 in ")
+        (kept,) = threads()
+        events.clear()
+        await events.until(lambda: len(events) >= 3)
+        assert threads() == {kept}
+        haproxy.send_signal(signal.SIGSTOP)
+        await result(events, passed=False, detail="no answer within")
+        events.clear()
+        haproxy.send_signal(signal.SIGCONT)
+        await result(events, passed=True, detail="200 in ")
+        assert kept not in threads()
+    async with asyncio.timeout(5):
+        while threads():
+            await asyncio.sleep(0.01)
 
 
 async def test_process_exits_although_a_check_hangs(net: Wire) -> None:

@@ -78,6 +78,7 @@ def check(server: Server, times: int = 1, timeout_s: float = TIMEOUT_S) -> list[
             began = time.monotonic()
             results.append(await ours.check())
             assert time.monotonic() - began < timeout_s + SLACK_S
+        ours.close()
 
     finish(work())
     return results
@@ -144,6 +145,7 @@ def test_redirects_to_nowhere_do_not_use_up_the_probe(server: Server, location: 
             await ours.check()
         server.send(VALID)
         assert (await ours.check()).passed
+        ours.close()
 
     finish(work())
 
