@@ -45,16 +45,16 @@ async def connection(address: str | None) -> AsyncIterator[tuple[MessageBus, asy
             await lost
 
 
-async def call(
+async def ask(
     bus: MessageBus,
     path: str,
     interface: str,
     member: str,
     signature: str = "",
-    *body: str | int,
+    *body: str | int | list[str],
     destination: str = SYSTEMD,
-) -> list[Any]:
-    """One method call; the reply's body.
+) -> Message:
+    """One method call; its reply.
 
     Raises:
         RefusedError: the reply is an error.
@@ -72,7 +72,20 @@ async def call(
         raise BusError(f"{member}: the connection was lost")
     if reply.message_type is MessageType.ERROR:
         raise RefusedError(f"{member}: {reply.error_name}")
-    return reply.body
+    return reply
+
+
+async def call(
+    bus: MessageBus,
+    path: str,
+    interface: str,
+    member: str,
+    signature: str = "",
+    *body: str | int | list[str],
+    destination: str = SYSTEMD,
+) -> list[Any]:
+    """One method call; the reply's body. Raises as ask()."""
+    return (await ask(bus, path, interface, member, signature, *body, destination=destination)).body
 
 
 async def get(bus: MessageBus, path: str, interface: str, name: str) -> Any:

@@ -8,7 +8,18 @@ from contextlib import suppress
 from dbus_fast import Message
 from dbus_fast.aio import MessageBus
 
-from govipd.adapters.bus import DEADLINE_S, MANAGER, PROPERTIES, SYSTEMD, BusError, RefusedError, call, connection, get
+from govipd.adapters.bus import (
+    DEADLINE_S,
+    MANAGER,
+    PROPERTIES,
+    SYSTEMD,
+    BusError,
+    RefusedError,
+    ask,
+    call,
+    connection,
+    get,
+)
 from govipd.core.events import UnitState
 from govipd.ports import Sink
 
@@ -90,8 +101,12 @@ class UnitMonitor:
         lost.add_done_callback(lambda _: changed.set())
         while not lost.done():
             changed.clear()
-            owner = await _owner(bus)  # another after systemd's re-execution
-            properties = await self._read(bus, path)
+            teller, properties = await self._read(bus, path)
+            if teller != owner:  # at first, and after systemd's re-execution: it signals to subscribers only
+                owner = teller
+                with suppress(RefusedError):  # AlreadySubscribed
+                    await call(bus, MANAGER, f"{SYSTEMD}.Manager", "Subscribe")
+                continue  # what was read may be older than a change that was not signalled
             self._away = ""
             if not changed.is_set():  # else what was read may be older than what was signalled
                 self._sink(_unit_state(properties))
@@ -100,17 +115,17 @@ class UnitMonitor:
                     await changed.wait()
         raise BusError("the D-Bus connection was lost")
 
-    async def _read(self, bus: MessageBus, path: str) -> Mapping[str, str]:
-        # systemd signals only to subscribers, and forgets them when it loses its own connection to the bus.
-        with suppress(RefusedError):  # AlreadySubscribed
-            await call(bus, MANAGER, f"{SYSTEMD}.Manager", "Subscribe")
-        properties = {}
-        for name in ("LoadState", "ActiveState", "SubState"):
-            properties[name] = str(await get(bus, path, f"{SYSTEMD}.Unit", name))
-        if properties["ActiveState"] == "failed":
+    async def _read(self, bus: MessageBus, path: str) -> tuple[str, Mapping[str, str]]:
+        """Who tells, by the unique name on the bus, and what is told of the unit."""
+        reply = await ask(bus, MANAGER, f"{SYSTEMD}.Manager", "ListUnitsByNames", "as", [self._unit])
+        if not reply.body[0]:
+            raise BusError("ListUnitsByNames: an answer without the unit")
+        ((_, _, load, active, sub, *_),) = reply.body[0]
+        properties = {"LoadState": load, "ActiveState": active, "SubState": sub}
+        if active == "failed":
             with suppress(RefusedError):  # no service
                 properties["Result"] = str(await get(bus, path, f"{SYSTEMD}.Service", "Result"))
-        return properties
+        return reply.sender or "", properties
 
     async def _stand_in(self) -> None:
         """Poll with systemctl while D-Bus is away."""
@@ -148,15 +163,6 @@ class UnitMonitor:
         if not properties.get("ActiveState", "").isalpha() or not properties["ActiveState"].isascii():
             raise BusError("systemctl: an answer without a state")
         return properties
-
-
-async def _owner(bus: MessageBus) -> str:
-    """The unique name behind systemd's, which signals have as their sender."""
-    body = await call(
-        bus, "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetNameOwner", "s", SYSTEMD,
-        destination="org.freedesktop.DBus",
-    )  # fmt: skip
-    return str(body[0])
 
 
 def _unit_state(properties: Mapping[str, str]) -> UnitState:

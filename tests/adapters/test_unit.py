@@ -92,9 +92,12 @@ class Systemd:
                 return Message.new_method_return(call)
             case "LoadUnit", _, ["haproxy.service"]:
                 return Message.new_method_return(call, "o", [UNIT_PATH])
-            case "Get", path, [_, name] if path == UNIT_PATH:
-                value = self.result if name == "Result" else self.properties[name]
-                return Message.new_method_return(call, "v", [Variant("s", value)])
+            case "ListUnitsByNames", _, [["haproxy.service"]]:
+                states = [self.properties[name] for name in ("LoadState", "ActiveState", "SubState")]
+                unit = ["haproxy.service", "HAProxy", *states, "", UNIT_PATH, 0, "", "/"]
+                return Message.new_method_return(call, "a(ssssssouso)", [[unit]])
+            case "Get", path, [_, "Result"] if path == UNIT_PATH:
+                return Message.new_method_return(call, "v", [Variant("s", self.result)])
         raise AssertionError(f"unexpected call: {call.member} {call.body}")
 
     def become(self, active: str, sub: str, result: str = "success", *, tell: bool = True) -> None:
@@ -171,6 +174,18 @@ async def test_change_without_a_signal_is_found_by_the_next_read(
         systemd.become("inactive", "dead", tell=False)
         await seen(events, UnitState("inactive", "dead"))
         assert systemd.subscribed
+
+
+async def test_a_systemd_that_was_executed_anew_is_subscribed_to_again(
+    daemon: Daemon, systemd: Systemd, events: Events
+) -> None:
+    """It has another name on the bus, and has forgotten its subscribers."""
+    async with monitoring(daemon, events, poll_s=0.1):
+        await seen(events, UnitState("active", "running"))
+        await systemd.disconnect()
+        systemd.subscribed = False
+        await systemd.connect(daemon.address)
+        await events.until(lambda: systemd.subscribed)
 
 
 async def test_missing_unit_is_inactive(daemon: Daemon, systemd: Systemd, events: Events) -> None:
