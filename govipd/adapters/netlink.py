@@ -12,8 +12,15 @@ from errno import EADDRNOTAVAIL, ENODEV
 from ipaddress import ip_interface
 from typing import Any
 
-from govipd.adapters.pyroute import AsyncIPRoute, NetlinkError, rtnl
-from govipd.adapters.rtnetlink import IFA_F_DADFAILED, IFA_F_TENTATIVE, RouteSocket, error_number
+from govipd.adapters.rtnetlink import (
+    GROUPS,
+    IFA_F_DADFAILED,
+    IFA_F_TENTATIVE,
+    Change,
+    RouteEvents,
+    RouteSocket,
+    error_number,
+)
 from govipd.core.events import Address, AddressFound, AddressLost, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.ports import Clock, Sink
@@ -83,7 +90,8 @@ class KernelAddresses:
                 prefix (the kernel keeps one per address and would renew somebody else's).
         """
         link = self._route.link(self._interface)
-        present = self._route.addresses(link.index)
+        six = any(address.version == 6 for address in self._addresses)
+        present = self._route.addresses(link.index) if six else {}
         for address in self._addresses:
             if address.version == 6:
                 self._make_way(link.index, address, present)
@@ -162,7 +170,7 @@ class NetlinkMonitor:
         clock: Clock,
         poll_s: float = 2.0,
         route: RouteSocket | None = None,
-        listen: Callable[[], AsyncIPRoute] = AsyncIPRoute,
+        listen: Callable[[], Any] = RouteEvents,
     ) -> None:
         self._interface = interface
         self._addresses = frozenset(addresses)
@@ -184,10 +192,9 @@ class NetlinkMonitor:
         failures = 0
         try:
             while True:
-                # KeyError: bind() found no free port.
-                with suppress(NetlinkError, OSError, KernelError, KeyError):
+                with suppress(OSError, KernelError):
                     async with self._listen() as events:
-                        await events.bind(groups=rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR)
+                        await events.bind(GROUPS)
                         await self._look()
                         failures = 0
                         await self._follow(events)
@@ -196,7 +203,7 @@ class NetlinkMonitor:
         finally:
             self._route.close()
 
-    async def _follow(self, events: AsyncIPRoute) -> None:
+    async def _follow(self, events: Any) -> None:
         next_poll = self._clock.now() + self._poll_s
         while True:
             try:
@@ -209,7 +216,7 @@ class NetlinkMonitor:
             for message in messages:
                 await self._handle(message)
 
-    async def _handle(self, message: Any) -> None:
+    async def _handle(self, message: Change) -> None:
         match message["event"]:
             case "RTM_NEWLINK" | "RTM_DELLINK":
                 # By index too: a link that was ours and is renamed is not ours any more.
@@ -243,7 +250,7 @@ class NetlinkMonitor:
         self._present = present
 
 
-def _address(message: Any) -> Address | None:
+def _address(message: Change) -> Address | None:
     # IFA_LOCAL is the interface's own; IFA_ADDRESS the peer's on point-to-point links (linux/if_addr.h).
     local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     try:

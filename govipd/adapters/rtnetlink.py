@@ -1,17 +1,21 @@
-"""Requests to rtnetlink(7): links and addresses.
+"""Links and addresses over rtnetlink(7): requests, and what the kernel tells of changes.
 
 Netlink to the kernel is a function call: when send() returns, the request has been carried out or refused, and the
 answer is waiting. So nothing here waits, except for other users of rtnetlink, and taking a VIP takes what the kernel
 takes; a client that decodes everything it is told takes several milliseconds more (docs/adr/0009).
 """
 
+import asyncio
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
+from typing import Any, Self
 
 from govipd.core.events import Address
 from govipd.errors import InterfaceMissingError, KernelError
@@ -20,11 +24,16 @@ from govipd.errors import InterfaceMissingError, KernelError
 _REQUEST, _ACK, _REPLACE, _DUMP, _CREATE = 0x1, 0x4, 0x100, 0x300, 0x400
 _MULTI, _DUMP_INTERRUPTED = 0x2, 0x10
 _ERROR, _DONE = 2, 3
-_GETLINK, _NEWADDR, _DELADDR, _GETADDR = 18, 20, 21, 22
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_CHANGES = {_NEWLINK: "RTM_NEWLINK", _DELLINK: "RTM_DELLINK", _NEWADDR: "RTM_NEWADDR", _DELADDR: "RTM_DELADDR"}
+GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # the kernel heeds the interface in a request for addresses
 # linux/if.h, linux/if_link.h, linux/if_addr.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_IFA_NAMES = {_IFA_ADDRESS: "IFA_ADDRESS", _IFA_LOCAL: "IFA_LOCAL"}
 _IFA_F_NODAD = 0x02
 IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40
 
@@ -87,7 +96,7 @@ class RouteSocket:
         Raises:
             KernelError: the kernel did not answer.
         """
-        answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0))
+        answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, index))
         found = (_address(answer) for answer in answers)
         return {address: flags for at, address, flags in found if at == index and address is not None}
 
@@ -139,6 +148,48 @@ class RouteSocket:
         return answers
 
 
+class Change(dict[str, Any]):
+    """A link or an address that came, went or became another.
+
+    "event" by its name in rtnetlink(7), "index" of the interface, "prefixlen" of an address; and the attributes that
+    matter here, where the kernel gave them.
+    """
+
+    def get_attr(self, name: str) -> Any:
+        """IFLA_IFNAME, IFA_LOCAL or IFA_ADDRESS."""
+        return self.get(name)
+
+
+class RouteEvents:
+    """A socket that hears of changes. After an error (ENOBUFS: it overran) the caller opens another, and looks."""
+
+    async def __aenter__(self) -> Self:
+        """Open it."""
+        self._socket = _open(socket.SOCK_NONBLOCK)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        self._socket.close()
+
+    async def bind(self, groups: int) -> None:
+        """Hear from now on."""
+        self._socket.bind((0, groups))
+
+    async def get(self) -> AsyncIterator[Change]:
+        """What is told next; waits for it.
+
+        Raises:
+            OSError: something was not heard, or could not be read.
+        """
+        for kind, _, _, body in _messages(await asyncio.get_running_loop().sock_recv(self._socket, _ANSWER_MAX)):
+            if kind in (_NEWLINK, _DELLINK) and len(body) >= _IFINFO.size:
+                name = dict(_attributes(body[_IFINFO.size :])).get(_IFLA_IFNAME, b"").rstrip(b"\0")
+                yield Change(event=_CHANGES[kind], index=_IFINFO.unpack_from(body)[2], IFLA_IFNAME=os.fsdecode(name))
+            if kind in (_NEWADDR, _DELADDR) and len(body) >= _IFADDR.size:
+                yield _address_change(kind, body)
+
+
 class _RefusedError(OSError):
     """The kernel answered with an error."""
 
@@ -148,8 +199,11 @@ def error_number(error: KernelError) -> int | None:
     return error.__cause__.errno if isinstance(error.__cause__, _RefusedError) else None
 
 
-def _open() -> socket.socket:
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+def _open(flags: int = 0) -> socket.socket:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | flags, socket.NETLINK_ROUTE)
+    with suppress(OSError):  # Linux before 4.20 tells of every interface
+        netlink.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+    return netlink
 
 
 def _answers(netlink: socket.socket, number: int) -> tuple[bool, list[bytes]]:
@@ -161,16 +215,9 @@ def _answers(netlink: socket.socket, number: int) -> tuple[bool, list[bytes]]:
     """
     whole, told = True, list[bytes]()
     while True:
-        data = netlink.recv(_ANSWER_MAX, socket.MSG_DONTWAIT)
         several = False
-        while data:
-            try:
-                length, kind, flags, of, _ = _HEADER.unpack_from(data)
-                code = -struct.unpack_from("=i", data, _HEADER.size)[0] if kind == _ERROR else 0
-            except struct.error as error:
-                raise OSError(errno.EBADMSG, "a truncated answer") from error
-            if length < _HEADER.size or not 0 <= code <= _MAX_ERRNO:
-                raise OSError(errno.EBADMSG, "an answer that is none")
+        for kind, flags, of, body in _messages(netlink.recv(_ANSWER_MAX, socket.MSG_DONTWAIT)):
+            code = _code(body) if kind == _ERROR else 0
             if of == number:
                 if code:
                     raise _RefusedError(code, os.strerror(code))
@@ -178,10 +225,37 @@ def _answers(netlink: socket.socket, number: int) -> tuple[bool, list[bytes]]:
                     return whole, told
                 whole = whole and not flags & _DUMP_INTERRUPTED
                 several = several or bool(flags & _MULTI)
-                told.append(data[_HEADER.size : length])
-            data = data[(length + 3) & ~3 :]
+                told.append(body)
         if told and not several:
             return whole, told
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Type, flags, number and body of each.
+
+    Raises:
+        OSError: it is none.
+    """
+    while data:
+        if len(data) < _HEADER.size:
+            raise OSError(errno.EBADMSG, "a truncated answer")
+        length, kind, flags, number, _ = _HEADER.unpack_from(data)
+        if length < _HEADER.size:
+            raise OSError(errno.EBADMSG, "an answer that is none")
+        yield kind, flags, number, data[_HEADER.size : length]
+        data = data[(length + 3) & ~3 :]
+
+
+def _code(body: bytes) -> int:
+    """The errno of an NLMSG_ERROR; 0 is an acknowledgement.
+
+    Raises:
+        OSError: it has none.
+    """
+    code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
+    if len(body) < 4 or not 0 <= code <= _MAX_ERRNO:
+        raise OSError(errno.EBADMSG, "an answer that is none")
+    return code
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -205,11 +279,20 @@ def _about(index: int, address: Address) -> bytes:
     return head + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
 
 
+def _address_change(kind: int, body: bytes) -> Change:
+    _, prefix, _, _, index = _IFADDR.unpack_from(body)
+    change = Change(event=_CHANGES[kind], index=index, prefixlen=prefix)
+    for number, packed in _attributes(body[_IFADDR.size :]):
+        if number in _IFA_NAMES and len(packed) in (4, 16):
+            change[_IFA_NAMES[number]] = ip_address(packed)
+    return change
+
+
 def _link(message: bytes) -> Link:
     if len(message) < _IFINFO.size:
         raise KernelError("reading an interface: a truncated answer")
     _, _, index, flags, _ = _IFINFO.unpack_from(message)
-    mac = dict(_attributes(message[_IFINFO.size :])).get(_IFLA_ADDRESS, b"")
+    mac = next((value for kind, value in _attributes(message[_IFINFO.size :]) if kind == _IFLA_ADDRESS), b"")
     return Link(index, bool(flags & _IFF_UP), bool(flags & _IFF_LOWER_UP), mac)
 
 

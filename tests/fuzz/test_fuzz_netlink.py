@@ -10,14 +10,12 @@ from typing import Any, NoReturn
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from govipd.adapters.netlink import NetlinkMonitor
 from govipd.adapters.nftables import NfTables
-from govipd.adapters.rtnetlink import RouteSocket
+from govipd.adapters.rtnetlink import RouteEvents, RouteSocket
 from govipd.core.events import AddressLost, LinkState
 from govipd.errors import KernelError
 from tests.fakes import FakeClock
@@ -186,25 +184,32 @@ damaged = messages | messages.flatmap(
 
 
 async def follow(data: bytes) -> None:
-    """The messages as pyroute2 decodes them, handled as run() does: what it does not suppress ends the daemon."""
+    """The messages as they come from the socket, handled as run() does: what it does not suppress ends the daemon."""
     told = Collected()
     monitor = NetlinkMonitor(interface="govip-none", addresses=OURS, sink=told, clock=FakeClock())
     monitor._index, monitor._present = 1, frozenset(OURS)
-    messages: list[Any] = []
-    try:
-        with suppress(NetlinkError, OSError, struct.error, KeyError):  # of pyroute2's reader, away from run()
-            messages = list(MarshalRtnl().parse(data))
-        with suppress(NetlinkError, OSError, KernelError, KeyError):
-            for message in messages:
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    events = RouteEvents()
+    events._socket = ours
+    with ours, peer:
+        peer.send(data)
+        with suppress(OSError, KernelError):
+            async for message in events.get():
                 await monitor._handle(message)
-    finally:
-        monitor._route.close()
+    monitor._route.close()
     assert {type(event) for event in told} <= {AddressLost, LinkState}
 
 
 @given(st.lists(damaged, min_size=1, max_size=3))
 @fuzz(120)
 def test_a_damaged_message_about_links_and_addresses_is_survived(data: list[bytes]) -> None:
+    finish(follow(b"".join(data)))
+
+
+@given(st.lists(damaged | packets, min_size=1, max_size=3))
+@fuzz(120)
+def test_a_damaged_message_of_any_kind_is_survived(data: list[bytes]) -> None:
     finish(follow(b"".join(data)))
 
 
