@@ -206,12 +206,12 @@ class Daemon:
         """The next event, or a Tick when a group's deadline or the beat comes first."""
         now = self._clock.now()
         deadlines = [group.supervisor.next_deadline(now) for group in self._all()]
-        until = min([t for t in deadlines if t is not None], default=beat_at)
+        until = min([beat_at, *(t for t in deadlines if t is not None)])
+        timer = asyncio.get_running_loop().call_later(max(0.0, until - now), self._post, None, Tick())
         try:
-            async with asyncio.timeout(max(0.0, min(until, beat_at) - now)):
-                return await self._queue.get()
-        except TimeoutError:
-            return None, Tick()
+            return await self._queue.get()
+        finally:
+            timer.cancel()
 
     def _hand_out(self, group: Group | None, event: Event) -> None:
         for receiver in self._all() if group is None else [group]:

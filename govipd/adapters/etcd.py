@@ -114,6 +114,8 @@ class _Connection:
             if url.scheme == "https"
             else grpc.aio.insecure_channel(url.netloc, options=_OPTIONS)
         )
+        self.kv = stubs.KVStub(self.channel)
+        self.lease = stubs.LeaseStub(self.channel)
         self.keepalive: Any = None
 
     async def close(self, grace: float) -> None:
@@ -155,14 +157,14 @@ class Etcd:
 
     async def grant(self, ttl: int) -> tuple[int, float]:
         """See Store."""
-        reply = await self._call(lambda c: stubs.LeaseStub(c.channel).LeaseGrant, pb.LeaseGrantRequest(TTL=ttl))
+        reply = await self._call(lambda c: c.lease.LeaseGrant, pb.LeaseGrantRequest(TTL=ttl))
         return reply.ID, float(reply.TTL)
 
     async def renew(self, lease: int) -> Renewal:
         """See Store. The stream stays open between renewals, and goes with its connection when one fails."""
         async with self._attempt() as connection:
             if connection.keepalive is None:
-                connection.keepalive = stubs.LeaseStub(connection.channel).LeaseKeepAlive(metadata=self._metadata())
+                connection.keepalive = connection.lease.LeaseKeepAlive(metadata=self._metadata())
             await connection.keepalive.write(pb.LeaseKeepAliveRequest(ID=lease))
             reply = await connection.keepalive.read()
             if reply is grpc.aio.EOF:
@@ -176,7 +178,7 @@ class Etcd:
     async def revoke(self, lease: int) -> None:
         """See Store."""
         try:
-            await self._call(lambda c: stubs.LeaseStub(c.channel).LeaseRevoke, pb.LeaseRevokeRequest(ID=lease))
+            await self._call(lambda c: c.lease.LeaseRevoke, pb.LeaseRevokeRequest(ID=lease))
         except LeaseNotFoundError:
             return
 
@@ -191,7 +193,7 @@ class Etcd:
             success=[_operation(op) for op in then],
             failure=[_operation(op) for op in otherwise],
         )
-        reply = await self._call(lambda c: stubs.KVStub(c.channel).Txn, request)
+        reply = await self._call(lambda c: c.kv.Txn, request)
         gets = tuple(
             tuple(_key_value(kv) for kv in r.response_range.kvs)
             for r in reply.responses
