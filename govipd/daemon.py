@@ -85,7 +85,9 @@ class Daemon:
         self._stopping = False
         self._reload_wanted = False
         self._ready = False
+        self._told_states: list[State] = []
         self._told_status = ""
+        self._tell_at = 0.0
 
     async def run(self) -> int:
         """Run until told to stop. The process's exit status: 0 after an orderly release, 1 after a fault."""
@@ -193,9 +195,9 @@ class Daemon:
             if self._reload_wanted and not self._stop_wanted:
                 self._reload()
             self._retire()
-            if not any(group.untold for group in self._all()):
-                self._tell()
             now = self._clock.now()
+            if not any(group.untold for group in self._all()):
+                self._tell(now)
             self._liveness.stepped(now)
             if self._watchdog is not None and now - pinged_at >= self._watchdog / 4 and self._liveness.earned(now):
                 self._notifier.watchdog()
@@ -326,9 +328,13 @@ class Daemon:
 
     # What systemd sees
 
-    def _tell(self) -> None:
-        begun = all(g.supervisor.state not in (State.STARTING, State.ADOPTING) for g in self._all())
-        if not self._ready and begun:
+    def _tell(self, now: float) -> None:
+        """Tell of a new state at once, of the rest of the status once in a beat: making it costs as much as a step."""
+        states = [group.supervisor.state for group in self._all()]
+        if states == self._told_states and now < self._tell_at:
+            return
+        self._told_states, self._tell_at = states, now + BEAT_S
+        if not self._ready and not {State.STARTING, State.ADOPTING} & set(states):
             self._ready = True
             self._notifier.ready()
         status = " | ".join(group.teller.status_line() for group in self._all())

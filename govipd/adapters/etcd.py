@@ -29,6 +29,7 @@ from govipd.errors import (
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
+    ("grpc.http2.bdp_probe", 0),  # a ping beside each answer, to find a window for more than these few bytes
     ("grpc.enable_http_proxy", 0),  # the environment of a daemon must not redirect it
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -31,7 +31,8 @@ GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFAD
 _SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # the kernel heeds the interface in a request for addresses
 # linux/if.h, linux/if_link.h, linux/if_addr.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
-_IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
+_RTEXT_FILTER_SKIP_STATS = 8  # they are added up over all processors
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _IFA_NAMES = {_IFA_ADDRESS: "IFA_ADDRESS", _IFA_LOCAL: "IFA_LOCAL"}
 _IFA_F_NODAD = 0x02
@@ -45,6 +46,14 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _DUMPS_MAX = 3  # of one that a change has interrupted
 _ANSWER_MAX = 1 << 17  # bytes; the kernel fills up to 32 KiB at once
 _MAX_ERRNO = 4095  # linux/err.h
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    """A struct rtattr (linux/rtnetlink.h)."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+_WITHOUT_STATISTICS = _attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +81,9 @@ class RouteSocket:
             KernelError: the kernel did not answer.
         """
         what = f"reading interface {name}"
+        body = _NO_LINK + _attribute(_IFLA_IFNAME, name.encode() + b"\0") + _WITHOUT_STATISTICS
         try:
-            answers = self._request(what, _GETLINK, 0, _NO_LINK + _attribute(_IFLA_IFNAME, name.encode() + b"\0"))
+            answers = self._request(what, _GETLINK, 0, body)
         except KernelError as error:
             if error_number(error) == errno.ENODEV:
                 raise InterfaceMissingError(f"interface {name} does not exist") from error.__cause__
@@ -256,11 +266,6 @@ def _code(body: bytes) -> int:
     if len(body) < 4 or not 0 <= code <= _MAX_ERRNO:
         raise OSError(errno.EBADMSG, "an answer that is none")
     return code
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    """A struct rtattr (linux/rtnetlink.h)."""
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
