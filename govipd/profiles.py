@@ -10,7 +10,7 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     "default": {},  # what stands in the tables' own definitions
     # haproxy and peers within a few milliseconds: two checks without an answer, a fifth of a second of silence.
     "fast": {
-        "health": {"interval": 0.1, "timeout": 0.1},
+        "health": {"interval": 0.07, "timeout": 0.07},
         "pact": {"timeout": 0.2},
     },
     # Machines far from each other, etcd on slow disks: an answer may take long, and waiting is cheaper than moving.

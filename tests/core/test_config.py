@@ -64,7 +64,7 @@ def test_integers_are_durations_too(tmp_path: Path) -> None:
 def test_a_key_of_the_file_goes_before_the_profile(tmp_path: Path) -> None:
     """The profile gives defaults, also in a table that the file does not have."""
     config = read(tmp_path, f'profile = "fast"\n[health]\ninterval = 0.3\n{VIP}')
-    assert (config.health.interval, config.health.timeout, config.pact.timeout) == (0.3, 0.1, 0.2)
+    assert (config.health.interval, config.health.timeout, config.pact.timeout) == (0.3, 0.07, 0.2)
     assert read(tmp_path, f'profile = "default"\n{VIP}') == read(tmp_path, VIP)
 
 
