@@ -271,7 +271,8 @@ class Cluster:
             if index != self.leader and self._reaches(self.leader, index):
                 member.leader, member.term = self.leader, term
                 member.leases = frozenset()
-        self._flush()
+        if self._has_majority(self.leader):
+            self._flush()
 
     def _step_down(self, member: int, term: int) -> None:
         """CheckQuorum: a leader that has not heard of a majority."""
