@@ -103,6 +103,7 @@ def _held_by_another(vip: dict[str, Any], member: str) -> bool:
 
 def _wait(missing: Callable[[], str], timeout: float) -> None:
     until = time.monotonic() + timeout
+    time.sleep(POLL_S)  # to look at once would take the processor from who is to act
     while text := missing():
         if time.monotonic() >= until:
             raise RefusedError(f"not within {timeout:g} s: {text}; it goes on without being waited for")
