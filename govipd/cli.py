@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.control import ControlSocket
-from govipd.adapters.datagrams import UdpPort
+from govipd.adapters.datagrams import UdpPort, UdpPostbox
 from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
@@ -149,12 +149,13 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
     fenced, warnings = config.election.fence == "nftables", tuple[tuple[Message, str], ...]()
     if fenced and NfTables().missing():
         fenced, warnings = False, ((Message.NO_NFTABLES, NO_NFTABLES),)
-    if config.pact.timeout and not (fenced and first_address(interface)):
+    reachable = first_address(interface) if fenced else None
+    if config.pact.timeout and not reachable:
         text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
         warnings += ((Message.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
     endpoints = nearest_first(config.etcd.endpoints, own)
     groups = {
-        vip.name: _group(config, vip, clock, journal, endpoints, fenced=fenced)
+        vip.name: _group(config, vip, clock, journal, endpoints, reachable, fenced=fenced)
         for vip in config.for_interface(interface)
     }
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
@@ -206,16 +207,26 @@ def _check_restart(config: Config) -> None:
 
 
 def _group(
-    config: Config, vip: Vip, clock: Clock, journal: Journal, endpoints: Sequence[str], *, fenced: bool
+    config: Config,
+    vip: Vip,
+    clock: Clock,
+    journal: Journal,
+    endpoints: Sequence[str],
+    reachable: IPv4Address | IPv6Address | None,
+    *,
+    fenced: bool,
 ) -> GroupPlan:
-    """One VIP group, and how to make its parts. `fenced`: by nf_tables, not only by the addresses' lifetime."""
+    """One VIP group, and how to make its parts.
+
+    `reachable`: where others can send datagrams. `fenced`: by nf_tables, not only by the addresses' lifetime.
+    """
     election = config.election
     identity = (config.etcd, config.pact, election.ttl, election.member, fenced, vip.election, vip.interface)
     port = config.pact.port + config.vip.index(vip)
-    own = first_address(vip.interface) if config.pact.timeout and fenced else None
+    own = reachable if config.pact.timeout else None
     settings = config.settings()
     if not fenced:
-        settings = replace(settings, margin=max(settings.margin, ADDRESS_FENCE_MARGIN))
+        settings = replace(settings, margin=max(settings.margin, ADDRESS_FENCE_MARGIN), fenced=False)
 
     def make(sink: Sink) -> Parts:
         timeline = Timeline(clock)
@@ -247,6 +258,8 @@ def _group(
             ttl=config.election.ttl,
             membership=membership,
             timeline=timeline,
+            notes=f"{config.etcd.prefix}passing/{vip.name}/",
+            postbox=lambda: UdpPostbox(reachable),
         )
         pact: Pact = NoPact()
         if own:

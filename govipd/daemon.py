@@ -12,7 +12,7 @@ from govipd.core.actions import Action
 from govipd.core.events import Event, Stalled, Stop, Tick
 from govipd.core.liveness import Liveness
 from govipd.core.messages import Message
-from govipd.core.state import ANSWERING, State
+from govipd.core.state import State
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError, KernelError, RefusedError
 from govipd.group import Group, GroupPlan
@@ -131,7 +131,7 @@ class Daemon:
                 with contextlib.suppress(TimeoutError):  # then the VIP may move, as after a crash
                     async with asyncio.timeout(PACT_END_S):
                         await group.part_from_pact()
-            if group.supervisor.state in ANSWERING:
+            if group.supervisor.adoptable:
                 self._handed_over.append(self._groups.pop(name))
                 text = f"{name}: a restart: the VIP stays; next: the new process adopts it"
                 self._journal.write(Message.STAYS, text, {"GOVIP_VIP": name})

@@ -20,6 +20,8 @@ from govipd.core.actions import (
     Hold,
     Holding,
     KernelAction,
+    Pass,
+    Prepare,
     Remember,
     RemoveAddresses,
     Report,
@@ -51,7 +53,8 @@ from govipd.timeline import Move, Timeline
 READDRESS_RETRY_S = 0.5
 TELL_S = 0.02  # for which a move under way is not held up by telling of it
 PACT_END_POLL_S = 0.005
-_MOVING = frozenset({State.TAKING, State.CLOSING, State.LEAVING})
+REMOVE_AFTER_S = 0.002  # behind a closed fence an address has time: the deletion of the key goes before
+_MOVING = frozenset({State.TAKING, State.PASSING, State.CLOSING, State.LEAVING})
 _ENDS = frozenset({State.ASIDE, State.STOPPED})  # of a release
 
 
@@ -108,6 +111,7 @@ class Group:
         self._parts = plan.make(self._sink)
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
+        self._prepared = False  # the addresses are there, behind a closed fence
         self._held_until = 0.0  # as the kernel has confirmed
         self._untold: deque[tuple[Event, Sequence[Action], float]] = deque()
         self._tell_by: float | None = None  # while telling waits
@@ -193,6 +197,8 @@ class Group:
             match action:
                 case Report(state=State.TAKING):
                     self._parts.timeline.begin(Move.TAKE, "won")
+                case Report(state=State.PASSING):
+                    self._parts.timeline.begin(Move.RELEASE, "passing")
                 case Report(state=State.CLOSING):
                     self._parts.timeline.begin(Move.RELEASE, "decided")
                 case Report():
@@ -294,6 +300,9 @@ class Group:
                 self._parts.memory.forget()
             case Campaign():
                 self._parts.election.campaign(action.campaign)
+            case Pass():
+                self._parts.pact.stop()  # etcd ends it in the same transaction
+                self._parts.election.pass_on(action.campaign, action.heir)
             case Resign():
                 self._parts.election.resign(action.campaign, action.heir)
             case Verify():
@@ -306,7 +315,7 @@ class Group:
                 self._parts.announcer.stop()
                 self._parts.pact.stop()
                 self._queue(action)
-            case Hold() | RemoveAddresses():
+            case Prepare() | Hold() | RemoveAddresses():
                 self._queue(action)
             case Alarm():
                 self.teller.repeats.tell(Message.ADDRESS_ADDED, action.text, self._clock.now(), subject=action.text)
@@ -318,9 +327,9 @@ class Group:
                 pass  # told by handle()
 
     def _queue(self, action: KernelAction | _Readdress) -> None:
-        """Hand an action to the kernel worker; a Hold that a later Hold or CloseFence overtakes is dropped."""
+        """Hand an action to the kernel worker; what a later Hold or CloseFence overtakes is dropped."""
         if isinstance(action, Hold | CloseFence):
-            self._pending = deque(a for a in self._pending if not isinstance(a, Hold))
+            self._pending = deque(a for a in self._pending if not isinstance(a, Prepare | Hold))
         self._pending.append(action)
         self._work_waits.set()
 
@@ -351,17 +360,25 @@ class Group:
     async def _perform(self, action: KernelAction | _Readdress) -> None:
         parts = self._parts
         match action:
+            case Prepare():
+                await parts.addresses.add(action.until)
+                self._prepared = True
+                parts.timeline.mark("addresses there")
             case Hold():
                 await parts.fence.open(action.until)
                 parts.timeline.mark("fence open")
                 self._held_until = action.until
-                await parts.addresses.add(action.until)
-                parts.timeline.mark("addresses there")
+                if not self._prepared:
+                    await parts.addresses.add(action.until)
+                    parts.timeline.mark("addresses there")
+                self._prepared = False  # the next one renews their lifetime
                 parts.announcer.hold(action.until)
             case CloseFence():
                 await parts.fence.close()
                 parts.timeline.mark("fence closed")
             case RemoveAddresses():
+                self._prepared = False
+                await asyncio.sleep(REMOVE_AFTER_S)
                 await parts.addresses.remove()
                 parts.timeline.mark("addresses gone")
             case _Readdress():

@@ -38,6 +38,9 @@ class Election(Protocol):
     def resign(self, campaign: int, heir: str = "") -> None:
         """Want to be out of the queue, and `heir` to be first in it. Resigned follows once etcd confirmed it."""
 
+    def pass_on(self, campaign: int, heir: str = "") -> None:
+        """Let the next in the queue, or `heir`, become first while this node answers. Passed follows, then resign()."""
+
     async def heirs(self) -> Sequence[str]:
         """The members to whom this one could hand the VIP over, the next first.
 
@@ -176,6 +179,19 @@ class Datagrams(Protocol):
 
     def send(self, data: bytes, to: tuple[str, int]) -> None:
         """Send one. Never raises, never waits: what cannot be sent is lost."""
+
+
+class Postbox(Protocol):
+    """A UDP port for a moment."""
+
+    def open(self, receive: Callable[[bytes, tuple[str, int]], None]) -> tuple[str, int] | None:
+        """Listen until close(), at an address and a port that others can send to; None where there is none."""
+
+    def send(self, data: bytes, to: tuple[str, int]) -> None:
+        """Send one. Never raises, never waits: what cannot be sent is lost."""
+
+    def close(self) -> None:
+        """Listen no more. Closing a closed one does nothing."""
 
 
 class Pact(Protocol):

@@ -48,6 +48,10 @@ class FakeElection:
         self._calls.append(f"resign for {heir}" if heir else "resign")
         self._sink(ev.Resigned(campaign))
 
+    def pass_on(self, campaign: int, heir: str = "") -> None:
+        self._calls.append(f"pass on to {heir}" if heir else "pass on")
+        self._sink(ev.Passed(campaign))
+
     async def heirs(self) -> list[str]:
         if self.silent:
             raise EtcdUnavailableError("no answer")

@@ -120,14 +120,14 @@ async def running(expected_status: int = 0, prepare: Callable[[World], None] = l
 
 
 async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> None:
-    """Clean, campaign, open, add, announce; on stop silence, close, then resign."""
+    """Clean, campaign, open, add, announce; on stop another is made ready, then silence, close, then resign."""
     async with running() as w:
         await w.until(w.leads)
         assert w.calls[:7] == ["silence", "close", "remove", "campaign", "open", "add", "announce"]
         assert w.notifier.said.count("ready") == 1
         before = len(w.calls)
     end = [c for c in w.calls[before:] if c not in {"open", "add"}]
-    assert end == ["silence", "close", "resign", "remove", "remove fence", "close addresses"]
+    assert end == ["pass on", "silence", "close", "resign", "remove", "remove fence", "close addresses"]
     assert "stopping" in w.notifier.said
     assert w.elections[0].records[-1]["state"] == "stopped"
 
@@ -142,7 +142,9 @@ async def test_each_step_of_a_move_is_told_after_it() -> None:
         assert [step for step, _ in json.loads(steps)] == ["won", "fence open", "addresses there", "leader"]
     assert w.says("release in")()
     released = [fields["GOVIP_STEPS"] for fields in w.journal.fields if "GOVIP_STEPS" in fields][-1]
-    assert [step for step, _ in json.loads(released)][:4] == ["told to stop", "decided", "fence closed", "leaving"]
+    names = [step for step, _ in json.loads(released)]
+    assert names[:4] == ["told to stop", "passing", "fence open", "addresses there"]
+    assert names[4:7] == ["decided", "fence closed", "leaving"]
 
 
 async def test_a_move_is_not_held_up_by_telling_of_it() -> None:
@@ -445,14 +447,14 @@ async def test_a_drain_that_cannot_be_kept_is_refused_and_changes_nothing() -> N
 
 
 async def test_a_handover_names_the_heir_to_the_election() -> None:
-    """In the order of the contract: silence, close, resign."""
+    """In the order of the contract: pass on, silence, close, resign."""
     async with running() as w:
         await w.until(w.leads)
         before = len(w.calls)
         await w.daemon.handover("api", "node3")
         await w.until(lambda: "resign for node3" in w.calls[before:])
         after = [c for c in w.calls[before:] if c not in {"open", "add"}]
-        assert after[:3] == ["silence", "close", "resign for node3"]
+        assert after[:4] == ["pass on to node3", "silence", "close", "resign for node3"]
 
 
 async def test_a_handover_that_nobody_could_take_is_refused() -> None:

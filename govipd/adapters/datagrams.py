@@ -1,16 +1,21 @@
-"""The pact's datagrams: UDP, 45 bytes, each with a message authentication code.
+"""Datagrams between members: UDP, 45 bytes, each with a message authentication code.
 
-    magic "gvp1" | kind | pact id (8) | sequence (8) | revision (8) | HMAC-SHA-256 of all before, first 16 bytes
+    magic "gvp1" | kind | id (8) | sequence (8) | revision (8) | HMAC-SHA-256 of all before, first 16 bytes
+
+The id is that of a pact (adapters.pact) or of a passing (adapters.passing), which have no sequence and revision.
 
 Numbers are big-endian and unsigned. The key of the code is known only through etcd.
 """
 
 import asyncio
 import hmac
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
 
 Endpoint = tuple[str, int]
 """An IP address and a port of UDP."""
@@ -29,6 +34,8 @@ class Kind(IntEnum):
     LIVES = 1  # the leader: I lead; with the revision of the key that says the pact is in force, or 0
     HEARD = 2  # the successor: I have heard the datagram of that sequence
     OVER = 3  # the leader: the pact is over, in order
+    READY = 4  # who is first now: I wait for nothing but your fence
+    CLOSED = 5  # who was first before: my kernel does not answer any more
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -39,30 +46,30 @@ class Datagram:
     """One of them."""
 
     kind: Kind
-    pact: bytes  # 8 bytes
-    sequence: int
+    id: bytes  # 8 bytes
+    sequence: int = 0
     revision: int = 0
 
     def packed(self, secret: bytes) -> bytes:
         """As it is sent."""
-        head = _HEAD.pack(_MAGIC, self.kind, self.pact, self.sequence, self.revision)
+        head = _HEAD.pack(_MAGIC, self.kind, self.id, self.sequence, self.revision)
         return head + hmac.digest(secret, head, "sha256")[:_CODE_BYTES]
 
 
-def pact_of(data: bytes) -> bytes | None:
-    """The id of the pact that a datagram claims to belong to; None where it is none of ours."""
+def id_of(data: bytes) -> bytes | None:
+    """What a datagram claims to belong to; None where it is none of ours."""
     if len(data) != SIZE or not data.startswith(_MAGIC):
         return None
     return data[5:13]
 
 
 def unpacked(data: bytes, secret: bytes) -> Datagram | None:
-    """A datagram of that pact; None where its code is wrong."""
+    """A datagram of what has that secret; None where its code is wrong."""
     head, code = data[: _HEAD.size], data[_HEAD.size :]
     if not hmac.compare_digest(hmac.digest(secret, head, "sha256")[:_CODE_BYTES], code):
         return None
-    _, kind, pact, sequence, revision = _HEAD.unpack(head)
-    return Datagram(_KINDS[kind], pact, sequence, revision) if kind in _KINDS else None
+    _, kind, name, sequence, revision = _HEAD.unpack(head)
+    return Datagram(_KINDS[kind], name, sequence, revision) if kind in _KINDS else None
 
 
 class UdpPort(asyncio.DatagramProtocol):
@@ -117,3 +124,53 @@ class UdpPort(asyncio.DatagramProtocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """The socket is gone: another one."""
         self._lost.set()
+
+
+class UdpPostbox:
+    """A UDP socket for a moment, at a port that the kernel chooses (implements ports.Postbox).
+
+    Args:
+        address: this machine's; None: there is none, and nothing can be received.
+    """
+
+    def __init__(self, address: IPv4Address | IPv6Address | None) -> None:
+        self._address = address
+        self._socket: socket.socket | None = None
+
+    def open(self, receive: Callable[[bytes, Endpoint], None]) -> Endpoint | None:
+        """See ports.Postbox."""
+        self.close()
+        if self._address is None:
+            return None
+        family = socket.AF_INET if self._address.version == 4 else socket.AF_INET6
+        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            opened.bind((str(self._address), 0))
+        except OSError:  # the address is gone
+            opened.close()
+            return None
+        self._socket = opened
+        asyncio.get_running_loop().add_reader(opened, self._readable, opened, receive)
+        host, port = opened.getsockname()[:2]
+        return host, port
+
+    @staticmethod
+    def _readable(opened: socket.socket, receive: Callable[[bytes, Endpoint], None]) -> None:
+        try:
+            data, source = opened.recvfrom(SIZE + 1)
+        except OSError:  # an earlier datagram was refused, or this one is not there after all
+            return
+        receive(data, (source[0], source[1]))
+
+    def send(self, data: bytes, to: Endpoint) -> None:
+        """See ports.Postbox."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.sendto(data, to)
+
+    def close(self) -> None:
+        """See ports.Postbox."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None

@@ -8,31 +8,36 @@ A member that resigns has closed its fence before; it says so, in the same trans
 election: the create revision of the key it deleted. When a predecessor's key vanishes without that mark (a lease
 that expired, was revoked, or a key that somebody deleted), the successor waits a moment before it takes: the
 predecessor learns of it at the same instant, and closing its fence is quick, but not quicker than light.
+A leader that leaves in health lets the next one become first while its own fence is still open (adapters.passing).
 
 The lease is supervised apart from the campaign: it lives as long as the process and etcd want it, whether
 the member is in the queue or not. When etcd says that it is lost, a new session begins with a new lease.
 """
 
 import asyncio
-import itertools
 import math
+import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from govipd.adapters.followers import Followers
 from govipd.adapters.membership import Membership
+from govipd.adapters.passing import Heir, Leaver
 from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Store
 from govipd.core.actions import Holding
-from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Queued, Resigned
+from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Passed, Queued, Resigned
 from govipd.core.text import line
 from govipd.errors import EtcdError, EtcdUnavailableError, LeaseNotFoundError
-from govipd.ports import Clock, Sink
+from govipd.ports import Clock, Postbox, Sink
 from govipd.timeline import Move, Timeline
 
 REREAD_S = 2.0  # between two readings of one's place when nothing happens
 RENEWALS_PER_TTL = 6  # an etcd leader's death costs 1 to 2 s: most of the TTL must be left when it comes
-UNORDERLY_S = 0.1  # to wait for the fence of a predecessor that left without a mark
+UNORDERLY_S = 0.1  # to wait for the fence of a predecessor that left without a mark; longer than core.lease.PASS_S
 FIRST_PAUSE_S = 0.02  # after a failed call; doubles up to
 LONGEST_PAUSE_S = 0.5
+TURNS = 6  # of the event loop, that others need for what they do at once when they hear that we are first
 
 
 class EtcdElection:
@@ -49,6 +54,9 @@ class EtcdElection:
         ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
         membership: what is published beside the election.
         timeline: where the steps of a move are noted.
+        notes: prefix of the notes by which the VIP is passed on (adapters.passing).
+        postbox: makes a UDP port for that.
+        token: secret bytes, that many.
     """
 
     def __init__(
@@ -64,6 +72,9 @@ class EtcdElection:
         ttl: float,
         membership: Membership,
         timeline: Timeline,
+        notes: str,
+        postbox: Callable[[], Postbox],
+        token: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._store = store
         self._sink = sink
@@ -72,13 +83,18 @@ class EtcdElection:
         self._member = member
         self._mark = mark
         self._pacts = pacts
+        self._notes = notes
         self._ttl = math.ceil(ttl)
         self._membership = membership
+        self._leaver = Leaver(store=store, postbox=postbox(), notes=notes, mark=mark, token=token)
+        self._as_heir = Heir(postbox())
         self._timeline = timeline
         self._wanted: int | None = None  # the campaign to be in the queue for
         self._resigning: int | None = None  # the campaign whose end must be confirmed
+        self._passing: int | None = None  # the campaign that ends while we lead, from the order until we resign
+        self._pass_due = False
         self._heir = ""  # the member that is to be first after us; "" is whoever is next
-        self._followers: tuple[KeyValue, ...] = ()  # the keys behind ours, when heirs() last looked
+        self._followers = Followers(store, self._prefix, membership.all_records())
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
         self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
         self._not_before: float | None = None  # when we may take, once we are first
@@ -98,6 +114,13 @@ class EtcdElection:
         self._wanted = campaign
         self._changed.set()
 
+    def pass_on(self, campaign: int, heir: str = "") -> None:
+        """See ports.Election."""
+        if self._wanted == campaign and self._passing != campaign:
+            self._passing, self._pass_due = campaign, True
+            self._heir = heir
+            self._changed.set()
+
     def adopt(self, campaign: int, holding: Holding) -> None:
         """See ports.Election. Nothing of it is believed before etcd has confirmed it."""
         self._lease = holding.lease_id
@@ -111,7 +134,9 @@ class EtcdElection:
 
     def resign(self, campaign: int, heir: str = "") -> None:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
-        self._wanted = None
+        self._leaver.closed()
+        self._as_heir.forget()
+        self._wanted = self._passing = None
         self._heir = heir
         if self._key is not None or self._stray:
             self._resigning = campaign
@@ -121,8 +146,8 @@ class EtcdElection:
 
     async def heirs(self) -> Sequence[str]:
         """See ports.Election."""
-        self._followers = await self._behind()
-        return [kv.value.decode(errors="replace") for kv in self._followers]
+        await self._followers.look(self._key)
+        return self._followers.names()
 
     def place(self) -> KeyValue | None:
         """Our key in the queue, as last confirmed, while we want to be there."""
@@ -138,6 +163,8 @@ class EtcdElection:
 
     async def close(self) -> None:
         """See ports.Election: revoking the lease deletes whatever is attached to it."""
+        self._leaver.forget()
+        self._as_heir.forget()
         if self._lease is not None:
             try:
                 await self._store.revoke(self._lease)
@@ -177,7 +204,9 @@ class EtcdElection:
         """
         self._lease = None
         self._key, self._stray = None, False
-        self._wanted = None
+        self._wanted = self._passing = None
+        self._leaver.forget()
+        self._as_heir.forget()
         self._troubles.pop("election", None)
         self._sink(LeaseLost(lease, detail))
         self._confirm_resigned()
@@ -245,6 +274,9 @@ class EtcdElection:
                     await self._leave()
                     self._tell("election", "")
                     await self._changed.wait()
+                elif self._passing is not None:
+                    await self._pass(self._passing)
+                    await self._changed.wait()
                 else:
                     await self._stand(lease, self._wanted)
             except EtcdError as e:
@@ -263,10 +295,11 @@ class EtcdElection:
         before_us = Get(self._prefix, prefix=True, max_create_revision=key.create_revision - 1, newest=True)
         ended = self._ended_pact(key) if self._inherited else ()
         self._timeline.mark("proof asked")
-        reply = await self._store.txn((), (*ended, Get(key.key), before_us, Get(self._mark)))
+        notes = Get(self._notes, prefix=True)
+        reply = await self._store.txn((), (*ended, Get(key.key), before_us, Get(self._mark), notes))
         self._timeline.mark("proof answered")
         self._inherited = False
-        own, ahead, mark = reply.gets
+        own, ahead, mark, noted = reply.gets
         self._tell("election", "")
         if self._wanted != campaign:
             return
@@ -275,16 +308,39 @@ class EtcdElection:
             self._wanted = None
             self._sink(Deposed(campaign, "etcd does not have our key any more"))
             return
+        wait = 0.0
         if ahead:
             self._ahead, self._not_before = ahead[0].create_revision, None
             self._timeline.end()  # not our turn yet
             self._sink(Queued(campaign, line(ahead[0].value.decode(errors="replace"))))
         else:
-            if self._not_before is None:
-                orderly = bool(mark) and mark[0].value == str(self._ahead).encode()
-                self._not_before = self._clock.now() + (0.0 if orderly else UNORDERLY_S)
-            self._sink(Elected(campaign, lease, sent_at, key.create_revision, self._not_before))
-        await self._watch((ahead or own)[0].key, reply.revision + 1)
+            elected = self._first(Elected(campaign, lease, sent_at, key.create_revision), mark)
+            wait = elected.not_before - self._clock.now()
+            await _turns()
+            note = self._as_heir.note(noted, self._ahead, key.create_revision)
+            if note is not None and wait > 0 and self._wanted == campaign:
+                await self._as_heir.wait(note, lambda: self._freed(elected))
+                await _turns()
+                return  # and look anew
+        await self._watch((ahead or own)[0].key, reply.revision + 1, wait if wait > 0 else REREAD_S)
+
+    def _first(self, proven: Elected, mark: tuple[KeyValue, ...]) -> Elected:
+        """We are first. Tell it, and when we may take."""
+        orderly = bool(mark) and mark[0].value == str(self._ahead).encode()
+        if self._not_before is None:
+            self._not_before = self._clock.now() + UNORDERLY_S
+        if orderly:
+            self._not_before = min(self._not_before, proven.proved_at)
+        elected = replace(proven, not_before=self._not_before)
+        self._sink(elected)
+        return elected
+
+    def _freed(self, elected: Elected) -> None:
+        """Our predecessor's fence is closed."""
+        if self._wanted == elected.campaign and self._key is not None:
+            self._timeline.mark("predecessor's fence closed")
+            self._not_before = elected.proved_at
+            self._sink(replace(elected, not_before=self._not_before))
 
     async def _join(self, lease: int) -> KeyValue:
         """Put our key, or find it where an earlier try, whose answer was lost, has put it."""
@@ -299,6 +355,21 @@ class EtcdElection:
         self._ahead = self._not_before = None
         return self._key
 
+    async def _pass(self, campaign: int) -> None:
+        """Let the next in the queue become first, and tell when it waits for nothing but our fence, or will not."""
+        if not self._pass_due:
+            return
+        self._pass_due = False
+        try:
+            if not self._heir:  # else the operator's word has just been looked at
+                await self._followers.look(self._key)
+            passed, heir = self._followers.until(self._heir)
+            if heir is not None and self._key is not None and self._passing == campaign:
+                self._timeline.mark("passing asked")
+                await self._leaver.pass_on((self._key, *passed), heir, self._ended_pact(self._key))
+        finally:
+            self._sink(Passed(campaign))
+
     async def _leave(self) -> None:
         """Delete our key, with the mark, and confirm it to whoever waits.
 
@@ -306,8 +377,8 @@ class EtcdElection:
         TCP repeats). Hence: the deletion names the very key, so that it cannot hit a later one; and where a put was
         given up, the lease is given back, without which that put is refused. The renewer then finds the lease gone.
         """
-        if self._key is not None:
-            passed = self._before_heir() if self._heir else ()
+        if self._key is not None and not await self._leaver.finish(self._key.lease):
+            passed, _ = self._followers.until(self._heir)
             if not await self._delete(self._key, *passed) and passed:  # one of them has left meanwhile
                 await self._delete(self._key)
         if self._stray and self._lease is not None:
@@ -334,35 +405,13 @@ class EtcdElection:
     def _ended_pact(self, own: KeyValue) -> tuple[Delete, ...]:
         return Delete(f"{self._pacts}{own.lease:x}/force"), Delete(f"{self._pacts}{own.lease:x}/offer")
 
-    def _before_heir(self) -> tuple[KeyValue, ...]:
-        """The keys between ours and the heir's, as heirs() has found them while the VIP was still served.
-
-        Since then one may have left: keys are deleted by their create revisions, all or none.
-        """
-        names = [kv.value for kv in self._followers]
-        heir = self._heir.encode()
-        return self._followers[: names.index(heir)] if heir in names else ()
-
-    async def _behind(self) -> tuple[KeyValue, ...]:
-        """The members' keys behind ours, in order, up to the first candidate that is none of ours.
-
-        A key may be deleted only where its owner proves its place before it takes, as govipd does and publishes a
-        record under the same lease. Others may take the deletion for their turn (clientv3/concurrency does).
-        """
-        reply = await self._store.txn((), (Get(self._prefix, prefix=True), self._membership.all_records()))
-        queue, records = reply.gets
-        leases = {kv.lease for kv in records}
-        ours = 0 if self._key is None else self._key.create_revision
-        behind = sorted((kv for kv in queue if kv.create_revision > ours), key=lambda kv: kv.create_revision)
-        return tuple(itertools.takewhile(lambda kv: kv.lease in leases, behind))
-
     def _confirm_resigned(self) -> None:
         if self._resigning is not None:
             campaign, self._resigning = self._resigning, None
             self._sink(Resigned(campaign))
 
-    async def _watch(self, key: str, revision: int) -> None:
-        """Until the key is deleted, something else is wanted, or the next look is due.
+    async def _watch(self, key: str, revision: int, seconds: float) -> None:
+        """Until the key is deleted, something else is wanted, or these seconds have passed.
 
         The watch starts one after the revision just read: one that starts at it is "unsynced" for etcd, and
         is served by a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
@@ -370,7 +419,7 @@ class EtcdElection:
         watch: asyncio.Future[object] = asyncio.ensure_future(self._store.deleted(key, revision))
         changed: asyncio.Future[object] = asyncio.ensure_future(self._changed.wait())
         try:
-            await asyncio.wait({watch, changed}, timeout=REREAD_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({watch, changed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
                 if self._not_before is None:
                     self._timeline.begin(Move.TAKE, "predecessor gone")
@@ -407,6 +456,12 @@ class EtcdElection:
         except TimeoutError:
             pass
         or_event.clear()
+
+
+async def _turns() -> None:
+    """Let others act before what can wait."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 def _seen(done: asyncio.Future[object]) -> None:

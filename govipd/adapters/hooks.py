@@ -90,7 +90,9 @@ class Hooks:
                 self._tell(vip, "leader", report)
             case State.CANDIDATE:
                 self._tell(vip, "standby", report)
-            case State.CLOSING:  # told once the kernel has stopped answering
+            case State.PASSING:  # told once the kernel has stopped answering
+                self._falling[vip] = "standby", report
+            case State.CLOSING if report.trigger is not Trigger.PASSED:
                 self._falling[vip] = self._fallen(vip, report), report
             case State.LEAVING:
                 self._tell(vip, *self._falling.pop(vip, (self._fallen(vip, report), report)))

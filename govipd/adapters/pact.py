@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from govipd.adapters.datagrams import Datagram, Endpoint, Kind, pact_of, unpacked
+from govipd.adapters.datagrams import Datagram, Endpoint, Kind, id_of, unpacked
 from govipd.adapters.store import Created, Delete, Get, KeyValue, Put, Store
 from govipd.core.events import PactAnswered, PactEnded
 from govipd.core.pact import SENDS_PER_TIMEOUT, Follower, FollowerHalf
@@ -272,7 +272,7 @@ class EtcdPact:
         self._datagrams.send(datagram.packed(leading.secret), leading.to)
 
     def _received(self, data: bytes, source: Endpoint) -> None:
-        pact = pact_of(data)
+        pact = id_of(data)
         leading, following = self._leading, self._following
         if leading is not None and pact == leading.pact:
             datagram = unpacked(data, leading.secret)

@@ -50,6 +50,17 @@ class Resign:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """Let etcd say that the next in the queue leads, `heir` where one is named; the kernel answers for PASS_S more.
+
+    Answered by Passed. Resign follows, when the fence is closed.
+    """
+
+    campaign: int
+    heir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verify:
     """Read this member's place anew, now, instead of at the next turn. Answered by Elected or Deposed."""
 
@@ -66,6 +77,16 @@ class EndPact:
     """Have etcd confirm that the pact is gone, retried for ever. Answered by PactEnded (or Deposed)."""
 
     pact: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """See that every address is present, behind the closed fence, with a lifetime until `until` (CLOCK_BOOTTIME).
+
+    Answered by Done or Failed.
+    """
+
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +131,8 @@ class Alarm:
     text: str
 
 
-KernelAction = Hold | CloseFence | RemoveAddresses
+KernelAction = Prepare | Hold | CloseFence | RemoveAddresses
 Action = (
-    Adopt | Campaign | Resign | Verify | Enforce | EndPact | KernelAction | Announce | Remember | Forget | Alarm
+    Adopt | Campaign | Resign | Pass | Verify | Enforce | EndPact | KernelAction | Announce | Remember | Forget | Alarm
     | Report
 )  # fmt: skip

@@ -79,7 +79,7 @@ class Elected:
     lease_id: int
     proved_at: float  # the clock just before the read was sent
     create_revision: int = 0  # of my key
-    not_before: float = 0.0  # the predecessor may answer until then
+    not_before: float = 0.0  # the predecessor may answer until then; a proof from before does not do to take
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,13 @@ class Deposed:
 @dataclass(frozen=True, slots=True)
 class Resigned:
     """From the election: my key is confirmed to be gone. Ends the campaign of that number."""
+
+    campaign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """From the election: the next in the queue waits for nothing but our fence, or it is known that nobody does."""
 
     campaign: int
 
@@ -221,7 +228,7 @@ class Tick:
 
 
 Event = (
-    ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned
+    ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned | Passed
     | PactAnswered | PactEnded | EtcdState | EtcdFailed | ClusterFault | Done | Failed | AddressLost | AddressFound
     | Announced | Stalled | Reconfigured | Drain | Handover | Stop | Tick
 )  # fmt: skip

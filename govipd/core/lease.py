@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from govipd.core.events import LeaseRenewed
 
+# How long a leader goes on answering while it lets the next in the queue become first (state PASSING). Whoever finds
+# itself first, and does not know that fence to be closed, waits for longer (adapters.election.UNORDERLY_S).
+PASS_S = 0.08
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

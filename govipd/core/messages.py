@@ -32,6 +32,8 @@ class Message(Enum):
     EXPIRED = "6efc89a2a6844fe3af8ac0abfd16d13f", Priority.WARNING  # the lease was not confirmed in time
     KERNEL_FAILED = "ea82216f6853467d9e7e32715f1345f2", Priority.WARNING  # the kernel does not do what holding needs
     HANDOVER = "1b47443920804079b4afbe18a9d62cdf", Priority.NOTICE  # the operator gave the VIP to another member
+    RETIRED = "4a1cc70898b24ae186498d540810eebd", Priority.NOTICE  # a healthy node is not wanted any more
+    PASSED = "f0e296876051411b8dc1f84b1f59711d", Priority.NOTICE  # the next in the queue is ready, or nobody is
     CLOSED = "b959c1f29b2f40229b5a6d59c6019554", Priority.NOTICE  # this kernel has stopped answering for the VIP
     LEFT = "0229066c64154e049d779f796f405a27", Priority.NOTICE  # out of the election
     STOP = "cdd21713d9a94a17afcbfecee818aa78", Priority.NOTICE  # nothing is held, and the daemon ends

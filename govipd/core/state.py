@@ -17,6 +17,7 @@ class State(Enum):
     CANDIDATE = "candidate"  # in the queue
     TAKING = "taking"  # leads, proven; the fence is being opened, then the address added
     LEADER = "leader"  # this kernel answers for the VIP
+    PASSING = "passing"  # it answers for some hundredths of a second more, until the next in the queue can
     CLOSING = "closing"  # the fence is being closed; the key is kept until that is certain
     LEAVING = "leaving"  # the fence is closed; the address is being removed and the key deleted
     STOPPED = "stopped"
@@ -35,6 +36,8 @@ class Trigger(Enum):
     EXPIRED = "expired"  # the lease was not confirmed in time
     KERNEL_FAILED = "kernel failed"  # the kernel does not do what holding needs
     HANDOVER = "handover"  # the operator gives the VIP to another member
+    RETIRED = "retired"  # the operator wants this node out, or the daemon ends, and every gate is healthy
+    PASSED = "passed"  # the next in the queue is ready, or nobody will be in time
     CLOSED = "closed"  # the kernel confirmed the closed fence, or its own deadline has closed it
     LEFT = "left"  # the key is confirmed to be gone
     STOP = "stop"  # nothing is held, and the daemon ends
@@ -57,14 +60,15 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
         Trigger.LOST: State.LEAVING,
     },
     State.TAKING: {Trigger.HELD: State.LEADER, **_DROP},
-    State.LEADER: {Trigger.HANDOVER: State.CLOSING, **_DROP},
+    State.LEADER: {Trigger.HANDOVER: State.PASSING, Trigger.RETIRED: State.PASSING, **_DROP},
+    State.PASSING: {Trigger.PASSED: State.CLOSING, **_DROP},
     State.CLOSING: {Trigger.CLOSED: State.LEAVING},
     State.LEAVING: {Trigger.LEFT: State.ASIDE, Trigger.STOP: State.STOPPED},
     State.STOPPED: {},
 }
 
 HOLDING = frozenset({State.TAKING, State.LEADER})  # the fence may be opened
-ANSWERING = HOLDING | {State.ADOPTING}  # the fence may be open
+ANSWERING = HOLDING | {State.ADOPTING, State.PASSING}  # the fence may be open
 IN_QUEUE = ANSWERING | {State.CANDIDATE}  # a campaign runs
 ABSENT = frozenset({State.ASIDE, State.CANDIDATE, State.LEAVING})  # no address may be on the interface
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from govipd.core import actions as ac
 from govipd.core import events as ev
 from govipd.core.health import Damping, GateStatus, Health, Recently
-from govipd.core.lease import Lease
+from govipd.core.lease import PASS_S, Lease
 from govipd.core.pact import LeaderHalf
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, ANSWERING, HOLDING, IN_QUEUE, State, Trigger, following
@@ -48,8 +48,10 @@ class Supervisor:
         self._campaign = 0  # number of the newest campaign; replies to older ones are stale
         self._lease: Lease | None = None
         self._won: ev.Elected | None = None  # the newest proof that this campaign is won
+        self._waits = False  # in TAKING: the predecessor's fence may still be open
         self.pact = LeaderHalf()  # with the next in the queue; none, to begin with
         self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
+        self._pass_until = float("inf")  # while the VIP is passed on
         self._hold_due = False
         self._announce_due = False
         self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
@@ -112,8 +114,6 @@ class Supervisor:
             instants.append(self._campaign_at(now))
         if self.state in (State.CANDIDATE, State.LEAVING):
             instants.append(self._repeat_at)
-            if self._won is not None and now < self._won.not_before:
-                instants.append(self._won.not_before)
         if self.state in (State.STARTING, State.LEAVING, State.ASIDE):
             instants.append(self._stop_by)
         return min((max(t, now) for t in instants if t is not None), default=None)
@@ -130,18 +130,28 @@ class Supervisor:
     def _answers_until(self) -> float:
         """Until when the kernel may answer, in a state in which it may."""
         deadline = self.deadline()
-        return self._held_until if self.state is State.ADOPTING or deadline is None else deadline
+        until = self._held_until if self.state is State.ADOPTING or deadline is None else deadline
+        return min(until, self._pass_until)
+
+    @property
+    def adoptable(self) -> bool:
+        """Whether the next process finds what it needs to go on."""
+        taking_again = self.state is State.TAKING and self.trigger is Trigger.ADOPTED
+        return taking_again or self.state in (State.ADOPTING, State.LEADER)
 
     def blockers(self, now: float) -> tuple[str, ...]:
         """What keeps this node from the queue, in words; empty when nothing does."""
-        words = [str(gate) for gate in self._gates_against(now)]
-        if self.fault.refused:
-            words.append(self.fault.refused)
-        if self.drained:
-            words.append("drained by the operator")
-        if self._stop_by is not None:
-            words.append("the daemon was told to stop")
-        return tuple(words)
+        return (*self._unfit(now), *self._retired())
+
+    def _unfit(self, now: float) -> tuple[str, ...]:
+        """What is wrong here."""
+        gates = tuple(map(str, self._gates_against(now)))
+        return (*gates, self.fault.refused) if self.fault.refused else gates
+
+    def _retired(self) -> tuple[str, ...]:
+        """Who wants this node out, though nothing is wrong."""
+        drained = ("drained by the operator",) if self.drained else ()
+        return (*drained, "the daemon was told to stop") if self._stop_by is not None else drained
 
     def wait(self, now: float) -> float:
         """Seconds until damping lets this healthy node campaign; 0 when it does."""
@@ -152,6 +162,9 @@ class Supervisor:
 
     def _expire(self, now: float) -> None:
         if self.state in ANSWERING and now >= self._answers_until():
+            if now >= self._pass_until:
+                self._fire(Trigger.PASSED, "nobody was ready in time", now)
+                return
             late = "the pact was not answered, and its end not confirmed in time" if self.pact.id else ""
             self._fire(Trigger.EXPIRED, late or f"lease not confirmed in time: {self.etcd.detail}", now)
 
@@ -170,10 +183,13 @@ class Supervisor:
                 self.ahead = event.ahead
             case ev.Elected(campaign=self._campaign):
                 self._won = event
+                self._hold_due = self._hold_due or self._waits
             case ev.Deposed(campaign=self._campaign) if self.state in IN_QUEUE:
                 self._fire(Trigger.LOST, event.detail, now)
             case ev.Resigned(campaign=self._campaign) if self.state is State.LEAVING:
                 self._fire(Trigger.LEFT, "", now)
+            case ev.Passed(campaign=self._campaign) if self.state is State.PASSING:
+                self._fire(Trigger.PASSED, "", now)
             case ev.PactAnswered() if self.state is State.LEADER:
                 self._note_pact(event, now)
             case ev.PactEnded() if event.pact == self.pact.id:
@@ -250,8 +266,11 @@ class Supervisor:
                     self._actions.append(ac.Announce())
                 if self.state is State.TAKING:
                     self._fire(Trigger.HELD, "", now)
+                    self._remember()
                 if self.pact.enforce(event.action.until):
                     self._actions.append(ac.Enforce(self.pact.id))
+            case ac.Hold(until=self._pass_until) if self.state is State.PASSING:
+                self._actions.append(ac.Pass(self._campaign, self._heir))
             case ac.CloseFence() if self.state is State.CLOSING:
                 self._fire(Trigger.CLOSED, "", now)
             case ac.CloseFence() if self.state is State.STARTING:
@@ -271,6 +290,8 @@ class Supervisor:
             self._take_failures += 1
             if self._take_failures >= TAKE_TRIES:
                 self._fire(Trigger.KERNEL_FAILED, event.detail, now)
+        elif isinstance(event.action, ac.Hold) and self.state is State.PASSING:
+            self._fire(Trigger.KERNEL_FAILED, event.detail, now)
 
     def _note_address_lost(self, event: ev.AddressLost, now: float) -> None:
         if self.state is not State.LEADER:
@@ -286,9 +307,7 @@ class Supervisor:
 
     def _decide(self, now: float) -> None:
         if self.state in ANSWERING:
-            blockers = self.blockers(now)
-            if blockers:
-                self._fire(Trigger.UNFIT, "; ".join(blockers), now)
+            self._decide_whether_to_go_on(now)
         if self.state is State.ADOPTING and self._proven(now):
             self._fire(Trigger.ADOPTED, "", now)
         if self.pact.doubt(now):
@@ -315,6 +334,15 @@ class Supervisor:
         if self.state in (State.CANDIDATE, State.LEAVING) and now >= self._repeat_at:
             self._ask_election(now)
 
+    def _decide_whether_to_go_on(self, now: float) -> None:
+        unfit, retired = self._unfit(now), self._retired()
+        if unfit:
+            self._fire(Trigger.UNFIT, "; ".join((*unfit, *retired)), now)
+        elif retired and self.state is State.LEADER:
+            self._fire(Trigger.RETIRED, "; ".join(retired), now)
+        elif retired and self.state is not State.PASSING:
+            self._fire(Trigger.UNFIT, "; ".join(retired), now)
+
     def _ask_election(self, now: float) -> None:
         self._repeat_at = now + REPEAT_S
         leaving = self.state is State.LEAVING
@@ -323,8 +351,6 @@ class Supervisor:
     def _proven(self, now: float) -> bool:
         """Whether I lead, by a lease that still runs and a proof that is not older than a lease."""
         if self._lease is None or self._won is None or self._won.lease_id != self._lease.id:
-            return False
-        if now < self._won.not_before:
             return False
         proof = replace(self._lease, sent_at=min(self._lease.sent_at, self._won.proved_at))
         return now < proof.deadline(self._settings.margin)
@@ -344,6 +370,7 @@ class Supervisor:
         before = self.state
         self.state = following(before, trigger)
         self.since, self.trigger, self.detail = now, trigger, detail
+        self._reports.append(ac.Report(self.state, trigger, detail, now))
         match self.state:
             case State.CANDIDATE:
                 self._campaign += 1
@@ -352,11 +379,15 @@ class Supervisor:
                 self.ahead = ""
                 self._ask_election(now)
             case State.TAKING:
+                self._waits = False
                 self._announce_due = True
                 self._take_failures = 0
                 self._losses = Recently(LOSSES_WINDOW_S)
                 self._hold_due = True
+            case State.PASSING:
+                self._pass(now)
             case State.CLOSING:
+                self._pass_until = float("inf")
                 self.pact = LeaderHalf()
                 self._retry_at = None
                 self._actions.append(ac.CloseFence())
@@ -370,17 +401,36 @@ class Supervisor:
                 pass  # nothing to do but to be there
         if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.UNFIT and self.health.unhealthy()):
             self._damping.fell(now)
-        self._reports.append(ac.Report(self.state, trigger, detail, now))
+
+    def _pass(self, now: float) -> None:
+        """First the fence ends soon, whatever happens; then etcd is told."""
+        if self._settings.fenced:
+            self._pass_until = min(now + PASS_S, self._answers_until())
+            self._actions.append(ac.Hold(self._pass_until))
+        else:
+            self._fire(Trigger.PASSED, "without nf_tables", now)
 
     def _hold(self, now: float) -> None:
         self._hold_due = False
         if self.state not in HOLDING or self._lease is None or self._won is None:
             return
         deadline = self.deadline()
-        if deadline is not None and now < deadline:
-            self._held_until = max(self._held_until, deadline)
-            self.present = True
-            self._actions.append(ac.Hold(deadline))
+        if deadline is None or now >= deadline:
+            return
+        self.present = True
+        self._waits = self._won.proved_at < self._won.not_before
+        if self._waits:
+            if self._settings.fenced:
+                self._actions.append(ac.Prepare(deadline))
+            return
+        self._held_until = max(self._held_until, deadline)
+        self._actions.append(ac.Hold(deadline))
+        if self.state is State.LEADER:
+            self._remember()
+
+    def _remember(self) -> None:
+        """The next process may go on; when this one has begun to serve, so that it need not wait for the file."""
+        if self._lease is not None and self._won is not None:
             self._actions.append(ac.Remember(ac.Holding(self._lease.id, self._won.create_revision, self._held_until)))
 
     def _closed_at(self) -> float:

@@ -16,7 +16,7 @@ from govipd.ctl.why import duration
 
 TRANSITIONS = 5
 _STYLES = {"healthy": "green", "unhealthy": "red", "unknown": "yellow", "leader": "green"}
-_OPEN = (State.ADOPTING.value, State.TAKING.value, State.LEADER.value)
+_OPEN = (State.ADOPTING.value, State.TAKING.value, State.LEADER.value, State.PASSING.value)
 
 
 def cell(value: object, longest: int = 500) -> Text:

@@ -7,10 +7,12 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from govipd.adapters.datagrams import UdpPostbox
 from govipd.adapters.election import REREAD_S, UNORDERLY_S, EtcdElection
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.membership import LOOK_S, Membership
@@ -61,6 +63,8 @@ class Member:
             ttl=3.0,
             membership=membership,
             timeline=Timeline(MonotonicClock()),
+            notes="govip/passing/api/",
+            postbox=lambda: UdpPostbox(ip_address("127.0.0.1")),
         )
 
     def _sink(self, event: Event) -> None:

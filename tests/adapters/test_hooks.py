@@ -47,6 +47,10 @@ class World:
         self.comes_into(State.LEAVING, Trigger.CLOSED)
         self.comes_into(State.ASIDE, Trigger.LEFT)
 
+    def passes_on(self, trigger: Trigger, detail: str = "") -> None:
+        self.comes_into(State.PASSING, trigger, detail)
+        self.drops(Trigger.PASSED)
+
     async def until(self, words: str) -> str:
         async with asyncio.timeout(30):
             while not (found := [line for line in self.journal.lines if words in line]):
@@ -83,9 +87,9 @@ async def roles(*acts: str) -> list[str]:
                     w.operator = w.hooks._operator = FakeOperator()
                     w.comes_into(State.CANDIDATE, Trigger.FIT)
                 case "drained" | "stopped":
-                    w.drops(Trigger.UNFIT, "drained by the operator")
+                    w.passes_on(Trigger.RETIRED, "drained by the operator")
                 case "handed over":
-                    w.drops(Trigger.HANDOVER)
+                    w.passes_on(Trigger.HANDOVER)
                 case "lease expires":
                     w.drops(Trigger.EXPIRED)
         async with asyncio.timeout(30):

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, pact_of, unpacked
+from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, UdpPostbox, id_of, unpacked
 from govipd.adapters.election import EtcdElection
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.membership import Membership
@@ -36,6 +36,8 @@ class Member:
             store=store, sink=self.events, clock=BootClock(), name="govip/election/api", member=name,
             mark="govip/released/api", pacts="govip/pact/api/", ttl=10.0, membership=membership,
             timeline=Timeline(BootClock()),
+            notes="govip/passing/api/",
+            postbox=lambda: UdpPostbox(None),
         )  # fmt: skip
         self.pact = EtcdPact(
             store=store, sink=self.events, clock=BootClock(), datagrams=self.port, timeout=T,
@@ -165,13 +167,13 @@ def test_a_datagram_is_what_it_was_or_nothing() -> None:
     datagram = Datagram(Kind.LIVES, b"abcdefgh", 7, 8)
     data = datagram.packed(SECRET)
     assert len(data) == SIZE
-    assert pact_of(data) == b"abcdefgh"
+    assert id_of(data) == b"abcdefgh"
     assert unpacked(data, SECRET) == datagram
     assert unpacked(data, b"another") is None
     for place in range(len(data)):
         assert unpacked(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], SECRET) is None
     for other in (b"", data[:-1], data + b"x", b"gvp2" + data[4:]):
-        assert pact_of(other) is None
+        assert id_of(other) is None
 
 
 async def test_a_port_that_is_taken_is_told_once() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from govipd.adapters.datagrams import UdpPostbox
 from govipd.adapters.election import EtcdElection
 from govipd.adapters.etcd import Etcd, Login
 from govipd.adapters.membership import Membership
@@ -75,6 +76,8 @@ async def test_the_documented_role_suffices(guarded: Cluster, password: Path, ev
         store=store, sink=events, clock=clock, name="govip/election/api", member="node1",
         mark="govip/released/api", ttl=5, membership=membership,
         pacts="govip/pact/api/", timeline=Timeline(BootClock()),
+        notes="govip/passing/api/",
+        postbox=lambda: UdpPostbox(None),
     )  # fmt: skip
     running = asyncio.ensure_future(election.run())
     election.publish({"state": "leader"})
@@ -152,6 +155,8 @@ async def test_a_daemon_that_is_refused_tells_without_the_password(
         store=store, sink=events, clock=BootClock(), name="govip/election/api", member="node1",
         mark="govip/released/api", ttl=5, membership=membership,
         pacts="govip/pact/api/", timeline=Timeline(BootClock()),
+        notes="govip/passing/api/",
+        postbox=lambda: UdpPostbox(None),
     )  # fmt: skip
     running = asyncio.ensure_future(election.run())
     await events.until(lambda: any(isinstance(e, EtcdState) and "authentication failed" in e.detail for e in events))

@@ -8,6 +8,7 @@ from govipd.core.actions import (
     Forget,
     Hold,
     Holding,
+    Prepare,
     Remember,
     RemoveAddresses,
     Report,
@@ -69,7 +70,7 @@ class Driver:
     def done(self) -> list[Action]:
         """The kernel acknowledges everything of the last step, in order."""
         for action in self.told:
-            if isinstance(action, Hold | CloseFence | RemoveAddresses):
+            if isinstance(action, Prepare | Hold | CloseFence | RemoveAddresses):
                 self.step(ev.Done(action))
         return self.told
 
@@ -107,6 +108,10 @@ class Driver:
             return self
         self.done()
         if state is State.LEADER:
+            return self
+        if state is State.PASSING:
+            self.step(ev.Handover(""))
+            self.done()
             return self
         self.step(ev.UnitState("failed", "failed"))
         if state is State.CLOSING:

@@ -19,10 +19,12 @@ from govipd.core.actions import (
     Hold,
     Holding,
     KernelAction,
+    Prepare,
     RemoveAddresses,
     Report,
     Resign,
 )
+from govipd.core.lease import PASS_S
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, HOLDING, State, following
 from govipd.core.supervisor import PATIENCE_S
@@ -55,6 +57,8 @@ class Witness(Driver):
         self.renewed: ev.LeaseRenewed | None = None  # the newest confirmation of a lease
         # Until when the kernel may answer as far as we know: the latest Hold, until the fence is known to be closed.
         self.open_until = left.until if left is not None else NEVER
+        self.asked_until = NEVER  # by the newest Hold
+        self.pass_until = float("inf")
 
     @property
     def newest_campaign(self) -> int:
@@ -66,7 +70,8 @@ class Witness(Driver):
             assert self.left is not None
             return self.left.until
         assert self.renewed is not None
-        return self.renewed.sent_at + self.renewed.ttl - self.margin
+        lease = self.renewed.sent_at + self.renewed.ttl - self.margin
+        return min(lease, self.pass_until) if self.state is State.PASSING else lease
 
     def step(self, event: ev.Event, after: float = 0.0) -> list[Action]:
         before, deadline = self.state, self.deadline() if self.state in ANSWERING else None
@@ -76,12 +81,16 @@ class Witness(Driver):
                 self.renewed = event
             case ev.Reconfigured():
                 self.margin = event.settings.margin
-            case ev.Done(action=CloseFence()) if before not in HOLDING or self.now >= self.open_until:
+            case ev.Done(action=CloseFence()) if before not in HOLDING | {State.PASSING} or self.now >= self.open_until:
                 self.open_until = NEVER  # otherwise it answers an order from before the fence was opened
+            case ev.Done(action=Hold(until=until)) if before is State.PASSING and until == self.asked_until:
+                self.open_until = until  # the kernel keeps the newest, and it is confirmed
             case _:
                 pass
         actions = self.supervisor.step(event, self.now)  # IllegalTransitionError would end the test
         self._take(actions)
+        if before is not State.PASSING:
+            self.pass_until = self.now + PASS_S
         self._check_transitions(before, actions)
         self._check_kernel(actions)
         if deadline is not None and self.now >= deadline:
@@ -108,12 +117,16 @@ class Witness(Driver):
         for action in actions:
             match action:
                 case Hold(until=until):
-                    assert self.state in HOLDING
+                    assert self.state in HOLDING | {State.PASSING}
+                    assert self.state is not State.PASSING or until <= self.pass_until
                     assert self.renewed is not None
                     assert self.now < until <= self.renewed.sent_at + self.renewed.ttl - self.margin
                     self.open_until = max(self.open_until, until)
+                    self.asked_until = until
                 case Resign():
                     assert self.now >= self.open_until + PATIENCE_S, "resigned while the kernel may answer"
+                case Prepare():
+                    assert self.state is State.TAKING
                 case RemoveAddresses():
                     assert self.state not in HOLDING
                 case _:
@@ -145,7 +158,7 @@ def link(*, present: bool = True, carrier: bool = True, mac: str = UP.mac) -> ev
 
 
 def kernel_actions(now: float) -> list[KernelAction]:
-    return [Hold(now + 1.0), Hold(now - 1.0), CloseFence(), RemoveAddresses()]
+    return [Prepare(now + 1.0), Hold(now + 1.0), Hold(now - 1.0), CloseFence(), RemoveAddresses()]
 
 
 def samples(campaign: int, now: float) -> list[ev.Event]:
@@ -163,6 +176,7 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         ev.Elected(campaign, LEASE, now - 60.0), ev.Elected(campaign, LEASE, now, 5, not_before=now + 0.1),
         *(ev.Deposed(c, "x") for c in campaigns),
         *(ev.Resigned(c) for c in campaigns),
+        *(ev.Passed(c) for c in campaigns),
         ev.PactAnswered("p", 0.5, now), ev.PactAnswered("p", 0.5, now - 0.4), ev.PactAnswered("q", 0.1, now),
         ev.PactEnded("p"), ev.PactEnded("x"),
         ev.EtcdState(usable=True, detail=""), ev.EtcdState(usable=False, detail="x"),
@@ -237,7 +251,7 @@ def test_what_is_not_about_this_campaign_and_lease_changes_nothing(state: State)
     newest = reach(state).newest_campaign
     for event in samples(newest, 100.0):
         match event:
-            case ev.Queued(c) | ev.Elected(c) | ev.Deposed(c) | ev.Resigned(c) if c != newest:
+            case ev.Queued(c) | ev.Elected(c) | ev.Deposed(c) | ev.Resigned(c) | ev.Passed(c) if c != newest:
                 pass
             case ev.Elected(lease_id=lease) | ev.LeaseLost(lease_id=lease) if lease == OTHER_LEASE:
                 pass

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from govipd.core import actions as ac
 from govipd.core import events as ev
+from govipd.core.lease import PASS_S
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, HOLDING, State
 from govipd.core.supervisor import Supervisor
@@ -57,7 +58,7 @@ class Kernel:
 
     def queue(self, action: ac.KernelAction) -> None:
         if isinstance(action, ac.Hold | ac.CloseFence):
-            self.pending = deque(a for a in self.pending if not isinstance(a, ac.Hold))
+            self.pending = deque(a for a in self.pending if not isinstance(a, ac.Prepare | ac.Hold))
         self.pending.append(action)
 
     def work(self, outcome: str, now: float) -> None:
@@ -66,6 +67,8 @@ class Kernel:
             self.answer = ev.Failed(action, "refused")
             return
         match action:
+            case ac.Prepare():
+                self.present = True
             case ac.Hold():
                 self.fence_until, self.present = action.until, True
             case ac.CloseFence():
@@ -87,6 +90,7 @@ class Etcd:
         self.key = False
         self.free_at: float | None = None  # once first in the queue: when the predecessor's fence is closed
         self.wanted: int | None = None
+        self.passing: int | None = None
         self.resigning: int | None = None
 
     def renew(self, now: float, delay: float) -> ev.LeaseRenewed | ev.LeaseLost:
@@ -105,6 +109,9 @@ class Etcd:
 
     def read(self, now: float, ahead: str, wait: float) -> ev.Event | None:
         """What the election says of the place in the queue, if anything."""
+        if self.passing is not None:
+            campaign, self.passing = self.passing, None
+            return ev.Passed(campaign)
         if self.resigning is not None:
             campaign, self.resigning, self.key = self.resigning, None, False
             return ev.Resigned(campaign)
@@ -137,12 +144,17 @@ class Life(RuleBasedStateMachine):
     def do(self, actions: list[ac.Action]) -> None:
         for action in actions:
             match action:
-                case ac.Hold() | ac.CloseFence() | ac.RemoveAddresses():
-                    assert not isinstance(action, ac.Hold) or self.now >= (self.etcd.free_at or 0.0)
+                case ac.Prepare() | ac.Hold() | ac.CloseFence() | ac.RemoveAddresses():
+                    if isinstance(action, ac.Hold):
+                        assert self.now >= (self.etcd.free_at or 0.0)
+                        assert self.etcd.passing is None, "opened again by who has passed the VIP on"
                     self.kernel.queue(action)
                 case ac.Campaign() | ac.Adopt():
                     assert action.campaign > self.over
                     self.campaign = self.etcd.wanted = action.campaign
+                case ac.Pass():
+                    assert self.kernel.fence_until <= self.now + PASS_S, "passed on by who may answer for long"
+                    self.etcd.wanted, self.etcd.key, self.etcd.passing = None, False, action.campaign
                 case ac.Resign():
                     assert self.now >= self.kernel.fence_until, "resigned while the kernel answers"
                     self.etcd.wanted, self.etcd.resigning, self.over = None, action.campaign, action.campaign
@@ -289,7 +301,8 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def what_is_remembered_covers_what_the_kernel_does(self) -> None:
-        if self.now < self.kernel.fence_until:
+        """From when it serves: who has just begun to take is not followed by one that goes on."""
+        if self.supervisor.adoptable and self.now < self.kernel.fence_until:
             assert self.memory is not None
             assert self.memory.until >= self.kernel.fence_until
 

@@ -10,9 +10,11 @@ from govipd.core.actions import (
     Campaign,
     CloseFence,
     Hold,
+    Prepare,
     RemoveAddresses,
     Resign,
 )
+from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
 from govipd.core.supervisor import RETRY_S
 from tests.core.driver import LEASE, Driver
@@ -180,11 +182,26 @@ def test_a_win_without_a_fresh_lease_waits_for_one() -> None:
 
 
 def test_a_win_after_an_unorderly_predecessor_waits_for_its_fence() -> None:
-    """Nothing is opened before the instant that the election names."""
+    """Nothing is opened before the place is proven anew at the instant that the election names."""
     d = Driver().to(State.CANDIDATE)
+    assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == [Prepare(102.5)]
+    assert d.done() == []
+    assert d.step(ev.Elected(d.campaign, LEASE, 100.05, 5, not_before=100.1), after=0.2) == [Prepare(102.5)]
+    assert d.step(ev.Elected(d.campaign, LEASE, 100.1, 5, not_before=100.1)) == [Hold(102.5)]
+
+
+def test_a_wait_ends_when_the_predecessors_fence_is_known_to_be_closed() -> None:
+    """The election proves anew that we are first, and that there is nothing to wait for."""
+    d = Driver().to(State.CANDIDATE)
+    d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1))
+    assert d.step(ev.Elected(d.campaign, LEASE, 100.0, 5, not_before=100.0), after=0.01) == [Hold(102.5)]
+
+
+def test_without_nftables_nothing_is_prepared() -> None:
+    """An address that is there answers."""
+    d = Driver(Settings(fenced=False)).to(State.CANDIDATE)
     assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == []
-    assert d.tick() == [Hold(102.5)]
-    assert d.now == 100.1
+    assert d.step(ev.Elected(d.campaign, LEASE, 100.1, 5, not_before=100.1), after=0.1) == [Hold(102.5)]
 
 
 def test_an_old_proof_does_not_take() -> None:

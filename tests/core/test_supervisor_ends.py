@@ -74,6 +74,8 @@ def test_a_stop_still_never_resigns_before_the_fence_is_closed() -> None:
     """Even when it has no time."""
     d = Driver().to(State.LEADER)
     d.step(ev.Stop(by=d.now))
+    assert d.state is State.PASSING
+    d.tick()
     assert d.state is State.CLOSING
     assert not d.resigned()
 
@@ -131,7 +133,7 @@ def test_a_holder_keeps_what_the_next_process_needs() -> None:
     d.now += 1
     d.renew()
     assert d.kept[-1] == Remember(Holding(LEASE, 0, 103.5))
-    d.step(ev.Stop(by=200.0))
+    d.step(ev.UnitState("failed", "failed"))
     d.step(ev.Done(CloseFence()))
     assert d.kept[-1] == Forget()
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from govipd.adapters.datagrams import UdpPostbox
 from govipd.adapters.election import EtcdElection
 from govipd.adapters.membership import Membership
 from govipd.adapters.store import KeyValue
@@ -134,6 +135,8 @@ def election(store: MemoryStore, sink: Collected) -> EtcdElection:
         ttl=3.0,
         membership=membership,
         timeline=Timeline(FakeClock()),
+        notes="govip/passing/api/",
+        postbox=lambda: UdpPostbox(None),
     )
 
 

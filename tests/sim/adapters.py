@@ -287,20 +287,46 @@ class SimMemory:
         self._directory.holding = None
 
 
+PACT_PORT = 1
+
+
 class SimDatagrams:
-    """A UDP port (ports.Datagrams). Hosts have their number for an address."""
+    """The pact's UDP port (ports.Datagrams). Hosts have their number for an address."""
 
     def __init__(self, process: Process, host: int, network: Network) -> None:
         self._process, self._host, self._network = process, host, network
 
     async def run(self, receive: Callable[[bytes, tuple[str, int]], None]) -> None:
         """See ports.Datagrams."""
-        self._network.listen(self._host, lambda data, source: self._process.call_soon(receive, data, source))
+        self._network.listen(self._host, PACT_PORT, lambda data, source: self._process.call_soon(receive, data, source))
         await asyncio.Event().wait()
 
     def send(self, data: bytes, to: tuple[str, int]) -> None:
         """See ports.Datagrams."""
-        self._process.do(self._network.datagram, self._host, int(to[0]), data)
+        self._process.do(self._network.datagram, self._host, PACT_PORT, int(to[0]), to[1], data)
+
+
+class SimPostbox:
+    """A UDP port for a moment (ports.Postbox)."""
+
+    def __init__(self, process: Process, host: int, network: Network, port: int) -> None:
+        self._process, self._host, self._network, self._port = process, host, network, port
+
+    def open(self, receive: Callable[[bytes, tuple[str, int]], None]) -> tuple[str, int] | None:
+        """See ports.Postbox."""
+        self._listen(lambda data, source: self._process.call_soon(receive, data, source))
+        return str(self._host), self._port
+
+    def send(self, data: bytes, to: tuple[str, int]) -> None:
+        """See ports.Postbox."""
+        self._process.do(self._network.datagram, self._host, self._port, int(to[0]), to[1], data)
+
+    def close(self) -> None:
+        """See ports.Postbox."""
+        self._listen(None)
+
+    def _listen(self, receive: Callable[[bytes, tuple[str, int]], object] | None) -> None:
+        self._process.do(self._network.listen, self._host, self._port, receive)
 
 
 @dataclass(slots=True)

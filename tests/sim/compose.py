@@ -1,5 +1,6 @@
 """What `govipd.cli` composes, of a modelled machine's parts."""
 
+import itertools
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
@@ -78,9 +79,10 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         sink=sink,
         prefix=f"{PREFIX}members/{ELECTION}/",
         member=machine.name,
-        identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:1"},
+        identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:{sim.PACT_PORT}"},
     )
     timeline = Timeline(process)
+    ports = itertools.count(sim.PACT_PORT + 1)
     election = EtcdElection(
         store=machine.store,
         sink=sink,
@@ -92,6 +94,9 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         ttl=TTL,
         membership=membership,
         timeline=timeline,
+        notes=f"{PREFIX}passing/{ELECTION}/",
+        postbox=lambda: sim.SimPostbox(process, machine.index, machine.network, next(ports)),
+        token=machine.random.randbytes,
     )
     machine.elections.append(election)
     pact: Pact = NoPact()

@@ -108,6 +108,24 @@ SILENCES = (
     "govipd killed",
     "govipd restarted",
 )
+# A holder leaves though it is healthy, and what may befall it, or the next one, meanwhile.
+LEAVES = ("handed over", "drained", "govipd stopped")
+HINDRANCES = (
+    "govipd frozen",
+    "govipd frozen",
+    "govipd slow",
+    "govipd without processor",
+    "govipd killed",
+    "kernel refuses",
+    "nft refuses",
+    "datagrams blocked",
+    "datagrams astray",
+    "slow network",
+    "lossy network",
+    "isolated",
+    "etcd leader killed",
+    "haproxy failed",
+)
 # G3: these must neither move the VIP nor pause it.
 DAEMON_ONLY = (
     "reload",
@@ -151,6 +169,7 @@ BESIDE_BROKEN_PROMISES = (
     "haproxy reloads",
     "reload of a bad file",
     "link down",
+    *LEAVES,
 )
 # These let a message arrive long after it was sent.
 LATE = (

@@ -33,7 +33,7 @@ TALES: Mapping[str, Schedule] = {
     "govipd is killed and its successor adopts": _tale(Fault("govipd killed", HOLDER, 0.0, 0.5, 3.0)),
     "govipd is restarted and its successor adopts": _tale(Fault("govipd restarted", HOLDER, 0.0, 0.5, 3.0)),
     "the operator hands the VIP over, past the next in the queue": _tale(
-        Fault("handed over", HOLDER, 0.0, 0.5, 3.0), nodes=3
+        Fault("handed over", HOLDER, 0.0, 0.3, 3.0), nodes=3
     ),
     "the operator drains the holder": _tale(Fault("drained", HOLDER, 3.0, 0.5, 3.0)),
     "somebody revokes the holder's lease": _tale(Fault("lease revoked", HOLDER, 0.0, 0.0, 3.0)),

@@ -134,8 +134,8 @@ class Machine:
             process.call_soon(ask, process, daemon)
 
     def undrain(self) -> None:
-        """govipctl undrain, typed again until a daemon has heard it."""
-        if self.drain_mark.drained:
+        """govipctl undrain, typed again until a daemon has heard it, which may not have heard of the drain yet."""
+        if self.drain_mark.drained or (self.process is not None and self.process.frozen):
             self.drain(wanted=False)
             self.world.after(1.0, self.undrain)
 

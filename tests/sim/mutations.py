@@ -11,6 +11,7 @@ from dataclasses import dataclass
 ELECTION = "govipd.adapters.election"
 FENCE = "govipd.adapters.fence"
 PACT = "govipd.core.pact"
+PASSING = "govipd.adapters.passing"
 SUPERVISOR = "govipd.core.supervisor"
 
 
@@ -43,8 +44,8 @@ def _one(name: str, module: str, before: str, after: str, within: int) -> Mutati
 # VIP for good then, which alone would hide what happens without the rules of the successor.
 _LAPSED = Edit(
     SUPERVISOR,
-    "        deadline = self.deadline()\n        return self._held_until",
-    "        deadline = self.lease_deadline()\n        return self._held_until",
+    "        deadline = self.deadline()\n        until = self._held_until",
+    "        deadline = self.lease_deadline()\n        until = self._held_until",
 )
 
 MUTATIONS = (
@@ -238,8 +239,50 @@ MUTATIONS = (
         "self._store.txn((), operations)",
         within=30_000,
     ),
+    # Passing the VIP on
+    _one(
+        "passing on: the fence outlasts the next one's wait",
+        "govipd.core.lease",
+        "PASS_S = 0.08\n",
+        "PASS_S = 0.2\n",
+        within=30_000,
+    ),
+    _one(
+        "passing on: etcd is told before the fence is short",
+        SUPERVISOR,
+        "            self._actions.append(ac.Hold(self._pass_until))\n",
+        "            self._actions += [ac.Pass(self._campaign, self._heir), ac.Hold(self._pass_until)]\n",
+        within=30_000,
+    ),
+    _one(
+        "passing on: a renewal lengthens the fence",
+        SUPERVISOR,
+        "        if self.state not in HOLDING or self._lease is None",
+        "        if self.state not in HOLDING | {State.PASSING} or self._lease is None",
+        within=30_000,
+    ),
+    _one(
+        "passing on: the next one is told before the fence is closed",
+        PASSING,
+        "        if self._closed and self._ready is not None and self._note is not None:\n",
+        "        if self._ready is not None and self._note is not None:\n",
+        within=10_000,
+    ),
+    _one(
+        "passing on: who is passed the VIP takes it at once",
+        PASSING,
+        "        self._note, self._closed = note, closed\n",
+        "        self._note, self._closed = note, closed\n        closed()\n",
+        within=2000,
+    ),
     # The operator
-    _one("the drain is ignored", SUPERVISOR, "        if self.drained:\n", "        if False:\n", within=2000),
+    _one(
+        "the drain is ignored",
+        SUPERVISOR,
+        '        drained = ("drained by the operator",) if self.drained else ()\n',
+        "        drained: tuple[str, ...] = ()\n",
+        within=2000,
+    ),
     _one(
         "the drain ends with the process",
         "govipd.group",

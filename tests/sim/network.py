@@ -1,6 +1,7 @@
 """The network between hosts: each direction of each pair has its own delay, and can be cut."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -25,7 +26,7 @@ class Network:
         self._delays: dict[tuple[int, int], float] = {}  # the longest delay, where it is unusual
         self._losses: dict[tuple[int, int], float] = {}  # the share of messages that are lost
         self._wild: dict[tuple[int, int], float] = {}  # the share of datagrams that are lost, late or repeated
-        self._ports: dict[int, Callable[[bytes, tuple[str, int]], object]] = {}
+        self._ports: dict[tuple[int, int], Callable[[bytes, tuple[str, int]], object]] = {}
         self._stuck: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
 
     def cut(self, source: int, target: int) -> None:
@@ -54,14 +55,18 @@ class Network:
         """Lose, delay or repeat this share of the datagrams; 1 lets none through, 0 is usual again."""
         self._wild[source, target] = share
 
-    def listen(self, host: int, receive: Callable[[bytes, tuple[str, int]], object]) -> None:
-        """Who gets a host's datagrams from now on."""
-        self._ports[host] = receive
+    def listen(self, host: int, port: int, receive: Callable[[bytes, tuple[str, int]], object] | None) -> None:
+        """Who gets the datagrams to a host's port from now on; None: nobody."""
+        if receive is None:
+            self._ports.pop((host, port), None)
+        else:
+            self._ports[host, port] = receive
 
-    def datagram(self, source: int, target: int, data: bytes) -> None:
+    def datagram(self, source: int, source_port: int, target: int, target_port: int, data: bytes) -> None:
         """Deliver it, or not, or late, or twice."""
+        arrive = partial(self._arrive, source, source_port, target, target_port, data)
         share = self._wild.get((source, target), 0.0)
-        if not self.passes(source, target) or share >= 1.0 or target not in self._ports:
+        if not self.passes(source, target) or share >= 1.0 or (target, target_port) not in self._ports:
             return
         delay = self._random.uniform(*_DELAY_S) + self._random.random() * self._delays.get((source, target), 0.0)
         if share and self._random.random() < share:
@@ -70,12 +75,14 @@ class Network:
                 return
             delay += self._random.random() * _ASTRAY_S
             if fate < 0.7:
-                self._world.after(delay, self._arrive, source, target, data)
+                self._world.after(delay, arrive)
                 delay = self._random.random() * _ASTRAY_S
-        self._world.after(delay, self._arrive, source, target, data)
+        self._world.after(delay, arrive)
 
-    def _arrive(self, source: int, target: int, data: bytes) -> None:
-        self._ports[target](data, (str(source), 1))
+    def _arrive(self, source: int, source_port: int, target: int, target_port: int, data: bytes) -> None:
+        receive = self._ports.get((target, target_port))
+        if receive is not None:
+            receive(data, (str(source), source_port))
 
     def passes(self, source: int, target: int) -> bool:
         """Whether this direction is not cut."""

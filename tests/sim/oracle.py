@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 UNIT_S = 0.6  # how long one whose proxy's unit has failed may answer, where nothing slows the verdict down
 TAKEN_S = 2.0  # how long after its proxy broke nobody may begin to answer
 UNHEALTHY_S = 4.5  # how long a machine with a dead proxy may answer at most: a lease, a probe and the verdict
+PASSED_S = 0.1  # how long after its key was deleted a machine that passes the VIP on may answer
 QUEUE_MAX = 200  # events that wait in a daemon which is up to date
 
 
@@ -40,6 +41,7 @@ class Oracle:
         self.vip: IPAddress | None = None
         self._world = world
         self._answers: dict[str, set[IPAddress]] = {}
+        self._began: dict[str, float] = {}  # to answer
         self._unhealthy_since: dict[str, float] = {}
         self._failed_since: dict[str, float] = {}  # the proxy's unit
 
@@ -59,6 +61,7 @@ class Oracle:
         if answers != before:
             self._answers[name] = answers
             if self.vip in answers and self.vip not in before:
+                self._began[name] = now
                 self._only_healthy_begins(machine)
             words = ", ".join(sorted(map(str, answers))) or "nothing"
             self._world.note(name, f"answers for {words}")
@@ -108,10 +111,20 @@ class Oracle:
         if machine.drained_since == since and self._answers.get(machine.name):
             self.fail("G4", f"{machine.name} answers {self._world.now - since:g} s after it was drained")
 
-    def resigned(self, machine: "Machine") -> None:
-        """Order is contract: a leader's key goes only when its kernel has stopped answering."""
+    def resigned(self, machine: "Machine", *, passed: bool) -> None:
+        """Order is contract: a leader's key goes only when its kernel has stopped answering.
+
+        Where it passes the VIP on, its kernel stops before anybody may take for whom time alone has passed.
+        """
         if self.vip in self._answers.get(machine.name, ()) and not machine.kernel.flushed:
-            self.fail("order", f"{machine.name}'s key is deleted while it answers")
+            if passed:
+                self._world.after(PASSED_S, self._passed, machine, self._began.get(machine.name))
+            else:
+                self.fail("order", f"{machine.name}'s key is deleted while it answers")
+
+    def _passed(self, machine: "Machine", began: float) -> None:
+        if self._answers.get(machine.name) and self._began.get(machine.name) == began and not machine.kernel.flushed:
+            self.fail("order", f"{machine.name} answers {PASSED_S:g} s after it has passed the VIP on")
 
     def joined(self, machine: "Machine") -> None:
         """G4: whose proxy is broken, or whom the operator has drained, does not stand for election."""

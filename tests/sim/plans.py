@@ -12,7 +12,9 @@ from tests.sim.faults import (
     DAEMON_ONLY,
     DELAYS,
     ENDS,
+    HINDRANCES,
     KINDS,
+    LEAVES,
     SILENCES,
     TAMPERING,
 )
@@ -116,6 +118,15 @@ def _unfit_start(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
     return *faults, Fault(random.choice(ENDS), node, random.uniform(0.1, 1.0), 0.5, hot + random.uniform(2.2, 4.0))
 
 
+def _passing(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
+    """A healthy holder leaves, and is hindered while the next one gets ready."""
+    faults = [Fault(random.choice(LEAVES), HOLDER, random.uniform(0.5, 3.0), random.random(), hot)]
+    for kind in random.choices(HINDRANCES, k=random.randint(1, 3)):
+        node, at = random.choice((HOLDER, HOLDER, *range(nodes))), hot + random.uniform(-0.02, 0.06)
+        faults.append(Fault(kind, node, random.choice((0.1, 2.0)) * random.random(), random.random(), at))
+    return tuple(faults)
+
+
 def _tampering(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
     """Somebody's hands, on any machine."""
     faults = []
@@ -127,7 +138,7 @@ def _tampering(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
 
 _PLANS = (
     *(_blows, _blows, _late_then_cut, _late_then_cut),
-    *(_cut_off_alone, _cut_off_early, _unfit_start, _tampering),
+    *(_cut_off_alone, _cut_off_early, _unfit_start, _tampering, _passing),
 )
 
 

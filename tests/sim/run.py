@@ -153,7 +153,12 @@ class Simulation:
             key=lambda k: k.create_revision,
             default=None,
         ):
-            self.oracle.resigned(next(m for m in self.machines if m.name.encode() == kv.value))
+            self.world.after(0.0, self._resigned, kv)
+
+    def _resigned(self, kv: KeyValue) -> None:
+        """The transaction that deleted the key has come to its end."""
+        machine = next(m for m in self.machines if m.name.encode() == kv.value)
+        self.oracle.resigned(machine, passed=f"{PREFIX}passing/{ELECTION}/{kv.lease:x}" in self.cluster.keys)
 
     def _lost(self, since: float) -> None:
         """etcd has no majority: what it has confirmed until now is all that anybody may hold by."""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from govipd.adapters.datagrams import UdpPostbox
 from govipd.adapters.election import EtcdElection
 from govipd.adapters.membership import Membership
 from govipd.adapters.store import Renewal
@@ -27,6 +28,8 @@ async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
         store=store, sink=events, clock=FakeClock(), name="api", member="a", mark="govip/released/api",
         pacts="govip/pact/api/", ttl=3.0, membership=membership,
         timeline=Timeline(FakeClock()),
+        notes="govip/passing/api/",
+        postbox=lambda: UdpPostbox(None),
     )  # fmt: skip
     running = asyncio.ensure_future(election.run())
     try:

@@ -1,0 +1,74 @@
+"""A healthy leader that leaves: the next one is made ready while it answers."""
+
+import pytest
+
+from govipd.adapters.election import UNORDERLY_S
+from govipd.core import events as ev
+from govipd.core.actions import CloseFence, Hold, Pass, RemoveAddresses, Resign
+from govipd.core.lease import PASS_S
+from govipd.core.settings import Settings
+from govipd.core.state import State, Trigger
+from tests.core.driver import FAILED, LEASE, Driver
+
+CLOCKS = 1.1  # by how much two clocks' rates, and the kernel's timer, may differ over so short a time
+
+
+def test_whoever_comes_next_waits_for_longer_than_the_fence_lasts() -> None:
+    """Of all that passes the VIP on, safety is this, and what proves who is next."""
+    assert PASS_S * CLOCKS < UNORDERLY_S
+
+
+def test_a_handover_releases_in_order_and_names_the_heir() -> None:
+    """A short fence first, then the heir, then the end of it; then this node stands again, for whoever is next."""
+    d = Driver().to(State.LEADER)
+    soon = Hold(d.now + PASS_S)
+    assert d.step(ev.Handover("node3")) == [soon]
+    assert d.step(ev.Done(soon)) == [Pass(d.campaign, "node3")]
+    assert d.step(ev.Passed(d.campaign)) == [CloseFence()]
+    d.step(ev.Done(CloseFence()))
+    assert d.told == [Resign(d.campaign, "node3"), RemoveAddresses()]
+    d.step(ev.Done(RemoveAddresses()))
+    d.step(ev.Resigned(d.campaign))
+    assert d.state is State.CANDIDATE
+    d.step(FAILED)
+    assert Resign(d.campaign) in d.step(FAILED)
+
+
+@pytest.mark.parametrize("event", [ev.Drain(wanted=True), ev.Stop(by=200.0), ev.Handover("")])
+def test_a_healthy_leader_answers_until_the_next_one_is_ready(event: ev.Event) -> None:
+    """But no longer than its fence, which is short before etcd is told."""
+    d = Driver().to(State.LEADER)
+    soon = Hold(d.now + PASS_S)
+    assert d.step(event) == [soon]
+    assert d.state is State.PASSING
+    assert d.step(ev.Done(Hold(d.now + 2.5))) == []  # an earlier one, which was under way
+    assert d.step(ev.Done(soon)) == [Pass(d.campaign)]
+    assert d.renew() == []
+    assert d.tick() == [CloseFence()]
+    assert d.now == soon.until
+    assert (d.reports[-1].trigger, d.reports[-1].detail) == (Trigger.PASSED, "nobody was ready in time")
+
+
+@pytest.mark.parametrize("event", [ev.UnitState("failed", "x"), ev.LeaseLost(LEASE, "x"), ev.Failed(Hold(9.0), "x")])
+def test_who_passes_the_vip_on_drops_it_when_it_may_not_answer(event: ev.Event) -> None:
+    """What befalls a leader befalls it too; and a kernel that does not shorten the fence must close it."""
+    d = Driver().to(State.LEADER)
+    d.step(ev.Handover(""))
+    d.step(event)
+    assert d.state is State.CLOSING
+    assert d.told == [CloseFence()]
+
+
+def test_a_fence_that_is_not_precise_is_closed_before_anybody_is_told() -> None:
+    """Lifetimes of addresses are whole seconds: nothing is passed on by them."""
+    d = Driver(Settings(fenced=False)).to(State.LEADER)
+    assert d.step(ev.Handover("")) == [CloseFence()]
+    assert [r.state for r in d.reports[-2:]] == [State.PASSING, State.CLOSING]
+
+
+@pytest.mark.parametrize("state", [State.ADOPTING, State.TAKING])
+def test_who_has_not_begun_to_serve_passes_nothing_on(state: State) -> None:
+    """There is nothing that must go on."""
+    d = Driver().to(state)
+    assert d.step(ev.Drain(wanted=True)) == [CloseFence()]
+    assert d.reports[-1].trigger is Trigger.UNFIT
