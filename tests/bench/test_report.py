@@ -11,7 +11,6 @@ from bench.charts import time_line
 from bench.events import EVENTS
 from bench.records import Context, Idle, Record, Step, read, summarize, write
 from bench.report import report
-from bench.timeline import said
 from bench.tools import FAST, FAST_100MS, GOVIPD, TOOLS, TUNED, TUNED_10MS, VIP_MANAGER
 from bench.verdict import best_keepalived, verdict
 
@@ -96,11 +95,6 @@ def test_the_time_line_gives_each_step_its_share() -> None:
     picture = time_line([Step(3.0, "node1", "first"), Step(12.0, "node2", "second")])
     assert "3.0 ms, 25 %" in picture
     assert "9.0 ms, 75 %" in picture
-
-
-def test_a_line_of_the_journal_is_shortened_to_what_happened() -> None:
-    assert said("api: taking the VIP (won the election); next: open the fence") == "taking the VIP"
-    assert said("api: starting; next: clean up") == "starting"
 
 
 def test_tools_take_turns_within_every_event_and_in_who_comes_first() -> None:

@@ -91,7 +91,7 @@ def play(lab: Lab, event: str, seen: Seen) -> None:
 
 
 def _note(seen: Seen, report: Report, since: float, holder: Machine, heir: Machine) -> None:
-    released, taken = _steps(holder, "release", since), _steps(heir, "take-over", since)
+    released, taken = steps_of(holder, "release", since), steps_of(heir, "take-over", since)
     zero = released.get(CLOSED, 0.0)
     event = report.marks["event"] + time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     at = {"event": event}
@@ -100,7 +100,7 @@ def _note(seen: Seen, report: Report, since: float, holder: Machine, heir: Machi
         seen.steps[step].append(1000 * (instant - zero))
 
 
-def _steps(machine: Machine, move: str, since: float) -> Mapping[str, float]:
+def steps_of(machine: Machine, move: str, since: float) -> Mapping[str, float]:
     """When each step of a move was done, in seconds of CLOCK_BOOTTIME, which is the host's."""
     lines = machine.run(f"journalctl -q -o json -n 20 GOVIP_MOVE={move}").stdout.splitlines()
     at: dict[str, float] = {}
