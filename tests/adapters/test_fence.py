@@ -257,6 +257,38 @@ async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_ha
     await successor.remove()
 
 
+class Silent(NfTables):
+    """Does what it is asked for; of one transaction, `lost` ones from now, the answer is lost."""
+
+    lost = 0
+
+    def commit(self, messages: Iterable[Message]) -> None:
+        super().commit(messages)
+        self.lost -= 1
+        if self.lost == 0:
+            raise KernelError("no answer")
+
+
+async def test_what_the_kernel_did_without_an_answer_is_found_out(machines: Wire, clock: LeapingClock) -> None:
+    """The rules look elsewhere already: the next renewal must not write there before it knows when that ends."""
+    kernel = Silent()
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+
+    def looks_at() -> set[str]:
+        return set(re.findall(r"@(open\w+)", machines.host.run("nft", "list", "table", "inet", TABLE)))
+
+    await fence.open(clock.now() + 60)
+    before = looks_at()
+    kernel.lost = 2
+    with pytest.raises(KernelError, match="no answer"):
+        await fence.open(clock.now() + 60)
+    unknown = looks_at()
+    assert not unknown & before
+    await fence.open(clock.now() + 60)
+    assert not looks_at() & unknown
+    await fence.remove()
+
+
 async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_transaction(
     machines: Wire, fence: NftFence, vip: Asker, clock: LeapingClock
 ) -> None:
