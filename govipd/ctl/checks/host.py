@@ -78,6 +78,7 @@ async def probe(config: Config) -> list[Finding]:
         clock=BootClock(),
     )
     result = await asked.check()
+    asked.close()
     check = f"probe {health.url}"
     if result.passed:
         return [ok(check, result.detail)]
