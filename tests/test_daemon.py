@@ -11,7 +11,7 @@ from ipaddress import ip_interface
 import pytest
 
 from govipd.core import events as ev
-from govipd.core.actions import Hold, Holding
+from govipd.core.actions import Hold, Holding, Prepare
 from govipd.core.messages import Message
 from govipd.core.settings import Settings
 from govipd.core.state import State
@@ -444,6 +444,16 @@ async def test_a_drain_that_cannot_be_kept_is_refused_and_changes_nothing() -> N
         with pytest.raises(RefusedError, match="web is no VIP of eth0; those are api"):
             w.daemon.drain("web", wanted=True)
         assert w.leads()
+
+
+async def test_addresses_are_prepared_behind_a_fence_that_is_closed_anew() -> None:
+    """`systemctl restart nftables` may have taken it away since."""
+    async with running() as w:
+        await w.until(w.leads)
+        before = len(w.calls)
+        next(iter(w.daemon._groups.values()))._queue(Prepare(w.clock.now() + 1.0))
+        await w.until(lambda: "add" in w.calls[before:])
+        assert w.calls[before : before + 2] == ["close", "add"]
 
 
 async def test_a_handover_names_the_heir_to_the_election() -> None:

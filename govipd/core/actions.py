@@ -81,7 +81,7 @@ class EndPact:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """See that every address is present, behind the closed fence, with a lifetime until `until` (CLOCK_BOOTTIME).
+    """Close the fence, and see that every address is present behind it, with a lifetime until `until` (CLOCK_BOOTTIME).
 
     Answered by Done or Failed.
     """

@@ -68,7 +68,7 @@ def test_hooks_run_inside_the_sandbox(lab: Lab) -> None:
         assert lines[-3:] == [
             f"api: leader hook: leader of api on {heir.name} because of held",
             "api: leader hook: 192.0.2.100",
-            f"api: standby hook: standby of api on {heir.name} because of unfit",
+            f"api: standby hook: standby of api on {heir.name} because of retired",
         ]
         assert any(line.startswith("api: standby hook: done after") for line in told[heir.name].splitlines()[-3:])
 

@@ -69,7 +69,7 @@ class Kernel:
         self.overruns = False  # the next event is lost, and the listener told so
         self.event_delay = 0.0  # seconds by which events are late
         self.addresses: dict[Address, float] = {}  # true time at which each goes
-        self.flushed = False  # somebody took the fence away, and it has not been set up again
+        self.flushed = False  # somebody took the fence away from an address, and it has not been set up again
         self.listeners: list[Callable[[str, Address | None], None]] = []  # of netlink's events
         self._world = world
         self._name = name
@@ -168,8 +168,13 @@ class Kernel:
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
         self._tables.clear()
-        self.flushed = True
+        self.flushed = bool(self.addresses)
         self._update()
+
+    def add_by_hand(self, address: Address) -> None:
+        """`ip address add`, by somebody else; where the fence was flushed, nobody can help that it answers."""
+        self.flushed = self.flushed or not self._tables
+        self.add_address(address, 1e6, 0.0)
 
     def _apply(self, tables: dict[tuple[int, str], _Table], message: Message) -> None:
         what, family, name, *rest = message

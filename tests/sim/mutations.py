@@ -262,6 +262,13 @@ MUTATIONS = (
         within=30_000,
     ),
     _one(
+        "passing on: the addresses are put where the fence may have been taken away",
+        "govipd.group",
+        "                await parts.fence.close()  # a firewall that was loaded anew may have taken it away\n",
+        "",
+        within=10_000,
+    ),
+    _one(
         "passing on: the next one is told before the fence is closed",
         PASSING,
         "        if self._closed and self._ready is not None and self._note is not None:\n",

@@ -121,6 +121,8 @@ def _unfit_start(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
 def _passing(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
     """A healthy holder leaves, and is hindered while the next one gets ready."""
     faults = [Fault(random.choice(LEAVES), HOLDER, random.uniform(0.5, 3.0), random.random(), hot)]
+    if random.random() < 0.3:
+        faults.append(Fault("nft flushed", random.randrange(nodes), 0.0, 0.5, hot - random.random()))
     for kind in random.choices(HINDRANCES, k=random.randint(1, 3)):
         node, at = random.choice((HOLDER, HOLDER, *range(nodes))), hot + random.uniform(-0.02, 0.06)
         faults.append(Fault(kind, node, random.choice((0.1, 2.0)) * random.random(), random.random(), at))

@@ -316,7 +316,7 @@ def remove_address(sim: "Simulation", fault: Fault) -> End:
 def add_address(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     if machine.daemon is not None and not machine.job:  # where no daemon runs, nobody guards the address
-        machine.kernel.add_address(VIP, 1e6, 0.0)
+        machine.kernel.add_by_hand(VIP)
     return None
 
 
