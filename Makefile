@@ -92,9 +92,10 @@ demo-shell: venv ## the same three machines, for you to break (root)
 	$(BIN)/python -m tests.lab shell
 
 SEEDS ?= 3000
+FIRST ?=
 .PHONY: sim
-sim: venv ## SEEDS hostile schedules in virtual time, and every mutation of the safety rules
-	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+sim: venv ## SEEDS hostile schedules in virtual time (from seed FIRST), and every mutation of the safety rules
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST))
 
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST ?= dist

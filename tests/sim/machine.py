@@ -310,13 +310,15 @@ class Machine:
 
     def _clean_up(self) -> None:
         """ExecStopPost=."""
-        if self.file_is_bad:
-            self._stopped()
-            return
         process = self._new_process()
 
         def main() -> None:
-            task = process.create_task(clean_up(plan(self, process)), name="clean-up")
+            try:
+                configured = plan(self, process)
+            except ConfigError:
+                process.do(self._stopped)
+                return
+            task = process.create_task(clean_up(configured), name="clean-up")
             task.add_done_callback(lambda _: self._stopped())
 
         self._later(self.random.uniform(*_PYTHON_S), process.call_soon, main)
