@@ -111,7 +111,13 @@ MUTATIONS = (
         "        self._sink(Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))\n",
         within=10_000,
     ),
-    _one("no wait for one that left without a mark", ELECTION, "UNORDERLY_S = 0.1 ", "UNORDERLY_S = 0.0 ", within=10_000),
+    _one(
+        "no wait for one that left without a mark",
+        ELECTION,
+        "            self._not_before = self._clock.now() + UNORDERLY_S\n",
+        "            self._not_before = proven.proved_at\n",
+        within=10_000,
+    ),
     _one(
         "every predecessor is taken for orderly",
         ELECTION,
