@@ -14,7 +14,15 @@ class IllegalTransitionError(GovipdError):
 
 
 class KernelError(GovipdError):
-    """The kernel refused an address, link or fence operation, or did not answer in time."""
+    """The kernel refused an address, link or fence operation, or did not answer in time.
+
+    Attributes:
+        number: what it refused with (errno.h); None where it did not answer.
+    """
+
+    def __init__(self, text: str, number: int | None = None) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 class InterfaceMissingError(KernelError):

@@ -13,6 +13,8 @@ _PRIORITY = -300  # before connection tracking and the filters of others (NF_IP_
 # From reading the clock to the kernel's acknowledgement: taken off the time-out, and measured. Longer ones for
 # processes that get little time.
 _ALLOWANCES_S = (0.01, 0.04, 0.16)
+# Where somebody took the fence away, the VIP has answered unguarded; set up anew, the fence stays open for this long.
+_BRIDGE_MS = 10
 _OPEN = {4: "open4", 6: "open6"}  # the sets' names, by IP version, before the slot
 _SLOTS = ("a", "b")
 
@@ -62,8 +64,9 @@ class NftFence:
 
     The time-out is relative, and begins late by whatever this process loses between reading the clock and the kernel's
     commit. So there are two of each set, of which the rules look at one: elements are added to the other, and only when
-    they are known to end in time, a second transaction lets the rules look there (docs/adr/0006). The time-out runs on
-    jiffies, which stand still while the machine is suspended.
+    they are known to end in time, a second transaction lets the rules look there (docs/adr/0006). Where the first finds
+    that somebody took the tables away, it brings them back open for a moment, so that nothing is dropped before the
+    second. The time-out runs on jiffies, which stand still while the machine is suspended.
 
     Args:
         addresses: the group's.
@@ -103,13 +106,19 @@ class NftFence:
         """
         slot = self._looked_at()
         idle = _SLOTS[1 - _SLOTS.index(slot)]
-        guard = (*self._sets, *self._guard[slot])  # as it is, unless somebody has taken it away
         for allowance in _ALLOWANCES_S:
             began = self._clock.now()
             remaining_ms = math.floor((until - began - allowance) * 1000)
             if remaining_ms <= 0:
                 break
-            self._kernel.commit((*guard, *(nft.timing(message, remaining_ms) for message in self._opening[idle])))
+            elements = [nft.timing(message, remaining_ms) for message in self._opening[idle]]
+            try:
+                self._kernel.commit((*self._guard[slot], *elements))
+            except KernelError as error:
+                if error.number != errno.ENOENT:
+                    raise
+                bridge = (nft.timing(message, min(remaining_ms, _BRIDGE_MS)) for message in self._opening[slot])
+                self._kernel.commit((*self._sets, *self._guard[slot], *elements, *bridge))
             # If the process did not run meanwhile, the time-out began late by as much.
             if self._clock.now() - began <= allowance:
                 self._slot = None  # until the kernel has confirmed; else it is asked
@@ -147,12 +156,12 @@ class NftFence:
         """The slot at which the rules look. Of two that an earlier process used: the one that cannot be deleted."""
         if self._slot is None:
             try:
-                self._kernel.commit(self._inet.delete_set(name + _SLOTS[0]) for name in _OPEN.values())
+                deleting = (self._inet.delete_set(name + _SLOTS[0]) for name in _OPEN.values())
+                self._kernel.commit((*deleting, *self._sets))
             except KernelError as error:
-                code = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-                if code not in (errno.EBUSY, errno.ENOENT):
+                if error.number not in (errno.EBUSY, errno.ENOENT):
                     raise
-                self._slot = _SLOTS[0] if code == errno.EBUSY else _SLOTS[1]
+                self._slot = _SLOTS[0] if error.number == errno.EBUSY else _SLOTS[1]
             else:
                 self._slot = _SLOTS[1]
         return self._slot

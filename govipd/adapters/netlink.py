@@ -19,7 +19,6 @@ from govipd.adapters.rtnetlink import (
     Change,
     RouteEvents,
     RouteSocket,
-    error_number,
 )
 from govipd.core.events import Address, AddressFound, AddressLost, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
@@ -148,7 +147,7 @@ class KernelAddresses:
         try:
             self._route.delete(index, address)
         except KernelError as error:
-            if error_number(error) not in {EADDRNOTAVAIL, ENODEV}:
+            if error.number not in {EADDRNOTAVAIL, ENODEV}:
                 raise
 
 

@@ -56,8 +56,7 @@ class NfTables:
         try:
             self.commit(())
         except KernelError as error:
-            cause = error.__cause__
-            return isinstance(cause, OSError) and cause.errno in _NOT_THERE
+            return error.number in _NOT_THERE
         finally:
             self.close()
         return False
@@ -71,7 +70,7 @@ class NfTables:
         not refused as a whole (which is told under the number of its begin, beside the acknowledgements).
 
         Raises:
-            KernelError: refused, or not confirmed.
+            KernelError: refused (EBUSY, ENOENT: see the messages), or not confirmed.
         """
         batch = [self._begin, *messages, self._end]
         try:
@@ -80,10 +79,10 @@ class NfTables:
             answers = dict(_answers(netlink))
         except OSError as error:
             self.close()
-            raise KernelError(f"nf_tables: {error.strerror}") from error
+            raise KernelError(f"nf_tables: {error.strerror}", error.errno) from error
         for code in answers.values():
             if code:
-                raise KernelError(f"nf_tables: {os.strerror(code)}") from OSError(code, os.strerror(code))
+                raise KernelError(f"nf_tables: {os.strerror(code)}", code)
         if not answers.keys() >= set(range(1, len(batch) - 1)):
             self.close()
             raise KernelError("nf_tables: the kernel did not acknowledge the transaction")

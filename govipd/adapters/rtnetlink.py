@@ -85,7 +85,7 @@ class RouteSocket:
         try:
             answers = self._request(what, _GETLINK, 0, body)
         except KernelError as error:
-            if error_number(error) == errno.ENODEV:
+            if error.number == errno.ENODEV:
                 raise InterfaceMissingError(f"interface {name} does not exist") from error.__cause__
             raise
         if not answers:
@@ -125,7 +125,7 @@ class RouteSocket:
         """Delete an address, exactly this one.
 
         Raises:
-            KernelError: refused (error_number(): EADDRNOTAVAIL, ENODEV), or not acknowledged.
+            KernelError: refused (EADDRNOTAVAIL, ENODEV), or not acknowledged.
         """
         self._request(f"removing {address}", _DELADDR, _ACK, _about(index, address))
 
@@ -149,7 +149,7 @@ class RouteSocket:
                 netlink.send(_HEADER.pack(length, kind, _REQUEST | flags, self._number, 0) + body)
                 whole, answers = _answers(netlink, self._number)
             except _RefusedError as error:  # the socket is as good as before
-                raise KernelError(f"{what}: {error.strerror}") from error
+                raise KernelError(f"{what}: {error.strerror}", error.errno) from error
             except OSError as error:
                 self.close()
                 raise KernelError(f"{what}: {error.strerror or 'no answer from the kernel'}") from error
@@ -202,11 +202,6 @@ class RouteEvents:
 
 class _RefusedError(OSError):
     """The kernel answered with an error."""
-
-
-def error_number(error: KernelError) -> int | None:
-    """What the kernel has refused with (errno.h); None where it has not answered."""
-    return error.__cause__.errno if isinstance(error.__cause__, _RefusedError) else None
 
 
 def _open(flags: int = 0) -> socket.socket:

@@ -52,6 +52,7 @@ class Supervisor:
         self.pact = LeaderHalf()  # with the next in the queue; none, to begin with
         self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
         self._pass_until = float("inf")  # while the VIP is passed on
+        self._unwritten: list[ac.Remember] = []  # of the newest Hold
         self._hold_due = False
         self._announce_due = False
         self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
@@ -425,13 +426,14 @@ class Supervisor:
             return
         self._held_until = max(self._held_until, deadline)
         self._actions.append(ac.Hold(deadline))
+        self._unwritten = [ac.Remember(ac.Holding(self._lease.id, self._won.create_revision, self._held_until))]
         if self.state is State.LEADER:
             self._remember()
 
     def _remember(self) -> None:
         """The next process may go on; when this one has begun to serve, so that it need not wait for the file."""
-        if self._lease is not None and self._won is not None:
-            self._actions.append(ac.Remember(ac.Holding(self._lease.id, self._won.create_revision, self._held_until)))
+        self._actions += self._unwritten
+        self._unwritten.clear()
 
     def _closed_at(self) -> float:
         """When, in CLOSING, the kernel has closed the fence by itself."""

@@ -292,7 +292,7 @@ async def test_what_the_kernel_did_without_an_answer_is_found_out(machines: Wire
 async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_transaction(
     machines: Wire, fence: NftFence, vip: Asker, clock: LeapingClock
 ) -> None:
-    """Whatever becomes of the process then: closed, until the second one opens it."""
+    """Whatever becomes of the process then: closed after a moment, unless the second one opens it."""
     await fence.open(clock.now() + 60)
     machines.host.run("nft", "flush", "ruleset")
     assert await vip.answered(clock)
@@ -303,6 +303,34 @@ async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_tran
     assert not await vip.answered(clock)
     await fence.open(clock.now() + 60)
     assert await vip.answered(clock)
+
+
+class Asking(NfTables):
+    """Asks for the VIP after each transaction."""
+
+    def __init__(self, vip: Asker) -> None:
+        super().__init__()
+        self._vip = vip
+
+    def commit(self, messages: Iterable[Message]) -> None:
+        super().commit(messages)
+        self._vip.ask()
+
+
+@pytest.mark.parametrize("damage", ["flush ruleset", f"flush table inet {TABLE}"])
+async def test_setting_up_anew_what_somebody_took_away_loses_nothing(
+    machines: Wire, vip: Asker, clock: LeapingClock, damage: str
+) -> None:
+    """As `systemctl restart nftables` on the holder: open before, open after, and open in between."""
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Asking(vip))
+    await fence.close()
+    await fence.open(clock.now() + 60)
+    unanswered = vip.asked - 1  # the second transaction has opened it
+    machines.host.run("nft", damage)
+    await fence.open(clock.now() + 60)
+    await asyncio.sleep(0.2)
+    assert vip.listen(clock.now()) == vip.asked - unanswered
+    await fence.remove()
 
 
 async def test_replaced_addresses_are_let_go(machines: Wire, fence: NftFence, clock: LeapingClock) -> None:

@@ -55,12 +55,12 @@ class SimNfTables(NfTables):
         if self._model.refuses:
             self._model.refuses -= 1
             raise KernelError("nf_tables: Device or resource busy")
-        if any(message[0] == "delete set" for message in batch):  # the only request that may well be refused
+        if self._model.bare or any(message[0] == "delete set" for message in batch):  # what may well be refused
             try:
                 self._model.try_out(batch)
             except NftError as error:
                 code = int(error.args[0])
-                raise KernelError(f"nf_tables: {os.strerror(code)}") from OSError(code, os.strerror(code))
+                raise KernelError(f"nf_tables: {os.strerror(code)}", code) from error
         self._process.do(self._commit, batch)
         self._process.spend(COMMIT_S)
 

@@ -5,6 +5,7 @@ the business of `tests.sim.adapters`.
 """
 
 import errno
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -14,6 +15,7 @@ from govipd.core.events import Address
 from tests.sim.clockwork import Timer, World
 
 JIFFY_S = 0.004
+BRIDGE_S = 0.02  # for so long a fence that was taken away may stay open when it is set up again
 _DEFERRABLE_S = 1.25  # how late the timer that removes expired addresses may be
 IPAddress = IPv4Address | IPv6Address
 Message = tuple[object, ...]
@@ -69,7 +71,6 @@ class Kernel:
         self.overruns = False  # the next event is lost, and the listener told so
         self.event_delay = 0.0  # seconds by which events are late
         self.addresses: dict[Address, float] = {}  # true time at which each goes
-        self.flushed = False  # somebody took the fence away from an address, and it has not been set up again
         self.listeners: list[Callable[[str, Address | None], None]] = []  # of netlink's events
         self._world = world
         self._name = name
@@ -77,6 +78,7 @@ class Kernel:
         self._moves_timeouts = moves_timeouts
         self._changed = changed
         self._tables: dict[tuple[int, str], _Table] = {}
+        self._flushed_until = 0.0
         self._expiry: Timer | None = None
         self._changes: dict[str, Callable[..., None]] = {
             "add set": lambda table, name: table.sets.setdefault(name, {}),
@@ -103,7 +105,7 @@ class Kernel:
         self.addresses.clear()
         self._tables.clear()
         self.listeners.clear()
-        self.flushed = False
+        self._flushed_until = 0.0
         self._update()
 
     # rtnetlink
@@ -137,15 +139,25 @@ class Kernel:
 
     # nf_tables
 
+    @property
+    def bare(self) -> bool:
+        """Whether there is no table at all."""
+        return not self._tables
+
+    @property
+    def flushed(self) -> bool:
+        """Whether somebody took the fence away from an address, and it has not been set up again."""
+        return self._world.now < self._flushed_until
+
     def commit(self, messages: Iterable[Message]) -> None:
         """One transaction.
 
         Raises:
             NftError: refused.
         """
-        self._tables = self._after(messages)
+        bare, self._tables = self.bare, self._after(messages)
         if self._tables:
-            self.flushed = False
+            self._flushed_until = min(self._flushed_until, self._world.now + BRIDGE_S if bare else self._world.now)
         self._update()
 
     def try_out(self, messages: Iterable[Message]) -> None:
@@ -168,12 +180,14 @@ class Kernel:
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
         self._tables.clear()
-        self.flushed = bool(self.addresses)
+        if self.addresses:
+            self._flushed_until = math.inf
         self._update()
 
     def add_by_hand(self, address: Address) -> None:
         """`ip address add`, by somebody else; where the fence was flushed, nobody can help that it answers."""
-        self.flushed = self.flushed or not self._tables
+        if self.bare:
+            self._flushed_until = math.inf
         self.add_address(address, 1e6, 0.0)
 
     def _apply(self, tables: dict[tuple[int, str], _Table], message: Message) -> None:
@@ -222,7 +236,7 @@ class Kernel:
         """Look who answers, now and when the next thing expires."""
         now = self._world.now
         ends = [e for t in self._tables.values() for s in t.sets.values() for e in s.values() if e > now]
-        ends += [goes for goes in self.addresses.values() if goes > now]
+        ends += [goes for goes in (*self.addresses.values(), self._flushed_until) if now < goes < math.inf]
         if self._expiry is not None:
             self._expiry.cancel()
         self._expiry = self._world.at(min(ends), self._expire) if ends else None

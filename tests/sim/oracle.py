@@ -65,8 +65,8 @@ class Oracle:
                 self._only_healthy_begins(machine)
             words = ", ".join(sorted(map(str, answers))) or "nothing"
             self._world.note(name, f"answers for {words}")
-            self._one_at_most()
             self._steady(name)
+        self._one_at_most()
         if machine.proxy.healthy:
             self._unhealthy_since.pop(name, None)
         elif name not in self._unhealthy_since:
