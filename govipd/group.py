@@ -361,7 +361,7 @@ class Group:
         parts = self._parts
         match action:
             case Prepare():
-                await parts.fence.close()  # a firewall that was loaded anew may have taken it away
+                await parts.fence.prepare(action.until)  # a firewall that was loaded anew may have taken it away
                 await parts.addresses.add(action.until)
                 self._prepared = True
                 parts.timeline.mark("addresses there")

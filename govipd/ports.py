@@ -68,6 +68,13 @@ class Fence(Protocol):
             KernelError: the kernel refused, or `until` has passed.
         """
 
+    async def prepare(self, until: float) -> None:
+        """Close, and do beforehand what open(until) would have to do.
+
+        Raises:
+            KernelError: as close() and open().
+        """
+
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """Guard these addresses from now on; those that are no longer among them are closed and let go.
 

@@ -101,6 +101,9 @@ class FakeKernel:
 
 
 class FakeFence(FakeKernel):
+    async def prepare(self, until: float) -> None:
+        self._call("close")
+
     async def replace(self, addresses: tuple[ev.Address, ...]) -> None:
         self._call("replace fence")
 

@@ -94,7 +94,7 @@ class FrameAnnouncer:
         mac = self._mac()
         if mac is None or len(mac) != 6 or self._clock.now() >= self._until:
             return
-        out = [frame for _ in range(rounds) for frame in self._frames(mac)]
+        out = [*self._frames(mac)] * rounds
         self._transmit(self._interface, out)
         self._sent(len(out))
 

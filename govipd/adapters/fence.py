@@ -32,6 +32,10 @@ class AddressFence:
     async def open(self, until: float) -> None:
         """Nothing to open: an address answers as soon, and for as long, as it is there."""
 
+    async def prepare(self, until: float) -> None:  # noqa: ARG002  # the port's
+        """Nothing but to be closed: an address that is there answers."""
+        await self.close()
+
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """See Addresses.replace."""
         await self._addresses.replace(addresses)
@@ -88,6 +92,7 @@ class NftFence:
         self._inet = self._kernel.table(nft.NFPROTO_INET, table)
         self._arp = self._kernel.table(nft.NFPROTO_ARP, table)
         self._slot: str | None = None  # at which the rules look; an earlier process knew
+        self._prepared: tuple[str, float] | None = None  # the other slot, and until when its elements last
         self._encode(addresses)
 
     def _encode(self, addresses: tuple[Address, ...]) -> None:
@@ -98,12 +103,31 @@ class NftFence:
         self._opening = {slot: tuple(self._elements(addresses, slot, opened=True)) for slot in _SLOTS}
         self._closing = tuple(m for slot in _SLOTS for m in self._elements(addresses, slot, opened=False))
 
+    async def prepare(self, until: float) -> None:
+        """Close. Then open(until) takes one transaction.
+
+        Raises:
+            KernelError: the kernel refused, or `until` has passed; then the fence is closed.
+        """
+        await self.close()
+        self._prepared = await self._fill(until, closed=True), until
+
     async def open(self, until: float) -> None:
         """Answer until `until`.
 
         Raises:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
+        slot, prepared_until = self._prepared or ("", 0.0)
+        self._prepared = None
+        if prepared_until != until:
+            slot = await self._fill(until, closed=False)
+        self._slot = None  # until the kernel has confirmed; else it is asked
+        self._kernel.commit(self._guard[slot])
+        self._slot = slot
+
+    async def _fill(self, until: float, *, closed: bool) -> str:
+        """Put elements that end at `until` into the slot at which the rules do not look; that slot."""
         slot = self._looked_at()
         idle = _SLOTS[1 - _SLOTS.index(slot)]
         for allowance in _ALLOWANCES_S:
@@ -117,14 +141,12 @@ class NftFence:
             except KernelError as error:
                 if error.number != errno.ENOENT:
                     raise
-                bridge = (nft.timing(message, min(remaining_ms, _BRIDGE_MS)) for message in self._opening[slot])
-                self._kernel.commit((*self._sets, *self._guard[slot], *elements, *bridge))
+                if not closed:
+                    elements += [nft.timing(m, min(remaining_ms, _BRIDGE_MS)) for m in self._opening[slot]]
+                self._kernel.commit((*self._sets, *self._guard[slot], *elements))
             # If the process did not run meanwhile, the time-out began late by as much.
             if self._clock.now() - began <= allowance:
-                self._slot = None  # until the kernel has confirmed; else it is asked
-                self._kernel.commit((*self._sets, *self._guard[idle]))
-                self._slot = idle
-                return
+                return idle
         await self.close()
         raise KernelError("opening the fence: the lease has run out, or this process is not given the time to hold it")
 
@@ -135,6 +157,7 @@ class NftFence:
             KernelError: not confirmed; the fence is as it was.
         """
         slot, before = self._looked_at(), self._addresses
+        self._prepared = None
         gone = tuple(address for address in before if address not in addresses)
         closing = [m for each in _SLOTS for m in self._elements(gone, each, opened=False)]
         guard = self._rules(addresses, slot)
@@ -147,6 +170,7 @@ class NftFence:
         Raises:
             KernelError: the kernel did not confirm.
         """
+        self._prepared = None
         slot = self._slot or _SLOTS[0]
         closing = (nft.timing(message, 1) for message in self._closing)
         self._kernel.commit((*self._sets, *self._guard[slot], *closing))

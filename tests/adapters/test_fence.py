@@ -333,6 +333,47 @@ async def test_setting_up_anew_what_somebody_took_away_loses_nothing(
     await fence.remove()
 
 
+async def test_a_prepared_fence_is_closed_and_opens_by_one_transaction(vip: Asker, clock: LeapingClock) -> None:
+    """For the instant that it was prepared for; for any other, and when it was closed since, as always."""
+    until, kernel = clock.now() + 60, Asking(vip)
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    transactions = {}
+    for name, close, opened in (("prepared", False, until), ("other", False, until + 1), ("closed", True, until)):
+        await fence.prepare(until)
+        assert not await vip.answered(clock)
+        if close:
+            await fence.close()
+        before = vip.asked
+        await fence.open(opened)
+        transactions[name] = vip.asked - before
+        assert await vip.answered(clock)
+    assert transactions == {"prepared": 1, "other": 2, "closed": 2}
+    await fence.remove()
+
+
+async def test_preparing_opens_nothing_where_somebody_takes_the_fence_away(
+    machines: Wire, vip: Asker, clock: LeapingClock
+) -> None:
+    """Between its transactions, too."""
+
+    class Flushed(NfTables):
+        def commit(self, messages: Iterable[Message]) -> None:
+            super().commit(messages)
+            if not transactions:
+                machines.host.run("nft", "flush ruleset")
+            else:
+                vip.ask()
+            transactions.append(1)
+
+    transactions: list[int] = []
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Flushed())
+    await fence.prepare(clock.now() + 60)
+    await asyncio.sleep(0.2)
+    assert len(transactions) >= 2
+    assert not vip.listen(clock.now())
+    await fence.remove()
+
+
 async def test_replaced_addresses_are_let_go(machines: Wire, fence: NftFence, clock: LeapingClock) -> None:
     """An open one that stays is not disturbed; a new one is closed until the fence is opened."""
     askers = [Asker(machines, V4), Asker(machines, V6)]

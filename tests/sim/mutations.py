@@ -270,7 +270,7 @@ MUTATIONS = (
     _one(
         "passing on: the addresses are put where the fence may have been taken away",
         "govipd.group",
-        "                await parts.fence.close()  # a firewall that was loaded anew may have taken it away\n",
+        "                await parts.fence.prepare(action.until)  # a firewall that was loaded anew may have taken it away\n",
         "",
         within=10_000,
     ),
