@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--tools", type=_some(TOOLS), default=list(TOOLS), help=",".join(TOOLS))
     parser.add_argument("--events", type=_some(events), default=events, help=",".join(events))
-    parser.add_argument("--runs", type=int, default=plan.RUNS)
+    parser.add_argument("--runs", type=int, help="of every event with every tool")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true", help="fewer runs, shorter watching: less than ten minutes")
     return parser.parse_args()

@@ -6,9 +6,23 @@ from bench.events import EVENTS, Event
 from bench.tools import FAST, FAST_100MS, GOVIPD, TOOLS, TUNED, TUNED_10MS, USUAL, VIP_MANAGER, Tool
 
 RUNS = 5
+CLOSE_RUNS = 9  # where gaps are of about the client's own interval: they show whether one connection was lost
+REFERENCE_RUNS = 2  # of what is shown, but not judged
 IDLE = "idle"
+_THREE = frozenset({GOVIPD, TUNED, TUNED_10MS})
+JUDGED: Mapping[str, frozenset[str]] = {
+    "A": _THREE,
+    "B": frozenset({FAST, TUNED, TUNED_10MS}),
+    "C": _THREE,
+    "D": frozenset({GOVIPD}),
+    "E": frozenset({GOVIPD}),
+    "F": frozenset({FAST, TUNED}),
+    "G": frozenset({FAST}),
+    "handover": _THREE,
+}
+_CLOSE_EVENTS = {"C", "handover"}
 _STEPS = {GOVIPD: 3, TUNED: 3, TUNED_10MS: 3}
-_CLOSE = {GOVIPD: 5, TUNED: 5, TUNED_10MS: 5}  # gaps of about the client's own interval
+_CLOSE = {GOVIPD: 5, TUNED: 5, TUNED_10MS: 5}
 # With QUICK=1: what is judged three times or five (where chance has a large part in it), the rest once or not at all.
 QUICK: Mapping[str, Mapping[str, int]] = {
     "A": {**_STEPS, FAST: 1, USUAL: 1, VIP_MANAGER: 1},
@@ -23,20 +37,26 @@ QUICK: Mapping[str, Mapping[str, int]] = {
 }
 
 
-def runs(event: Event, tool: Tool, wanted: int, *, quick: bool) -> int:
-    """How often; 0 where it tells nothing."""
+def runs(event: Event, tool: Tool, wanted: int | None, *, quick: bool) -> int:
+    """How often, if not as often as is wanted; 0 where it tells nothing."""
     if event.leads_etcd and not tool.elects_in_etcd:
         return 0
     if tool.name == FAST_100MS and event.title not in {EVENTS["F"].title, EVENTS["G"].title}:
         return 0  # only the pact's time-out differs
-    return min(wanted, QUICK.get(event.name, {}).get(tool.name, 0)) if quick else wanted
+    if quick:
+        return QUICK.get(event.name, {}).get(tool.name, 0)
+    if wanted is not None:
+        return wanted
+    if tool.name not in JUDGED.get(event.name, ()):
+        return REFERENCE_RUNS
+    return CLOSE_RUNS if event.name in _CLOSE_EVENTS else RUNS
 
 
 def turns(
-    tools: Sequence[str], events: Sequence[str], wanted: int, *, quick: bool
+    tools: Sequence[str], events: Sequence[str], wanted: int | None, *, quick: bool
 ) -> Iterator[tuple[int, Event, Tool]]:
     """In each round every event, for each event every tool; another tool comes first in each round."""
-    for run in range(1, wanted + 1):
+    for run in range(1, (wanted or CLOSE_RUNS) + 1):
         first = run % len(tools)
         for event in (EVENTS[name] for name in events if name in EVENTS):
             for tool in (TOOLS[name] for name in (*tools[first:], *tools[:first])):
