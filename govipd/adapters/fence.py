@@ -118,10 +118,8 @@ class NftFence:
         Raises:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
-        slot, prepared_until = self._prepared or ("", 0.0)
-        self._prepared = None
-        if prepared_until != until:
-            slot = await self._fill(until, closed=False)
+        prepared, self._prepared = self._prepared, None
+        slot = prepared[0] if prepared and prepared[1] == until else await self._fill(until, closed=False)
         self._slot = None  # until the kernel has confirmed; else it is asked
         self._kernel.commit(self._guard[slot])
         self._slot = slot

@@ -8,7 +8,7 @@ anew, and `git diff` shows it.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,12 @@ TALES: Mapping[str, Schedule] = {
     "the operator drains the holder": _tale(Fault("drained", HOLDER, 3.0, 0.5, 3.0)),
     "somebody revokes the holder's lease": _tale(Fault("lease revoked", HOLDER, 0.0, 0.0, 3.0)),
     "somebody flushes nftables on the holder": _tale(Fault("nft flushed", HOLDER, 0.0, 0.5, 3.0)),
+    "one disturbance of a daemon ends while another lasts": replace(
+        _tale(Fault("govipd slow", HOLDER, 2.0, 1.0, 5.0), Fault("govipd without processor", HOLDER, 5.0, 1.0, 6.0)),
+        seed=5,
+        margin=0.15,
+        end=12.0,
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """One machine: kernel, haproxy, runtime directory, and a systemd that runs the real daemon on all of them."""
 
 import asyncio
+import math
 import signal
 from collections.abc import Callable
 from random import Random
@@ -73,7 +74,8 @@ class Machine:
         self.powered = True
         self.job = ""
         self.job_type_hangs = False
-        self.disturbed_until = 0.0  # freezes and slowness up to here excuse a watchdog's lapse
+        self._disturbances = 0  # that last
+        self._disturbed_until = 0.0
         self.lost_processor = 0.0  # seconds that the next transactions may be late by
         self.process: Process | None = None
         self.daemon: Daemon | None = None
@@ -197,9 +199,23 @@ class Machine:
         """Stop the process for a while."""
         process = self.process
         if process is not None:
-            self.disturbed_until = max(self.disturbed_until, self.world.now + seconds + 0.5)
+            self._disturbed_until = max(self._disturbed_until, self.world.now + seconds + 0.5)
             process.freeze()
             self.world.after(seconds, process.thaw)
+
+    @property
+    def disturbed_until(self) -> float:
+        """Freezes and slowness up to here excuse a watchdog's lapse."""
+        return math.inf if self._disturbances else self._disturbed_until
+
+    def disturb(self) -> None:
+        """A disturbance begins; several may last at once."""
+        self._disturbances += 1
+
+    def disturbed(self) -> None:
+        """It ends, and what it has delayed is over soon."""
+        self._disturbances -= 1
+        self._disturbed_until = max(self._disturbed_until, self.world.now + 1.0)
 
     def break_task(self) -> None:
         """A fault in the program: the monitor's task ends with an exception."""
@@ -289,7 +305,7 @@ class Machine:
 
     def _stop_timeout(self, process: Process) -> None:
         if process is self.process:
-            self.disturbed_until = max(self.disturbed_until, self.world.now)
+            self._disturbed_until = max(self._disturbed_until, self.world.now)
             self._exited("killed")
 
     def _exited(self, how: str) -> None:

@@ -77,7 +77,7 @@ MUTATIONS = (
         ELECTION,
         "                self._lost(lease, str(e))\n                return\n",
         "                wait = interval\n",
-        within=300,
+        within=2000,
     ),
     # Winning
     Mutation(
@@ -132,7 +132,7 @@ MUTATIONS = (
         "                self._retry_at = None\n                self._actions.append(ac.CloseFence())\n",
         "                self._retry_at = None\n"
         "                self._actions += [ac.Resign(self._campaign), ac.CloseFence()]\n",
-        within=300,
+        within=2000,
     ),
     _one(
         "the fence is taken for closed when that was only asked for",
@@ -397,14 +397,14 @@ MUTATIONS = (
         SUPERVISOR,
         "            case ev.AddressFound() if self.state in ABSENT and not self.present:\n",
         "            case ev.AddressFound() if False:\n",
-        within=300,
+        within=2000,
     ),
     _one(
         "a reload starts anew",
         "govipd.daemon",
         "            if new is None or new.identity != group.plan.identity:\n",
         "            if True:\n",
-        within=300,
+        within=2000,
     ),
 )
 

@@ -123,6 +123,8 @@ def _passing(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
     faults = [Fault(random.choice(LEAVES), HOLDER, random.uniform(0.5, 3.0), random.random(), hot)]
     if random.random() < 0.3:
         faults.append(Fault("nft flushed", random.randrange(nodes), 0.0, 0.5, hot - random.random()))
+    if random.random() < 0.3:  # nothing but time ends it
+        faults.append(Fault("datagrams blocked", HOLDER, random.uniform(0.1, 1.0), 0.5, hot - 0.01))
     for kind in random.choices(HINDRANCES, k=random.randint(1, 3)):
         node, at = random.choice((HOLDER, HOLDER, *range(nodes))), hot + random.uniform(-0.02, 0.06)
         faults.append(Fault(kind, node, random.choice((0.1, 2.0)) * random.random(), random.random(), at))

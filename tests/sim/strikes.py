@@ -43,12 +43,12 @@ def slow(sim: "Simulation", fault: Fault) -> End:
     process, longest = machine.process, 0.02 * fault.place
     if process is None:
         return None
-    machine.disturbed_until = float("inf")
+    machine.disturb()
     process.slowness = lambda: sim.random.random() * longest
 
     def end() -> None:
         process.slowness = None
-        machine.disturbed_until = sim.world.now + 1.0
+        machine.disturbed()
 
     return end
 
@@ -56,11 +56,11 @@ def slow(sim: "Simulation", fault: Fault) -> End:
 def lose_processor(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     machine.lost_processor = 0.5 * fault.place
-    machine.disturbed_until = float("inf")
+    machine.disturb()
 
     def end() -> None:
         machine.lost_processor = 0.0
-        machine.disturbed_until = sim.world.now + 1.0
+        machine.disturbed()
 
     return end
 
