@@ -77,7 +77,7 @@ MUTATIONS = (
         ELECTION,
         "                self._lost(lease, str(e))\n                return\n",
         "                wait = interval\n",
-        within=2000,
+        within=300,
     ),
     # Winning
     Mutation(
@@ -132,7 +132,7 @@ MUTATIONS = (
         "                self._retry_at = None\n                self._actions.append(ac.CloseFence())\n",
         "                self._retry_at = None\n"
         "                self._actions += [ac.Resign(self._campaign), ac.CloseFence()]\n",
-        within=2000,
+        within=300,
     ),
     _one(
         "the fence is taken for closed when that was only asked for",
@@ -404,7 +404,7 @@ MUTATIONS = (
         "govipd.daemon",
         "            if new is None or new.identity != group.plan.identity:\n",
         "            if True:\n",
-        within=2000,
+        within=300,
     ),
 )
 
