@@ -91,6 +91,7 @@ class NftFence:
         self._kernel = kernel or nft.NfTables()
         self._inet = self._kernel.table(nft.NFPROTO_INET, table)
         self._arp = self._kernel.table(nft.NFPROTO_ARP, table)
+        self._new_tables = (self._inet.add(new=True), self._arp.add(new=True))
         self._slot: str | None = None  # at which the rules look; an earlier process knew
         self._prepared: tuple[str, float] | None = None  # the other slot, and until when its elements last
         self._encode(addresses)
@@ -110,7 +111,7 @@ class NftFence:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
         await self.close()
-        self._prepared = await self._fill(until, closed=True), until
+        self._prepared = await self._fill(until, bridge_ms=0), until
 
     async def open(self, until: float) -> None:
         """Answer until `until`.
@@ -119,13 +120,13 @@ class NftFence:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
         prepared, self._prepared = self._prepared, None
-        slot = prepared[0] if prepared and prepared[1] == until else await self._fill(until, closed=False)
+        slot = prepared[0] if prepared and prepared[1] == until else await self._fill(until, bridge_ms=_BRIDGE_MS)
         self._slot = None  # until the kernel has confirmed; else it is asked
         self._kernel.commit(self._guard[slot])
         self._slot = slot
 
-    async def _fill(self, until: float, *, closed: bool) -> str:
-        """Put elements that end at `until` into the slot at which the rules do not look; that slot."""
+    async def _fill(self, until: float, *, bridge_ms: int) -> str:
+        """Put elements that end at `until` into the slot at which the rules do not look; that slot. See _set_up()."""
         slot = self._looked_at()
         idle = _SLOTS[1 - _SLOTS.index(slot)]
         for allowance in _ALLOWANCES_S:
@@ -139,14 +140,26 @@ class NftFence:
             except KernelError as error:
                 if error.number != errno.ENOENT:
                     raise
-                if not closed:
-                    elements += [nft.timing(m, min(remaining_ms, _BRIDGE_MS)) for m in self._opening[slot]]
-                self._kernel.commit((*self._sets, *self._guard[slot], *elements))
+                self._set_up(slot, elements, min(remaining_ms, bridge_ms))
             # If the process did not run meanwhile, the time-out began late by as much.
             if self._clock.now() - began <= allowance:
                 return idle
         await self.close()
         raise KernelError("opening the fence: the lease has run out, or this process is not given the time to hold it")
+
+    def _set_up(self, slot: str, elements: list[nft.Message], bridge_ms: int) -> None:
+        """Tables or sets are missing. Where nothing is left of the fence, it stays open for `bridge_ms` more."""
+        fence = (*self._sets, *self._guard[slot], *elements)
+        if bridge_ms:
+            bridge = (nft.timing(message, bridge_ms) for message in self._opening[slot])
+            try:
+                self._kernel.commit((*self._new_tables, *fence, *bridge))
+            except KernelError as error:
+                if error.number != errno.EEXIST:
+                    raise
+            else:
+                return
+        self._kernel.commit(fence)
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """Guard these addresses from now on. Those that are no longer among them must be off the interface.

@@ -13,6 +13,7 @@ from govipd.adapters.pyroute import (
     NLM_F_ACK,
     NLM_F_APPEND,
     NLM_F_CREATE,
+    NLM_F_EXCL,
     NLM_F_REQUEST,
     NLMSG_ERROR,
     nfgen_msg,
@@ -70,7 +71,7 @@ class NfTables:
         not refused as a whole (which is told under the number of its begin, beside the acknowledgements).
 
         Raises:
-            KernelError: refused (EBUSY, ENOENT: see the messages), or not confirmed.
+            KernelError: refused (EBUSY, EEXIST, ENOENT: see the messages), or not confirmed.
         """
         batch = [self._begin, *messages, self._end]
         try:
@@ -141,9 +142,10 @@ class Table:
     family: int
     name: str
 
-    def add(self) -> Message:
-        """Add the table."""
-        return self._message(nftsocket.nft_table_msg, nftsocket.NFT_MSG_NEWTABLE, NLM_F_CREATE, NAME=self.name)
+    def add(self, *, new: bool = False) -> Message:
+        """Add the table. `new`: refused if there is one (EEXIST)."""
+        flags = NLM_F_CREATE | (NLM_F_EXCL if new else 0)
+        return self._message(nftsocket.nft_table_msg, nftsocket.NFT_MSG_NEWTABLE, flags, NAME=self.name)
 
     def delete(self) -> Message:
         """Delete the table and all in it. Refused if there is none."""

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from govipd.adapters.fence import NftFence
 from govipd.core.events import Event
 from tests.adapters.etcd_cluster import Cluster
+from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker
 from tests.adapters.namespaces import Namespace, wire
 
 
@@ -86,3 +88,30 @@ def net() -> Iterator[Wire]:
         yield pair
     pair.host.close()
     pair.peer.close()
+
+
+@pytest.fixture
+def machines(net: Wire) -> Wire:
+    """The host has its own addresses and the VIP's; the peer is in the same networks."""
+    for address in (OWN4, V4):
+        net.host.ip(f"address add {address} dev eth0")
+    for address in (OWN6, V6):
+        net.host.ip(f"address add {address} dev eth0 nodad")
+    net.peer.ip("address add 192.0.2.1/24 dev eth0")
+    net.peer.ip("address add 2001:db8::1/64 dev eth0 nodad")
+    net.peer.run("sysctl", "-q", "net.ipv4.ping_group_range=0 0")
+    return net
+
+
+@pytest.fixture(params=[V4, V6], ids=["IPv4", "IPv6"])
+def vip(machines: Wire, request: pytest.FixtureRequest) -> Iterator[Asker]:
+    asker = Asker(machines.host, machines.peer, request.param)
+    yield asker
+    asker.close()
+
+
+@pytest.fixture
+async def fence(net: Wire, clock: LeapingClock) -> AsyncIterator[NftFence]:
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    yield fence
+    await fence.remove()

@@ -81,8 +81,8 @@ class SimNfTables(NfTables):
 class _SimTable(Table):
     """Messages that the modelled kernel reads."""
 
-    def add(self) -> Message:
-        return self._say("add table")
+    def add(self, *, new: bool = False) -> Message:
+        return self._say("add new table" if new else "add table")
 
     def delete(self) -> Message:
         return self._say("delete table")

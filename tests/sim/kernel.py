@@ -193,7 +193,9 @@ class Kernel:
     def _apply(self, tables: dict[tuple[int, str], _Table], message: Message) -> None:
         what, family, name, *rest = message
         key: tuple[int, str] = (family, name)  # type: ignore[assignment]  # as tests.sim.adapters makes them
-        if what == "add table":
+        if what in {"add table", "add new table"}:
+            if what == "add new table" and key in tables:
+                raise NftError(errno.EEXIST)
             tables.setdefault(key, _Table())
             return
         if key not in tables:

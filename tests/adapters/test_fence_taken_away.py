@@ -1,0 +1,100 @@
+"""The fence, after somebody else has changed it: `nft flush ruleset`, `systemctl restart nftables`."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from govipd.adapters.fence import NftFence
+from govipd.adapters.nftables import Message, NfTables
+from tests.adapters.conftest import LeapingClock, Wire
+from tests.adapters.fencing import TABLE, V4, V6, Asker, Asking, KilledError, Killing
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("damage", ["flush ruleset", f"flush table inet {TABLE}", f"delete chain inet {TABLE} input"])
+async def test_damage_is_repaired_by_the_next_operation(
+    machines: Wire, fence: NftFence, clock: LeapingClock, damage: str
+) -> None:
+    """Whatever an operator does to the tables."""
+    await fence.open(clock.now() + 60)
+    whole = machines.host.run("nft", "--stateless", "list", "ruleset").count("drop")
+    if damage.startswith("delete"):
+        machines.host.run("nft", f"flush chain inet {TABLE} input")
+    machines.host.run("nft", damage)
+    await fence.open(clock.now() + 60)
+    assert machines.host.run("nft", "--stateless", "list", "ruleset").count("drop") == whole
+    machines.host.run("nft", "flush ruleset")
+    await fence.close()
+    assert machines.host.run("nft", "--stateless", "list", "ruleset").count("drop") == whole
+
+
+async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_transaction(
+    machines: Wire, fence: NftFence, vip: Asker, clock: LeapingClock
+) -> None:
+    """Whatever becomes of the process then: closed after a moment, unless the second one opens it."""
+    await fence.open(clock.now() + 60)
+    machines.host.run("nft", "flush", "ruleset")
+    assert await vip.answered(clock)
+    killing = Killing()
+    with pytest.raises(KilledError):
+        await NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing).open(clock.now() + 60)
+    killing.close()
+    assert not await vip.answered(clock)
+    await fence.open(clock.now() + 60)
+    assert await vip.answered(clock)
+
+
+@pytest.mark.parametrize("damage", ["flush ruleset", f"flush table inet {TABLE}"])
+async def test_setting_up_anew_what_somebody_took_away_loses_nothing(
+    machines: Wire, vip: Asker, clock: LeapingClock, damage: str
+) -> None:
+    """As `systemctl restart nftables` on the holder: open before, open after, and open in between."""
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Asking(vip))
+    await fence.close()
+    await fence.open(clock.now() + 60)
+    unanswered = vip.asked - 1  # the second transaction has opened it
+    machines.host.run("nft", damage)
+    await fence.open(clock.now() + 60)
+    await asyncio.sleep(0.2)
+    assert vip.listen(clock.now()) == vip.asked - unanswered
+    await fence.remove()
+
+
+@pytest.mark.parametrize("part", ["inet", "arp"])
+async def test_only_a_fence_that_is_gone_as_a_whole_is_open_between_the_transactions(
+    machines: Wire, vip: Asker, clock: LeapingClock, part: str
+) -> None:
+    """What is left of one that was closed stays closed until the second."""
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Asking(vip))
+    await fence.close()
+    machines.host.run("nft", f"delete table {part} {TABLE}")
+    await fence.open(clock.now() + 60)
+    await asyncio.sleep(0.2)
+    assert vip.asked > 2
+    assert vip.listen(clock.now()) == 1
+    await fence.remove()
+
+
+async def test_preparing_opens_nothing_where_somebody_takes_the_fence_away(
+    machines: Wire, vip: Asker, clock: LeapingClock
+) -> None:
+    """Between its transactions, too."""
+
+    class Flushed(NfTables):
+        def commit(self, messages: Iterable[Message]) -> None:
+            super().commit(messages)
+            if not transactions:
+                machines.host.run("nft", "flush ruleset")
+            else:
+                vip.ask()
+            transactions.append(1)
+
+    transactions: list[int] = []
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Flushed())
+    await fence.prepare(clock.now() + 60)
+    await asyncio.sleep(0.2)
+    assert len(transactions) >= 2
+    assert not vip.listen(clock.now())
+    await fence.remove()
