@@ -4,21 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.events import EVENTS, Event
 from bench.tools import FAST, FAST_100MS, GOVIPD, TOOLS, TUNED, TUNED_10MS, USUAL, VIP_MANAGER, Tool
+from bench.verdict import TO_BEST_KEEPALIVED
 
 RUNS = 5
 CLOSE_RUNS = 9  # where gaps are of about the client's own interval: they show whether one connection was lost
 REFERENCE_RUNS = 2  # of what is shown, but not judged
 IDLE = "idle"
-_THREE = frozenset({GOVIPD, TUNED, TUNED_10MS})
+_BEST_KEEPALIVED = frozenset({TUNED, TUNED_10MS})  # it is always one of them
 JUDGED: Mapping[str, frozenset[str]] = {
-    "A": _THREE,
-    "B": frozenset({FAST, TUNED, TUNED_10MS}),
-    "C": _THREE,
+    **{event: _BEST_KEEPALIVED | {tool} for event, tool, _ in TO_BEST_KEEPALIVED},
     "D": frozenset({GOVIPD}),
     "E": frozenset({GOVIPD}),
     "F": frozenset({FAST, TUNED}),
     "G": frozenset({FAST}),
-    "handover": _THREE,
 }
 _CLOSE_EVENTS = {"C", "handover"}
 _STEPS = {GOVIPD: 3, TUNED: 3, TUNED_10MS: 3}

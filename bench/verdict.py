@@ -7,6 +7,7 @@ from bench.records import Context, Summary
 from bench.tools import FAST, GOVIPD, KEEPALIVED, TUNED
 
 Summaries = Mapping[tuple[str, str], Summary]
+TO_BEST_KEEPALIVED = (("A", GOVIPD, 0.7), ("B", FAST, 0.5), ("C", GOVIPD, 1.0), ("handover", GOVIPD, 1.0))  # at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def best_keepalived(summaries: Summaries, event: str) -> float | None:
 
 def judge(summaries: Summaries, context: Context) -> Iterator[Judgement]:
     """Everything that was measured and has a bound."""
-    for event, tool, bound in (("A", GOVIPD, 0.7), ("B", FAST, 0.5), ("C", GOVIPD, 1.0), ("handover", GOVIPD, 1.0)):
+    for event, tool, bound in TO_BEST_KEEPALIVED:
         ours, best = summaries.get((event, tool)), best_keepalived(summaries, event)
         if ours and best:
             yield Judgement(event, ours.median / best, bound)
