@@ -126,7 +126,7 @@ class Lab:
             if name and (by is None or name == by.name) and (but is None or name != but.name):
                 return self.node(name)
             time.sleep(0.05)
-        states = "\n".join(f"{n}: {n.run(f'systemctl status {DAEMON}', check=False).stdout}" for n in self.others())
+        states = "\n".join(f"{n}: {_status(n)}" for n in self.others())
         raise LabError(f"the VIP is not served within {timeout:g} s (last: {self.serving()})\n{states}")
 
     def wait_silent(self, timeout: float = 20.0) -> None:
@@ -216,3 +216,11 @@ class Watching:
         """What was seen; only after the observation."""
         assert self._report is not None, "still observing"
         return self._report
+
+
+def _status(node: Machine) -> str:
+    """What systemd tells of the daemon, or that it does not."""
+    try:
+        return node.run(f"systemctl status {DAEMON}", check=False, timeout=5).stdout
+    except LabError as e:
+        return str(e)

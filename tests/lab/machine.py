@@ -116,14 +116,21 @@ class Machine:
     # Inside
 
     def run(self, command: str, *, check: bool = True, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
-        """Run a shell command in the machine, as its root, as a person would type it."""
-        done = subprocess.run(
-            [
-                *self.enter(), "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME=/root", "LANG=C.UTF-8", "ETCDCTL_API=3", "SYSTEMD_PAGER=", "sh", "-c", command,
-            ],
-            capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        """Run a shell command in the machine, as its root, as a person would type it.
+
+        Raises:
+            LabError: it failed (with `check`), or took longer than `timeout` seconds, as in a frozen machine.
+        """
+        typed = [
+            *self.enter(), "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root", "LANG=C.UTF-8", "ETCDCTL_API=3", "SYSTEMD_PAGER=", "sh", "-c", command,
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                typed, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired as e:
+            raise LabError(f"{self.name}: {command}: no answer within {timeout:g} s") from e
         if check and done.returncode:
             raise LabError(f"{self.name}: {command}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done

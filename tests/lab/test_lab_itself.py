@@ -110,6 +110,17 @@ def test_an_outage_of_ipv6_only_is_seen(lab: Lab) -> None:
     assert seen.gap < 0.3 < seen.gap6
 
 
+def test_a_frozen_machine_does_not_keep_the_lab_from_telling(lab: Lab) -> None:
+    """That nobody serves is told, with what the machines say that say something."""
+    for node in lab.nodes:
+        node.run(f"systemctl stop {DAEMON}")
+    frozen, *_ = lab.nodes
+    frozen.freeze()
+    with pytest.raises(LabError, match=f"(?s)not served within 1 s.*{frozen}: .*no answer within 5 s"):
+        lab.wait_serving(timeout=1)
+    frozen.thaw()
+
+
 def test_a_killed_lab_is_removed_by_the_next() -> None:
     """No namespace, control group, mount or process stays."""
     code = "from tests.lab.lab import Lab\nwith Lab(nodes=1) as lab, lab.observe(): print('up', flush=True); input()"
