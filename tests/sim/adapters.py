@@ -7,8 +7,10 @@ import asyncio
 import errno
 import marshal
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Self
 
@@ -43,6 +45,7 @@ class SimNfTables(NfTables):
         self._process = process
         self._model = kernel
         self._descheduled = descheduled
+        self._under_way: deque[list[tuple[object, ...]]] = deque()  # sent, by a process that has lost time since
 
     def table(self, family: int, name: str) -> Table:
         """See NfTables."""
@@ -57,14 +60,16 @@ class SimNfTables(NfTables):
             raise KernelError("nf_tables: Device or resource busy")
         if self._model.bare or any(message[0] == "delete set" for message in batch):  # what may well be refused
             try:
-                self._model.try_out(batch)
+                self._model.try_out(chain(*self._under_way, batch))
             except NftError as error:
                 code = int(error.args[0])
                 raise KernelError(f"nf_tables: {os.strerror(code)}", code) from error
-        self._process.do(self._commit, batch)
+        self._under_way.append(batch)
+        self._process.do(self._commit)
         self._process.spend(COMMIT_S)
 
-    def _commit(self, batch: list[tuple[object, ...]]) -> None:
+    def _commit(self) -> None:
+        batch = self._under_way.popleft()
         try:
             self._model.commit(batch)
         except NftError as error:
