@@ -5,92 +5,26 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import ip_address
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from govipd.adapters.datagrams import UdpPostbox
-from govipd.adapters.election import REREAD_S, UNORDERLY_S, EtcdElection
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.membership import LOOK_S, Membership
+from govipd.adapters.election import REREAD_S, UNORDERLY_S
+from govipd.adapters.membership import LOOK_S
 from govipd.core.events import (
     ClusterFault,
     Deposed,
     Elected,
     EtcdState,
-    Event,
     LeaseLost,
     LeaseRenewed,
     Queued,
     Resigned,
 )
-from govipd.timeline import Timeline
-from tests.adapters.conftest import Events
 from tests.adapters.etcd_cluster import CTL_ENV, Cluster
-
-
-class MonotonicClock:
-    def now(self) -> float:
-        return time.monotonic()
-
-
-class Member:
-    """One candidate and everything it reported."""
-
-    def __init__(self, endpoints: list[str], name: str, machine: str = "", addresses: str = "192.0.2.1/32") -> None:
-        self.events = Events()
-        self.on_event: Callable[[Event], object] = lambda _: None
-        self.store = Etcd(endpoints, timeout=0.5)
-        membership = Membership(
-            store=self.store,
-            sink=self._sink,
-            prefix="govip/members/api/",
-            member=name,
-            identity={"machine": machine or name, "node": f"192.0.2.{len(name)}"},
-        )
-        membership.publish({"addresses": [addresses]})
-        self.election = EtcdElection(
-            store=self.store,
-            sink=self._sink,
-            clock=MonotonicClock(),
-            name="govip/election/api",
-            member=name,
-            mark="govip/released/api",
-            pacts="govip/pact/api/",
-            ttl=3.0,
-            membership=membership,
-            timeline=Timeline(MonotonicClock()),
-            notes="govip/passing/api/",
-            postbox=lambda: UdpPostbox(ip_address("127.0.0.1")),
-        )
-
-    def _sink(self, event: Event) -> None:
-        self.events(event)
-        self.on_event(event)
-
-    async def until(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
-        return await self.events.first(wanted, since)
-
-    async def sees(self, kind: type[Event], since: int = 0) -> Event:
-        return await self.until(lambda e: isinstance(e, kind), since)
-
-
-@asynccontextmanager
-async def running(*members: Member) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(m.election.run()) for m in members]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for member in members:
-            await member.election.close()
-            await member.store.close()
-        assert all(isinstance(e, asyncio.CancelledError) for e in ended), ended
+from tests.adapters.member import Member, running
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from govipd.adapters.election import UNORDERLY_S
 from govipd.adapters.passing import Note, note_of
 from govipd.core.events import Elected, Passed, Queued, Resigned
 from tests.adapters.etcd_cluster import Cluster
-from tests.adapters.test_election import Member, running
+from tests.adapters.member import Member, running
 
 NOTE = Note(7, 8, b"abcdefgh", b"0123456789abcdef", ("192.0.2.11", 4711))
 NOTES, MARK = "govip/passing/api/", "govip/released/api"
