@@ -210,7 +210,8 @@ def simulate(schedule: Schedule) -> Outcome:
     try:
         return Simulation(schedule).run()
     finally:
-        gc.collect()
+        while gc.collect():  # what the first one has ended may have been held by what it ended
+            pass
         gc.unfreeze()
         gc.enable()
         sys.unraisablehook = before

@@ -1,5 +1,6 @@
 """A sample of what `make sim` does at length."""
 
+import gc
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -47,3 +48,15 @@ def test_a_seed_gives_the_same_transcript_twice() -> None:
 def test_every_mutation_still_applies() -> None:
     for mutation in MUTATIONS:
         assert source_with(mutation)
+
+
+def test_a_schedule_leaves_nothing_in_memory() -> None:
+    """A hundred thousand of them would need it all."""
+
+    def objects(seeds: range) -> int:
+        for seed in seeds:
+            simulate(make(seed))
+        return len(gc.get_objects())
+
+    before = objects(range(5))  # and whatever is made once
+    assert objects(range(5, 15)) < before + 1000
