@@ -116,9 +116,11 @@ def test_a_frozen_machine_does_not_keep_the_lab_from_telling(lab: Lab) -> None:
         node.run(f"systemctl stop {DAEMON}")
     frozen, *_ = lab.nodes
     frozen.freeze()
-    with pytest.raises(LabError, match=f"(?s)not served within 1 s.*{frozen}: .*no answer within 5 s"):
-        lab.wait_serving(timeout=1)
-    frozen.thaw()
+    try:
+        with pytest.raises(LabError, match=f"(?s)not served within 1 s.*{frozen}: .*no answer within 5 s"):
+            lab.wait_serving(timeout=1)
+    finally:
+        frozen.thaw()
 
 
 def test_a_killed_lab_is_removed_by_the_next() -> None:
