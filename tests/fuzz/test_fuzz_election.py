@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.datagrams import UdpPostbox
 from govipd.adapters.election import EtcdElection
 from govipd.adapters.membership import Membership
 from govipd.adapters.store import KeyValue
 from govipd.core.events import ClusterFault, Elected, EtcdState, LeaseRenewed, Queued
-from govipd.timeline import Timeline
+from tests.candidate import candidate
 from tests.fakes import FakeClock
 from tests.fuzz.memory_store import Collected, MemoryStore
 from tests.fuzz.strategies import (
@@ -123,21 +122,7 @@ def test_a_record_at_the_edge_of_the_recursion_limit_is_shown(opening: str) -> N
 
 def election(store: MemoryStore, sink: Collected) -> EtcdElection:
     identity = {"machine": "m1", "node": "node1"}
-    membership = Membership(store=store, sink=sink, prefix=MEMBERS, member="node1", identity=identity)
-    return EtcdElection(
-        store=store,
-        sink=sink,
-        clock=FakeClock(),
-        name=QUEUE,
-        member="node1",
-        mark=MARK,
-        pacts="govip/pact/api/",
-        ttl=3.0,
-        membership=membership,
-        timeline=Timeline(FakeClock()),
-        notes="govip/passing/api/",
-        postbox=lambda: UdpPostbox(None),
-    )
+    return candidate(store, sink, FakeClock(), "node1", election=QUEUE, identity=identity).election
 
 
 async def campaign(store: MemoryStore) -> Collected:
