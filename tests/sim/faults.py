@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.sim.fault import End, Fault
-from tests.sim.strikes import etcd, health, kernel, network, operator, processes
+from tests.sim.strikes import etcd, files, health, kernel, network, operator, processes
 
 if TYPE_CHECKING:
     from tests.sim.run import Simulation
@@ -61,7 +61,32 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "handed over": operator.hand_over,
     "runtime directory full": operator.full_disk,
     "state file lost": operator.lose_file,
+    "group renamed": files.rename,
+    "group renamed, then restarts": files.rename_and_restart,
+    "address moved": files.move_address,
+    "address moved, then restarts": files.move_address_and_restart,
+    "address removed from the file": files.remove_and_reload,
+    "address removed from the file, then restarts": files.remove_and_restart,
+    "address added to the file": files.add_and_reload,
+    "address added to the file, then restarts": files.add_and_restart,
+    "name mistyped": files.mistype_name,
+    "election mistyped": files.mistype_election,
+    "prefix mistyped": files.mistype_prefix,
 }
+# Somebody edits the file: machine after machine, or on one machine by mistake, until that is mended.
+EDITS = (
+    "group renamed",
+    "group renamed, then restarts",
+    "address moved",
+    "address moved, then restarts",
+    "address removed from the file",
+    "address removed from the file, then restarts",
+    "address added to the file",
+    "address added to the file, then restarts",
+)
+SLIPS = ("name mistyped", "election mistyped", "prefix mistyped")
+# Kinds that the product does not stand yet: by chance they do not befall a schedule.
+NOT_YET: tuple[str, ...] = ()
 # What delays a decision, and what it is too late for: together, on whoever holds the VIP, they are worst.
 DELAYS = (
     "slow network",

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from tests.sim.compose import ELECTION
 from tests.sim.fault import End, Fault
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ def lag(sim: "Simulation", fault: Fault) -> End:
 
 
 def expire_tokens(sim: "Simulation", fault: Fault) -> End:
-    store = sim.machine(fault).store
-    if store is not None:
+    for store in sim.machine(fault).stores:
         store.expired_tokens += 1 + int(3 * fault.place)
     return None
 
@@ -94,5 +92,5 @@ def revoke(sim: "Simulation", fault: Fault) -> End:
 
 
 def delete_key(sim: "Simulation", fault: Fault) -> End:
-    sim.cluster.delete_one(fault.place, f"{ELECTION}/")
+    sim.cluster.delete_one(fault.place, tuple(f"{group.election}/" for group in sim.file.groups))
     return None

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tests.sim.compose import VIP
+from govipd.core.events import Address
 from tests.sim.fault import End, Fault
 
 if TYPE_CHECKING:
@@ -34,15 +34,21 @@ def refuse_addresses(sim: "Simulation", fault: Fault) -> End:
 
 
 def remove_address(sim: "Simulation", fault: Fault) -> End:
-    sim.machine(fault).kernel.delete_address(VIP)
+    machine = sim.machine(fault)
+    machine.kernel.delete_address(_one(machine.file.addresses, fault))
     return None
 
 
 def add_address(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
-    if machine.daemon is not None and not machine.job:  # where no daemon runs, nobody guards the address
-        machine.kernel.add_by_hand(VIP)
+    if machine.read is not None and not machine.job:  # where no daemon runs, nobody guards the address
+        machine.kernel.add_by_hand(_one(machine.read.addresses, fault))
     return None
+
+
+def _one(addresses: tuple[Address, ...], fault: Fault) -> Address:
+    """One of several, by `place`: the first half of the time."""
+    return addresses[max(0, int((2 * fault.place - 1) * len(addresses)))]
 
 
 def overrun(sim: "Simulation", fault: Fault) -> End:

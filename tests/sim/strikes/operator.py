@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from tests.sim.compose import SECOND, VIP
 from tests.sim.fault import End, Fault
 
 if TYPE_CHECKING:
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
 
 def reload(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
-    machine.addresses = (VIP, SECOND) if len(machine.addresses) == 1 else (VIP,)
+    machine.file = machine.file.toggled()
     machine.reload()
     return None
 
@@ -43,5 +42,5 @@ def full_disk(sim: "Simulation", fault: Fault) -> End:
 
 
 def lose_file(sim: "Simulation", fault: Fault) -> End:
-    sim.machine(fault).directory.holding = None
+    sim.machine(fault).directory.holdings.clear()
     return None
