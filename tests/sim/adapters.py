@@ -9,7 +9,8 @@ import marshal
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from itertools import chain
 from random import Random
 from typing import Self
@@ -22,7 +23,7 @@ from govipd.core.events import Address, ProbeResult, UnitState
 from govipd.errors import KernelError, MemoryRefusedError
 from govipd.ports import Clock, Sink
 from tests.sim.clockwork import Process, World
-from tests.sim.kernel import Kernel, NftError, guarded_address
+from tests.sim.kernel import IPAddress, Kernel, NftError, guarded_address
 from tests.sim.network import Network
 
 INTERFACE = "eth0"
@@ -58,7 +59,7 @@ class SimNfTables(NfTables):
         if self._model.refuses:
             self._model.refuses -= 1
             raise KernelError("nf_tables: Device or resource busy")
-        if self._model.bare or any(message[0] == "delete set" for message in batch):  # what may well be refused
+        if self._model.lacks(batch) or any(message[0] == "delete set" for message in batch):  # what may well be refused
             try:
                 self._model.try_out(chain(*self._under_way, batch))
             except NftError as error:
@@ -73,7 +74,7 @@ class SimNfTables(NfTables):
         try:
             self._model.commit(batch)
         except NftError as error:
-            if self._model.bare:
+            if self._model.lacks(batch):
                 return  # they were there when it was sent; taken away right after it, or right before, is the same
             code = int(error.args[0])
             raise AssertionError(f"nf_tables: {os.strerror(code)}: {batch}") from error
@@ -155,6 +156,11 @@ class SimRoute(RouteSocket):
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def announced(frames: Iterable[bytes]) -> set[IPAddress]:
+    """The IPv4 addresses that frames of the announcer claim (RFC 826: the sender's protocol address)."""
+    return {ip_address(frame[28:32]) for frame in frames}
 
 
 class _Event(dict[str, object]):
@@ -264,21 +270,24 @@ class SimUnit:
 
 @dataclass(slots=True)
 class Directory:
-    """The unit's runtime directory."""
+    """The unit's runtime directory: by group, the election that a holding is of, and the holding."""
 
-    holding: Holding | None = None
+    holdings: dict[str, tuple[str, Holding]] = field(default_factory=dict)
     full: bool = False
 
 
 class SimMemory:
     """What one process leaves for the next (ports.Memory)."""
 
-    def __init__(self, directory: Directory, clock: Clock) -> None:
+    def __init__(self, directory: Directory, clock: Clock, group: str, election: str) -> None:
         self._directory, self._clock = directory, clock
+        self._group, self._election = group, election
 
     def load(self) -> Holding | None:
         """See ports.Memory."""
-        holding = self._directory.holding
+        election, holding = self._directory.holdings.get(self._group, ("", None))
+        if holding is not None and election != self._election:
+            raise MemoryRefusedError(f"is of {election}")
         if holding is not None and holding.until <= self._clock.now():
             raise MemoryRefusedError("ended")
         return holding
@@ -287,30 +296,32 @@ class SimMemory:
         """See ports.Memory."""
         if self._directory.full:
             raise MemoryRefusedError("No space left on device")
-        self._directory.holding = holding
+        self._directory.holdings[self._group] = (self._election, holding)
 
     def forget(self) -> None:
         """See ports.Memory."""
-        self._directory.holding = None
+        self._directory.holdings.pop(self._group, None)
 
 
-PACT_PORT = 1
+PACT_PORT = 1  # the first group's
+POSTBOXES = 100  # further ports, each for a moment
 
 
 class SimDatagrams:
     """The pact's UDP port (ports.Datagrams). Hosts have their number for an address."""
 
-    def __init__(self, process: Process, host: int, network: Network) -> None:
-        self._process, self._host, self._network = process, host, network
+    def __init__(self, process: Process, host: int, network: Network, port: int) -> None:
+        self._process, self._host, self._network, self._port = process, host, network, port
 
     async def run(self, receive: Callable[[bytes, tuple[str, int]], None]) -> None:
         """See ports.Datagrams."""
-        self._network.listen(self._host, PACT_PORT, lambda data, source: self._process.call_soon(receive, data, source))
+        process = self._process
+        self._network.listen(self._host, self._port, lambda data, source: process.call_soon(receive, data, source))
         await asyncio.Event().wait()
 
     def send(self, data: bytes, to: tuple[str, int]) -> None:
         """See ports.Datagrams."""
-        self._process.do(self._network.datagram, self._host, PACT_PORT, int(to[0]), to[1], data)
+        self._process.do(self._network.datagram, self._host, self._port, int(to[0]), to[1], data)
 
 
 class SimPostbox:

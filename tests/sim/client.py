@@ -41,7 +41,7 @@ class SimStore:
 
     async def grant(self, ttl: int) -> tuple[int, float]:
         """See Store."""
-        result: tuple[int, float] = await self._call(lambda m, reply: self._cluster.grant(m, ttl, reply))
+        result: tuple[int, float] = await self._call(lambda m, reply: self._cluster.grant(m, ttl, self._host, reply))
         return result
 
     async def renew(self, lease: int) -> Renewal:

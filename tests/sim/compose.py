@@ -1,7 +1,6 @@
 """What `govipd.cli` composes, of a modelled machine's parts."""
 
-import itertools
-from ipaddress import ip_interface
+from functools import partial
 from typing import TYPE_CHECKING
 
 from govipd.adapters.announce import FrameAnnouncer
@@ -10,7 +9,7 @@ from govipd.adapters.fence import NftFence
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
-from govipd.core.events import Address, EtcdFailed
+from govipd.core.events import EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Plan
 from govipd.errors import ConfigError
@@ -20,14 +19,11 @@ from govipd.timeline import Timeline
 from tests.sim import adapters as sim
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
+from tests.sim.files import File, Group
 
 if TYPE_CHECKING:
     from tests.sim.machine import Machine
 
-VIP: Address = ip_interface("192.0.2.100/32")
-SECOND: Address = ip_interface("192.0.2.101/32")  # a reload adds it
-ELECTION = "api"
-PREFIX = "govip/"
 TTL = 3.0
 PROBE_S = 0.5
 
@@ -40,32 +36,42 @@ def plan(machine: "Machine", process: Process) -> Plan:
     """
     if machine.file_is_bad:
         raise ConfigError("govip.toml: not TOML")
-    group = GroupPlan(
-        ELECTION, "identity", machine.addresses, machine.settings, lambda sink: _parts(machine, process, sink)
-    )
+    file = machine.file
+    groups = {
+        group.name: GroupPlan(
+            group.name,
+            (file.prefix, group.election),
+            group.addresses,
+            machine.settings,
+            partial(_parts, machine, process, file, group),
+        )
+        for group in file.groups
+    }
     sources = {
         "probe": lambda sink: sim.SimProbe(machine.proxy, sink, PROBE_S),
         "unit": lambda sink: sim.SimUnit(machine.proxy, sink, machine.proxy_changed, process),
     }
     node = NodeStatus("", machine.name, sim.INTERFACE, groups=())
-    return Plan(node, {ELECTION: group}, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
+    return Plan(node, groups, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
 
 
-def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
+def _parts(machine: "Machine", process: Process, file: File, group: Group, sink: Sink) -> Parts:
+    name, prefix = group.name, file.prefix
+    port = sim.PACT_PORT + file.groups.index(group)
     addresses = KernelAddresses(
         interface=sim.INTERFACE,
-        addresses=machine.addresses,
+        addresses=group.addresses,
         clock=process,
         fenced=True,
         route=sim.SimRoute(process, machine.kernel, machine.random),
     )
     fence = NftFence(
-        addresses=machine.addresses,
+        addresses=group.addresses,
         clock=process,
-        table="govipd",
+        table=f"govipd_{name}",
         kernel=sim.SimNfTables(process, machine.kernel, lambda: _lost_processor(machine)),
     )
-    machine.store = SimStore(
+    store = SimStore(
         process=process,
         host=machine.index,
         cluster=machine.cluster,
@@ -74,43 +80,42 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         timeout=TTL / RENEWALS_PER_TTL,
         failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
     )
+    machine.stores.append(store)
     membership = Membership(
-        store=machine.store,
+        store=store,
         sink=sink,
-        prefix=f"{PREFIX}members/{ELECTION}/",
+        prefix=f"{prefix}members/{name}/",
         member=machine.name,
-        identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:{sim.PACT_PORT}"},
+        identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:{port}"},
     )
     timeline = Timeline(process)
-    ports = itertools.count(sim.PACT_PORT + 1)
     election = EtcdElection(
-        store=machine.store,
+        store=store,
         sink=sink,
         clock=process,
-        name=ELECTION,
+        name=group.election,
         member=machine.name,
-        mark=f"{PREFIX}released/{ELECTION}",
-        pacts=f"{PREFIX}pact/{ELECTION}/",
+        mark=f"{prefix}released/{name}",
+        pacts=f"{prefix}pact/{name}/",
         ttl=TTL,
         membership=membership,
         timeline=timeline,
-        notes=f"{PREFIX}passing/{ELECTION}/",
-        postbox=lambda: sim.SimPostbox(process, machine.index, machine.network, next(ports)),
+        notes=f"{prefix}passing/{name}/",
+        postbox=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         token=machine.random.randbytes,
     )
-    machine.elections.append(election)
     pact: Pact = NoPact()
     if machine.pact:
         pact = EtcdPact(
-            store=machine.store,
+            store=store,
             sink=sink,
             clock=process,
-            datagrams=sim.SimDatagrams(process, machine.index, machine.network),
+            datagrams=sim.SimDatagrams(process, machine.index, machine.network, port),
             timeout=machine.pact,
-            queue=f"{ELECTION}/",
-            records=f"{PREFIX}members/{ELECTION}/",
-            prefix=f"{PREFIX}pact/{ELECTION}/",
-            mark=f"{PREFIX}released/{ELECTION}",
+            queue=f"{group.election}/",
+            records=f"{prefix}members/{name}/",
+            prefix=f"{prefix}pact/{name}/",
+            mark=f"{prefix}released/{name}",
             place=election.place,
             taken=election.verify,
             token=machine.random.randbytes,
@@ -121,21 +126,21 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         addresses=addresses,
         announcer=FrameAnnouncer(
             interface=sim.INTERFACE,
-            addresses=machine.addresses,
+            addresses=group.addresses,
             mac=addresses.mac,
             clock=process,
-            transmit=lambda *_: process.do(machine.oracle.announced, machine),
+            transmit=lambda _, frames: process.do(machine.oracle.announced, machine, sim.announced(frames)),
         ),
         monitor=NetlinkMonitor(
             interface=sim.INTERFACE,
-            addresses=machine.addresses,
+            addresses=group.addresses,
             sink=sink,
             clock=process,
             route=sim.SimRoute(process, machine.kernel, machine.random),
             listen=lambda: sim.SimEvents(process, machine.kernel, machine.random),
         ),
-        memory=sim.SimMemory(machine.directory, process),
-        drain=machine.drain_mark,
+        memory=sim.SimMemory(machine.directory, process, name, group.election),
+        drain=machine.drain_mark(name),
         pact=pact,
         timeline=timeline,
     )

@@ -64,6 +64,7 @@ class Cluster:
         self.revision = 1
         self.keys: dict[str, KeyValue] = {}
         self.leases: dict[int, _Lease] = {}
+        self.owners: dict[int, int] = {}  # lease: the host it was granted to
         self.members = [_Member(rate=rate, leader=self.leader) for rate in rates]
         self.cut_off: int | None = None  # a member whose links to the others, but not to clients, are cut
         self._world = world
@@ -78,16 +79,17 @@ class Cluster:
         self.lost_at: float | None = None  # since when no leader has had a majority
         self.lost: Callable[[float], object] = lambda _when: None
         self.gone: Callable[[KeyValue], object] = lambda _kv: None  # a key is being deleted
-        self.joined: Callable[[str, bytes], object] = lambda _key, _value: None  # a key was created
+        self.joined: Callable[[KeyValue], object] = lambda _kv: None  # a key was created
         world.after(SCAN_S * random.random(), self._scan)
 
     # What a client asks; `reply` is called once, or never
 
-    def grant(self, member: int, ttl: int, reply: Reply) -> None:
-        """LeaseGrant."""
+    def grant(self, member: int, ttl: int, host: int, reply: Reply) -> None:
+        """LeaseGrant; `host` is for those who look on."""
 
         def work() -> tuple[int, float]:
             self._next_lease += self._random.randrange(1, 1 << 20)
+            self.owners[self._next_lease] = host
             granted = max(ttl, MIN_TTL)
             self.leases[self._next_lease] = _Lease(granted, self._expiry(granted))
             return self._next_lease, float(granted)
@@ -193,9 +195,9 @@ class Cluster:
         if leases and self.leader is not None and self._has_majority(self.leader):
             self._revoke(leases[int(place * len(leases))])
 
-    def delete_one(self, place: float, prefix: str) -> None:
+    def delete_one(self, place: float, prefixes: tuple[str, ...]) -> None:
         """Somebody deletes a key of the election."""
-        keys = sorted(key for key in self.keys if key.startswith(prefix))
+        keys = sorted(key for key in self.keys if key.startswith(prefixes))
         if keys and self.leader is not None:
             self.revision += 1
             self._delete(keys[int(place * len(keys))])
@@ -349,10 +351,9 @@ class Cluster:
                     gets.append(self._get(op))
                 case Put():
                     created = self._created(op.key)
+                    kv = self.keys[op.key] = KeyValue(op.key, op.value, created or self.revision, op.lease)
                     if not created:
-                        created = self.revision
-                        self.joined(op.key, op.value)
-                    self.keys[op.key] = KeyValue(op.key, op.value, created, op.lease)
+                        self.joined(kv)
                 case Delete():
                     self._delete(op.key)
         return TxnResult(held, self.revision, tuple(gets), self.term)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sim.fault import HOLDER, Fault
-from tests.sim.schedule import Schedule
+from tests.sim.schedule import ONE_GROUP, Schedule
 
 FOLDER = Path(__file__).with_name("golden")
 _EQUAL_RATES = (1.0,) * 6
@@ -81,4 +81,5 @@ def stored() -> list[Golden]:
 def schedule_of(fields: Mapping[str, Any]) -> Schedule:
     """What `asdict` and JSON have made of one."""
     faults = tuple(Fault(**fault) for fault in fields["faults"])
-    return Schedule(**{**fields, "faults": faults, "rates": tuple(fields["rates"])})
+    groups = tuple(map(tuple, fields.get("groups", ONE_GROUP)))
+    return Schedule(**{**fields, "faults": faults, "rates": tuple(fields["rates"]), "groups": groups})

@@ -78,7 +78,7 @@ class Kernel:
         self._moves_timeouts = moves_timeouts
         self._changed = changed
         self._tables: dict[tuple[int, str], _Table] = {}
-        self._flushed_until = 0.0
+        self._flushed: dict[bytes, float] = {}  # addresses whose fence was taken away: until when that excuses answers
         self._expiry: Timer | None = None
         self._changes: dict[str, Callable[..., None]] = {
             "add set": lambda table, name: table.sets.setdefault(name, {}),
@@ -105,7 +105,7 @@ class Kernel:
         self.addresses.clear()
         self._tables.clear()
         self.listeners.clear()
-        self._flushed_until = 0.0
+        self._flushed.clear()
         self._update()
 
     # rtnetlink
@@ -139,15 +139,16 @@ class Kernel:
 
     # nf_tables
 
-    @property
-    def bare(self) -> bool:
-        """Whether there is no table at all."""
-        return not self._tables
+    def lacks(self, messages: Iterable[Message]) -> bool:
+        """Whether a table that they are about is not there."""
+        return not {(message[1], message[2]) for message in messages} <= self._tables.keys()
 
-    @property
-    def flushed(self) -> bool:
+    def flushed(self, address: IPAddress) -> bool:
         """Whether somebody took the fence away from an address, and it has not been set up again."""
-        return self._world.now < self._flushed_until
+        return self._world.now < self._flushed.get(address.packed, 0.0)
+
+    def _guarded(self, address: bytes) -> bool:
+        return any(address in table.guarded for table in self._tables.values())
 
     def commit(self, messages: Iterable[Message]) -> None:
         """One transaction.
@@ -155,9 +156,12 @@ class Kernel:
         Raises:
             NftError: refused.
         """
-        bare, self._tables = self.bare, self._after(messages)
-        if self._tables:
-            self._flushed_until = min(self._flushed_until, self._world.now + BRIDGE_S if bare else self._world.now)
+        bare = [address for address in self._flushed if not self._guarded(address)]
+        self._tables = self._after(messages)
+        for address, until in self._flushed.items():
+            if self._guarded(address):
+                bridged = self._world.now + BRIDGE_S if address in bare else self._world.now
+                self._flushed[address] = min(until, bridged)
         self._update()
 
     def try_out(self, messages: Iterable[Message]) -> None:
@@ -180,14 +184,13 @@ class Kernel:
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
         self._tables.clear()
-        if self.addresses:
-            self._flushed_until = math.inf
+        self._flushed.update((address.ip.packed, math.inf) for address in self.addresses)
         self._update()
 
     def add_by_hand(self, address: Address) -> None:
         """`ip address add`, by somebody else; where the fence was flushed, nobody can help that it answers."""
-        if self.bare:
-            self._flushed_until = math.inf
+        if not self._guarded(address.ip.packed):
+            self._flushed[address.ip.packed] = math.inf
         self.add_address(address, 1e6, 0.0)
 
     def _apply(self, tables: dict[tuple[int, str], _Table], message: Message) -> None:
@@ -238,7 +241,7 @@ class Kernel:
         """Look who answers, now and when the next thing expires."""
         now = self._world.now
         ends = [e for t in self._tables.values() for s in t.sets.values() for e in s.values() if e > now]
-        ends += [goes for goes in (*self.addresses.values(), self._flushed_until) if now < goes < math.inf]
+        ends += [goes for goes in (*self.addresses.values(), *self._flushed.values()) if now < goes < math.inf]
         if self._expiry is not None:
             self._expiry.cancel()
         self._expiry = self._world.at(min(ends), self._expire) if ends else None

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 from tests.sim.clockwork import World
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from tests.sim.kernel import IPAddress
     from tests.sim.machine import Machine
+    from tests.sim.systemd import Unit
 
 UNIT_S = 0.6  # how long one whose proxy's unit has failed may answer, where nothing slows the verdict down
 TAKEN_S = 2.0  # how long after its proxy broke nobody may begin to answer
@@ -28,7 +31,7 @@ class Violation:
 class Oracle:
     """Watches every machine. The first violation counts: what follows may follow from it.
 
-    `undisturbed` schedules break nothing but daemons: from `steady_from` on the VIP must neither move nor pause.
+    `undisturbed` schedules break nothing but daemons: from `steady_from` on `steady` must neither move nor pause.
     """
 
     def __init__(self, world: World) -> None:
@@ -38,10 +41,10 @@ class Oracle:
         self.prompt = False  # nothing in the schedule slows daemons or the kernel down
         self.direct = True  # and nothing lets a request arrive late
         self.left_out: Machine | None = None  # whose proxy does not come back
-        self.vip: IPAddress | None = None
+        self.steady: frozenset[IPAddress] = frozenset()  # what must be served in a schedule that disturbs only daemons
         self._world = world
         self._answers: dict[str, set[IPAddress]] = {}
-        self._began: dict[str, float] = {}  # to answer
+        self._began: dict[tuple[str, IPAddress], float] = {}  # to answer
         self._unhealthy_since: dict[str, float] = {}
         self._failed_since: dict[str, float] = {}  # the proxy's unit
 
@@ -60,9 +63,10 @@ class Oracle:
         before = self._answers.get(name, set())
         if answers != before:
             self._answers[name] = answers
-            if self.vip in answers and self.vip not in before:
-                self._began[name] = now
-                self._only_healthy_begins(machine)
+            for address in answers - before:
+                self._began[name, address] = now
+                if not before & machine.siblings(address):
+                    self._only_healthy_begins(machine)
             words = ", ".join(sorted(map(str, answers))) or "nothing"
             self._world.note(name, f"answers for {words}")
             self._steady(name)
@@ -82,17 +86,18 @@ class Oracle:
         """G1."""
         seen: dict[IPAddress, str] = {}
         for machine in self.machines:
-            if machine.kernel.flushed:  # somebody took the fence away; the next renewal sets it up again
-                continue
             for address in self._answers.get(machine.name, ()):
+                if machine.kernel.flushed(address):  # somebody took the fence away; the next renewal sets it up again
+                    continue
                 if address in seen:
                     self.fail("G1", f"{seen[address]} and {machine.name} answer for {address}")
                 seen[address] = machine.name
 
     def _steady(self, name: str) -> None:
         """G3."""
-        holders = [m.name for m in self.machines if self.vip in self._answers.get(m.name, ())]
-        if self.steady_from is not None and self._world.now >= self.steady_from and not holders:
+        if self.steady_from is None or self._world.now < self.steady_from:
+            return
+        if not self.steady <= set().union(*self._answers.values()):
             self.fail("G3", f"{name} stopped answering though only daemons were disturbed")
 
     def _only_healthy(self, broken: dict[str, float], machine: "Machine", since: float) -> None:
@@ -108,25 +113,29 @@ class Oracle:
 
     def drained(self, machine: "Machine", since: float) -> None:
         """What the operator has drained has stopped, and has not begun again."""
-        if machine.drained_since == since and self._answers.get(machine.name):
+        names = [name for name, drained in machine.drained_since.items() if drained == since]
+        if self._answers.get(machine.name, set()) & {ip for name in names for ip in machine.ips(name)}:
             self.fail("G4", f"{machine.name} answers {self._world.now - since:g} s after it was drained")
 
-    def resigned(self, machine: "Machine", *, passed: bool) -> None:
-        """Order is contract: a leader's key goes only when its kernel has stopped answering.
+    def resigned(self, machine: "Machine", addresses: "Iterable[IPAddress]", *, passed: bool) -> None:
+        """Order is contract: a leader's key goes only when its kernel has stopped answering for the group.
 
         Where it passes the VIP on, its kernel stops before anybody may take for whom time alone has passed.
         """
-        if self.vip in self._answers.get(machine.name, ()) and not machine.kernel.flushed:
-            if passed:
-                self._world.after(PASSED_S, self._passed, machine, self._began.get(machine.name))
-            else:
-                self.fail("order", f"{machine.name}'s key is deleted while it answers")
+        for address in addresses:
+            if address in self._answers.get(machine.name, ()) and not machine.kernel.flushed(address):
+                if passed:
+                    began = self._began[machine.name, address]
+                    self._world.after(PASSED_S, self._passed, machine, address, began)
+                else:
+                    self.fail("order", f"{machine.name}'s key is deleted while it answers")
 
-    def _passed(self, machine: "Machine", began: float) -> None:
-        if self._answers.get(machine.name) and self._began.get(machine.name) == began and not machine.kernel.flushed:
+    def _passed(self, machine: "Machine", address: "IPAddress", began: float) -> None:
+        answers = address in self._answers.get(machine.name, ()) and self._began[machine.name, address] == began
+        if answers and not machine.kernel.flushed(address):
             self.fail("order", f"{machine.name} answers {PASSED_S:g} s after it has passed the VIP on")
 
-    def joined(self, machine: "Machine") -> None:
+    def joined(self, machine: "Machine", group: str) -> None:
         """G4: whose proxy is broken, or whom the operator has drained, does not stand for election."""
         now = self._world.now
         if not self.direct or now <= machine.disturbed_until + TAKEN_S:
@@ -134,20 +143,22 @@ class Oracle:
         since = self._unhealthy_since.get(machine.name, now)
         if now - since > TAKEN_S:
             self.fail("G4", f"{machine.name} campaigns {now - since:.1f} s after its proxy broke")
-        if machine.drained_since is not None and now - machine.drained_since > TAKEN_S:
-            self.fail("G4", f"{machine.name} campaigns {now - machine.drained_since:.1f} s after it was drained")
+        drained = machine.drained_since.get(group, now)
+        if now - drained > TAKEN_S:
+            self.fail("G4", f"{machine.name} campaigns {now - drained:.1f} s after it was drained")
 
-    def announced(self, machine: "Machine") -> None:
-        """A machine told the neighbours that the VIP is there."""
-        others = [m.name for m in self.machines if m is not machine and self._answers.get(m.name)]
-        if others and not self._answers.get(machine.name):
-            self.fail("G1", f"{machine.name} announces what {others[0]} answers for")
+    def announced(self, machine: "Machine", addresses: "set[IPAddress]") -> None:
+        """A machine told the neighbours that these are there."""
+        for address in addresses - self._answers.get(machine.name, set()):
+            others = [m.name for m in self.machines if address in self._answers.get(m.name, ())]
+            if others:
+                self.fail("G1", f"{machine.name} announces what {others[0]} answers for")
 
-    def broken(self, machine: "Machine", what: str) -> None:
+    def broken(self, machine: "Unit", what: str) -> None:
         """A process did what none may do."""
         self.fail("process", f"{machine.name}: {what}")
 
-    def exited(self, machine: "Machine", status: int) -> None:
+    def exited(self, machine: "Unit", status: int) -> None:
         """A daemon ended with a fault."""
         if not machine.task_broken:
             self.fail("process", f"{machine.name}: the daemon exited with status {status}")
@@ -155,33 +166,59 @@ class Oracle:
 
     # The end
 
-    def serving(self) -> str:
-        """Who answers for the VIP; "" when nobody does."""
-        return next((m.name for m in self.machines if self.vip in self._answers.get(m.name, ())), "")
+    def serving(self, address: "IPAddress | None" = None) -> str:
+        """Who answers for an address, or for anything; "" when nobody does."""
+        for machine in self.machines:
+            answers = self._answers.get(machine.name)
+            if answers and (address is None or address in answers):
+                return machine.name
+        return ""
 
-    def settled(self, keys: dict[str, str], leases: set[int]) -> str:
+    def settled(self, queues: "Mapping[str, Sequence[tuple[int, Machine]]]", leases: set[int]) -> str:
         """What is not yet as it should be when everything has been well for a while; "" when all is.
 
         Args:
-            keys: the queue in etcd, key to member.
+            queues: the candidates in etcd, by election: lease and machine.
             leases: those in etcd.
         """
-        holder = self.serving()
-        if not holder:
-            return "nobody answers"
         for machine in self.machines:
-            if machine.name != holder and machine.kernel.addresses:
-                return f"{machine.name} has the address though {holder} holds it"
-            if machine.daemon is None:
-                return f"{machine.name} runs no daemon"
-            if machine.daemon._queue.qsize() > QUEUE_MAX:
-                return f"{machine.name} has {machine.daemon._queue.qsize()} events waiting"
-        live = {election._lease for machine in self.machines for election in machine.elections}
-        if self.left_out is not None and self.left_out.name in (holder, *keys.values()):
-            return f"{self.left_out.name} takes part, whose proxy is dead"
-        for key, member in keys.items():
-            if int(key.rpartition("/")[2], 16) not in live:
-                return f"the queue has a dead candidate of {member}"
-        if len(leases) > len(self.machines):
+            trouble = self._machine_trouble(machine)
+            if trouble:
+                return trouble
+        files = [machine.file for machine in self.machines]
+        for address in set.intersection(*({a.ip for a in file.addresses} for file in files)):
+            if not self.serving(address):
+                return "nobody answers" if len(files[0].addresses) == 1 else f"nobody answers for {address}"
+        if all(file == files[0] for file in files):
+            for group in files[0].groups:
+                if len({self.serving(address.ip) for address in group.addresses}) > 1:
+                    return f"the addresses of {group.name} are on several machines"
+        if len(leases) > sum(len(file.groups) for file in files):
             return f"{len(leases)} leases for {len(self.machines)} members"
+        return self._queue_trouble(queues)
+
+    def _machine_trouble(self, machine: "Machine") -> str:
+        answers = self._answers.get(machine.name, set())
+        for address in machine.kernel.addresses:
+            if address.ip not in answers:
+                return f"{machine.name} has the address though {self.serving(address.ip) or 'nobody'} holds it"
+            if address not in machine.file.addresses:
+                return f"{machine.name} answers for {address}, which its file does not name"
+        if machine.daemon is None:
+            return f"{machine.name} runs no daemon"
+        if machine.daemon._queue.qsize() > QUEUE_MAX:
+            return f"{machine.name} has {machine.daemon._queue.qsize()} events waiting"
+        if machine.read != machine.file:
+            return f"{machine.name} has not read its file"
+        return ""
+
+    def _queue_trouble(self, queues: "Mapping[str, Sequence[tuple[int, Machine]]]") -> str:
+        if self.left_out is not None and self._answers.get(self.left_out.name):
+            return f"{self.left_out.name} takes part, whose proxy is dead"
+        for queue in queues.values():
+            for lease, machine in queue:
+                if machine is self.left_out:
+                    return f"{machine.name} takes part, whose proxy is dead"
+                if lease not in machine.leases():
+                    return f"the queue has a dead candidate of {machine.name}"
         return ""

@@ -10,11 +10,12 @@ from random import Random
 from govipd.adapters.store import KeyValue
 from tests.sim.adapters import COMMIT_S
 from tests.sim.clockwork import World
-from tests.sim.compose import ELECTION, PREFIX, TTL, VIP
+from tests.sim.compose import TTL
 from tests.sim.etcd import Cluster
 from tests.sim.fault import HOLDER, Fault
 from tests.sim.faults import BROKEN_PROMISES, KINDS, LATE, PROMPT
-from tests.sim.kernel import JIFFY_S
+from tests.sim.files import PREFIXES, file_of
+from tests.sim.kernel import JIFFY_S, IPAddress
 from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, Violation
@@ -57,7 +58,8 @@ class Simulation:
         self.random = Random(schedule.seed ^ 0x9E3779B9)
         self.world = World()
         self.oracle = Oracle(self.world)
-        self.oracle.vip = VIP.ip
+        self.file = file_of(schedule.groups)  # what every machine's is meant to be
+        self.oracle.steady = frozenset(address.ip for address in self.file.addresses)
         self.network = Network(self.world, Random(self.random.random()))
         rates = schedule.rates
         self.cluster = Cluster(self.world, self.network, Random(self.random.random()), rates[3:])
@@ -69,6 +71,7 @@ class Simulation:
                 network=self.network,
                 cluster=self.cluster,
                 oracle=self.oracle,
+                file=self.file,
                 margin=schedule.margin,
                 pact=schedule.pact,
                 watchdog=schedule.watchdog,
@@ -81,13 +84,21 @@ class Simulation:
         self._struck: Counter[str] = Counter()
         self._waiting = [fault for fault in schedule.faults if fault.moment]
         self._seen: Counter[str] = Counter()
+        self._candidates: dict[str, tuple[Machine, frozenset[IPAddress]]] = {}  # by key: whose, and for which addresses
 
     def machine(self, fault: Fault) -> Machine:
-        """Whom the fault befalls."""
+        """Whom the fault befalls. Where several groups have holders, `place` chooses among them, too."""
         if fault.node != HOLDER:
             return self.machines[fault.node]
-        holder = self.oracle.serving()
+        groups = self.file.groups
+        group = groups[int(fault.place * 1000) % len(groups)]
+        holder = self.oracle.serving(group.addresses[0].ip) or self.oracle.serving()
         return next((m for m in self.machines if m.name == holder), self.machines[0])
+
+    def agree(self) -> None:
+        """Every machine's file is as it is meant to be."""
+        for machine in self.oracle.machines:
+            machine.agree(self.file)
 
     def run(self) -> Outcome:
         """Everything."""
@@ -126,10 +137,9 @@ class Simulation:
         began, well_since, trouble = world.now, None, ""
         while oracle.violation is None:
             world.run(world.now + STEP_S / 2)
-            keys = {
-                kv.key: kv.value.decode() for kv in self.cluster.keys.values() if kv.key.startswith(f"{ELECTION}/")
-            }
-            trouble = oracle.settled(keys, set(self.cluster.leases)) or self._records()
+            for machine in oracle.machines:
+                machine.agree(machine.file)
+            trouble = oracle.settled(self._queues(), set(self.cluster.leases)) or self._records()
             if trouble:
                 well_since = None
                 if world.now - began > BOUND_S:
@@ -142,23 +152,42 @@ class Simulation:
 
     def _records(self) -> str:
         """Whether etcd shows other tools who leads."""
-        holder = self.oracle.serving()
-        record = self.cluster.keys.get(f"{PREFIX}members/{ELECTION}/{holder}")
-        return "" if record is not None and b'"state": "leader"' in record.value else "no record shows the leader"
+        for group in self.file.groups:
+            holder = self.oracle.serving(group.addresses[0].ip)
+            record = self.cluster.keys.get(f"{self.file.prefix}members/{group.name}/{holder}")
+            if record is None or b'"state": "leader"' not in record.value:
+                return "no record shows the leader"
+        return ""
+
+    # The queues
+
+    def _queues(self) -> dict[str, list[tuple[int, Machine]]]:
+        """By election: each candidate's lease and machine, the first in the queue first."""
+        queues: dict[str, list[tuple[int, Machine]]] = {}
+        for kv in sorted(self.cluster.keys.values(), key=lambda kv: kv.create_revision):
+            election = _election(kv)
+            if election:
+                queues.setdefault(election, []).append((kv.lease, self.machines[self.cluster.owners[kv.lease]]))
+        return queues
 
     def _gone(self, kv: KeyValue) -> None:
         """The key of whoever leads goes: its kernel must be silent, unless somebody broke etcd's promise."""
-        if not any(fault.kind in BROKEN_PROMISES for fault in self.schedule.faults) and kv == min(
-            (k for k in self.cluster.keys.values() if k.key.startswith(f"{ELECTION}/")),
-            key=lambda k: k.create_revision,
-            default=None,
+        election = _election(kv)
+        if (
+            election
+            and not any(fault.kind in BROKEN_PROMISES for fault in self.schedule.faults)
+            and self._queues()[election][0][0] == kv.lease
         ):
             self.world.after(0.0, self._resigned, kv)
 
     def _resigned(self, kv: KeyValue) -> None:
         """The transaction that deleted the key has come to its end."""
-        machine = next(m for m in self.machines if m.name.encode() == kv.value)
-        self.oracle.resigned(machine, passed=f"{PREFIX}passing/{ELECTION}/{kv.lease:x}" in self.cluster.keys)
+        machine, addresses = self._candidates[kv.key]
+        election = _election(kv)
+        others = {a.ip for group in machine.file.groups if group.election != election for a in group.addresses}
+        note = f"/{kv.lease:x}"
+        passed = any(key.endswith(note) and "passing/" in key for key in self.cluster.keys)
+        self.oracle.resigned(machine, addresses - others, passed=passed)
 
     def _lost(self, since: float) -> None:
         """etcd has no majority: what it has confirmed until now is all that anybody may hold by."""
@@ -170,9 +199,15 @@ class Simulation:
         if self.cluster.lost_at == since and holder:
             self.oracle.fail("lease", f"{holder} answers {longest:.2f} s after etcd has lost its majority")
 
-    def _joined(self, key: str, value: bytes) -> None:
-        if key.startswith(f"{ELECTION}/"):
-            self.oracle.joined(next(m for m in self.machines if m.name.encode() == value))
+    def _joined(self, kv: KeyValue) -> None:
+        election = _election(kv)
+        if not election:
+            return
+        machine = self.machines[self.cluster.owners[kv.lease]]
+        group = next((g for g in (machine.read or machine.file).groups if g.election == election), None)
+        addresses = frozenset() if group is None else frozenset(address.ip for address in group.addresses)
+        self._candidates[kv.key] = machine, addresses
+        self.oracle.joined(machine, "" if group is None else group.name)
 
     def _noted(self, what: str) -> None:
         for fault in list(self._waiting):
@@ -196,6 +231,11 @@ class Simulation:
         end = self._ends.pop(fault, None)
         if callable(end):
             end()
+
+
+def _election(kv: KeyValue) -> str:
+    """The election of a candidate's key; "" for any other key."""
+    return "" if kv.key.startswith(PREFIXES) else kv.key.rpartition("/")[0]
 
 
 def simulate(schedule: Schedule) -> Outcome:

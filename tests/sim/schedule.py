@@ -16,6 +16,9 @@ _PACTS = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.2, 0.5, 0.5, 0.5)
 _PACT_SPREAD = 0.03  # the pact's margin is a tenth of its time-out, for both rates
 
 
+ONE_GROUP = (("api", "192.0.2.100"),)
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """One hostile while. Everything that happens follows from it.
@@ -30,6 +33,7 @@ class Schedule:
         calm: only daemons are disturbed, one at a time: the VIP must stay where it is.
         left_out: whose proxy is broken in the end, and stays so.
         pact: pact.timeout in seconds; 0 is none.
+        groups: of the file, each its name and its addresses.
     """
 
     seed: int
@@ -42,6 +46,7 @@ class Schedule:
     calm: bool = False
     left_out: int | None = None
     pact: float = 0.0
+    groups: tuple[tuple[str, ...], ...] = ONE_GROUP
 
     def __str__(self) -> str:
         pact = f"a pact of {self.pact:g} s, " if self.pact else ""
@@ -51,6 +56,8 @@ class Schedule:
             f"{'a' if self.watchdog else 'no'} watchdog, {pact}clock rates {', '.join(f'{r:.4f}' for r in self.rates)}"
         )
         left_out = [] if self.left_out is None else [f"  in the end node{self.left_out}'s proxy stays broken"]
+        for name, *addresses in self.groups if self.groups != ONE_GROUP else ():
+            head += f", {name} has {' and '.join(addresses)}"
         return "\n".join([head, *(f"  {fault}" for fault in self.faults), *left_out])
 
 

@@ -1,0 +1,97 @@
+"""What govip.toml says, as far as machines can differ in it."""
+
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface
+
+from govipd.core.events import Address
+
+VIP: Address = ip_interface("192.0.2.100/32")
+SECOND: Address = ip_interface("192.0.2.101/32")  # a reload adds it
+SPARE: Address = ip_interface("192.0.2.109/32")  # stands in no file at first
+GROUP = "api"  # the first group, and the only one of most schedules
+PREFIX = "govip/"
+OTHER_PREFIX = "other/"  # a typo's
+PREFIXES = (PREFIX, OTHER_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One [[vip]]; its election has its name unless the file says otherwise."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    election: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One machine's file."""
+
+    groups: tuple[Group, ...]
+    prefix: str = PREFIX
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Those of all groups."""
+        return tuple(address for group in self.groups for address in group.addresses)
+
+    def named(self, name: str) -> Group | None:
+        """The group of that name."""
+        return next((group for group in self.groups if group.name == name), None)
+
+    def with_group(self, index: int, group: Group) -> "File":
+        """Another group in the place of one."""
+        return replace(self, groups=(*self.groups[:index], group, *self.groups[index + 1 :]))
+
+    # What people edit
+
+    def toggled(self) -> "File":
+        """SECOND beside the first group's address, or not any more."""
+        first = self.groups[0]
+        if SECOND in first.addresses and len(first.addresses) > 1:
+            return self.with_group(0, replace(first, addresses=tuple(a for a in first.addresses if a != SECOND)))
+        if SECOND in self.addresses:
+            return self
+        return self.with_group(0, replace(first, addresses=(*first.addresses, SECOND)))
+
+    def renamed(self, index: int) -> "File":
+        """A group has another name; renamed once more, its first one again."""
+        group = self.groups[index]
+        name = group.name.removesuffix("-b") if group.name.endswith("-b") else f"{group.name}-b"
+        return self.with_group(index, replace(group, name=name, election=name))
+
+    def moved(self) -> "File":
+        """An address stands in another group than before; two groups of one each exchange theirs."""
+        rich = next((i for i, group in enumerate(self.groups) if len(group.addresses) > 1), None)
+        if rich is None and len(self.groups) > 1:
+            first, second = self.groups[:2]
+            exchanged = self.with_group(0, replace(first, addresses=second.addresses))
+            return exchanged.with_group(1, replace(second, addresses=first.addresses))
+        if rich is None:
+            return self.renamed(0)
+        group = self.groups[rich]
+        fewer = self.with_group(rich, replace(group, addresses=group.addresses[:-1]))
+        if len(self.groups) == 1:
+            return replace(fewer, groups=(*fewer.groups, Group("moved", group.addresses[-1:], "moved")))
+        other = (rich + 1) % len(self.groups)
+        more = replace(self.groups[other], addresses=(*self.groups[other].addresses, group.addresses[-1]))
+        return fewer.with_group(other, more)
+
+    def removed(self) -> "File":
+        """An address fewer, or a whole group; the last address stays."""
+        for index, group in enumerate(self.groups):
+            if len(group.addresses) > 1:
+                return self.with_group(index, replace(group, addresses=group.addresses[:-1]))
+        return replace(self, groups=self.groups[:-1]) if len(self.groups) > 1 else self.added()
+
+    def added(self) -> "File":
+        """An address more in the last group; SPARE a second time is taken away."""
+        last = self.groups[-1]
+        if SPARE in self.addresses:
+            return self.removed()
+        return self.with_group(len(self.groups) - 1, replace(last, addresses=(*last.addresses, SPARE)))
+
+
+def file_of(groups: tuple[tuple[str, ...], ...]) -> File:
+    """The file of a schedule: of each group its name and its addresses."""
+    return File(tuple(Group(name, tuple(map(ip_interface, ips)), name) for name, *ips in groups))

@@ -1,0 +1,1 @@
+"""How each kind of fault begins, by what it hits."""

@@ -1,0 +1,96 @@
+"""How faults of etcd begin; what is returned ends it (None: it ends by itself)."""
+
+from typing import TYPE_CHECKING
+
+from tests.sim.fault import End, Fault
+
+if TYPE_CHECKING:
+    from tests.sim.run import Simulation
+
+
+def member_fails(sim: "Simulation", fault: Fault) -> End:
+    return _fail_member(sim, sim.machine(fault).index)
+
+
+def leader_fails(sim: "Simulation", fault: Fault) -> End:
+    member = sim.cluster.leader
+    return None if member is None else _fail_member(sim, member)
+
+
+def _fail_member(sim: "Simulation", member: int) -> End:
+    sim.cluster.fail(member)
+
+    def end() -> None:
+        if sim.machines[member].powered:
+            sim.cluster.start(member)
+
+    return end
+
+
+def member_pauses(sim: "Simulation", fault: Fault) -> End:
+    member = sim.machine(fault).index
+    sim.cluster.pause(member)
+    return lambda: sim.cluster.resume(member)
+
+
+def leader_pauses(sim: "Simulation", fault: Fault) -> End:
+    member = sim.cluster.leader
+    if member is None:
+        return None
+    sim.cluster.pause(member)
+    return lambda: sim.cluster.resume(member)
+
+
+def leader_cut_off(sim: "Simulation", fault: Fault) -> End:
+    """From its peers; clients still reach it."""
+    sim.cluster.cut_off = sim.cluster.leader
+    sim.cluster.look()
+
+    def end() -> None:
+        sim.cluster.cut_off = None
+        sim.cluster.look()
+
+    return end
+
+
+def depose(sim: "Simulation", fault: Fault) -> End:
+    sim.cluster.depose()
+    return None
+
+
+def compact(sim: "Simulation", fault: Fault) -> End:
+    sim.cluster.compact()
+    return None
+
+
+def break_watches(sim: "Simulation", fault: Fault) -> End:
+    sim.cluster.break_watches()
+    return None
+
+
+def lose_watches(sim: "Simulation", fault: Fault) -> End:
+    """Half-open: they say nothing any more."""
+    sim.cluster.lose_watches()
+    return None
+
+
+def lag(sim: "Simulation", fault: Fault) -> End:
+    member = sim.cluster.members[sim.machine(fault).index]
+    member.lag = 3.0 * fault.place
+    return lambda: setattr(member, "lag", 0.0)
+
+
+def expire_tokens(sim: "Simulation", fault: Fault) -> End:
+    for store in sim.machine(fault).stores:
+        store.expired_tokens += 1 + int(3 * fault.place)
+    return None
+
+
+def revoke(sim: "Simulation", fault: Fault) -> End:
+    sim.cluster.revoke_one(fault.place)
+    return None
+
+
+def delete_key(sim: "Simulation", fault: Fault) -> End:
+    sim.cluster.delete_one(fault.place, tuple(f"{group.election}/" for group in sim.file.groups))
+    return None

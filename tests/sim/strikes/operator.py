@@ -1,0 +1,46 @@
+"""What the operator does, and a disk that is full; what is returned ends it (None: it ends by itself)."""
+
+from typing import TYPE_CHECKING
+
+from tests.sim.fault import End, Fault
+
+if TYPE_CHECKING:
+    from tests.sim.run import Simulation
+
+
+def reload(sim: "Simulation", fault: Fault) -> End:
+    machine = sim.machine(fault)
+    machine.file = machine.file.toggled()
+    machine.reload()
+    return None
+
+
+def reload_bad_file(sim: "Simulation", fault: Fault) -> End:
+    machine = sim.machine(fault)
+    machine.file_is_bad = machine.daemon is not None
+    machine.reload()
+    return lambda: setattr(machine, "file_is_bad", False)
+
+
+def drain(sim: "Simulation", fault: Fault) -> End:
+    machine = sim.machine(fault)
+    machine.drain(wanted=True)
+    return machine.undrain
+
+
+def hand_over(sim: "Simulation", fault: Fault) -> End:
+    """To the next in the queue, or to one that is named, whether it stands or not."""
+    names = ["", *(machine.name for machine in sim.machines)]
+    sim.machine(fault).hand_over(names[int(len(names) * fault.place)])
+    return None
+
+
+def full_disk(sim: "Simulation", fault: Fault) -> End:
+    machine = sim.machine(fault)
+    machine.directory.full = True
+    return lambda: setattr(machine.directory, "full", False)
+
+
+def lose_file(sim: "Simulation", fault: Fault) -> End:
+    sim.machine(fault).directory.holdings.clear()
+    return None

@@ -1,0 +1,271 @@
+"""systemd, as far as a unit's life goes: it starts the real daemon, watches it, ends it, and starts it again."""
+
+import asyncio
+import itertools
+import math
+import signal
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from govipd.cli import CONFIG_RETRY_S, clean_up
+from govipd.daemon import Daemon, Plan
+from govipd.errors import ConfigError
+from tests.sim import adapters as sim
+from tests.sim.clockwork import Process, Timer, World
+from tests.sim.kernel import Clock, Kernel
+from tests.sim.oracle import Oracle
+
+if TYPE_CHECKING:
+    from tests.sim.client import SimStore
+    from tests.sim.files import File
+
+WATCHDOG_S = 1.0
+RESTART_S = 0.05
+STOP_S = 5.0
+_PYTHON_S = (0.25, 0.5)  # from exec to the daemon's first step
+
+
+class Unit:
+    """govipd's unit on one machine.
+
+    `job` is what systemd is doing to the unit ("stop", "restart", or "" when nobody asked for anything).
+    """
+
+    def __init__(
+        self, name: str, world: World, random: Random, *, oracle: Oracle, clock: Clock, kernel: Kernel, watchdog: bool
+    ) -> None:
+        self.name = name
+        self.world, self.random, self.oracle = world, random, oracle
+        self.clock, self.kernel = clock, kernel
+        self.proxy_changed: list[Callable[[], object]] = []
+        self.directory = sim.Directory()
+        self.wanted = False  # the unit is started, and nobody has stopped it
+        self.powered = True
+        self.job = ""
+        self.job_type_hangs = False
+        self.task_broken = False  # by break_task
+        self.process: Process | None = None
+        self.daemon: Daemon | None = None
+        self.postboxes = itertools.count(sim.POSTBOXES)  # their ports
+        self.stores: list[SimStore] = []  # the daemon's clients of etcd, one for each group
+        self.read: File | None = None  # what the daemon has read of the file
+        self._disturbances = 0  # that last
+        self._disturbed_until = 0.0
+        self._watchdog = WATCHDOG_S if watchdog else None
+        self._timers: list[Timer] = []
+        self._lapse: Timer | None = None
+
+    def plan(self, process: Process) -> Plan:
+        """What the configuration says now, for a process.
+
+        Raises:
+            ConfigError: it is refused.
+        """
+        raise NotImplementedError
+
+    # The operator: systemctl
+
+    def start(self) -> None:
+        """systemctl start."""
+        self.wanted = True
+        if self.process is None and self.powered:
+            self._exec()
+
+    def stop(self) -> None:
+        """systemctl stop."""
+        self.wanted = False
+        self.job = "stop"
+        self._terminate()
+
+    def restart(self) -> None:
+        """systemctl restart, or an upgrade."""
+        if not self.powered or not self.wanted:
+            return
+        self.job = "restart"
+        if self.process is None:
+            self._exec()
+        else:
+            self._terminate()
+
+    def reload(self) -> None:
+        """systemctl reload."""
+        if self.process is not None and signal.SIGHUP in self.process.signals:
+            self.process.signal(signal.SIGHUP)
+
+    # What befalls its process
+
+    def kill(self) -> None:
+        """The daemon's process dies, without a word."""
+        if self.process is not None:
+            self._exited("killed")
+
+    def freeze(self, seconds: float) -> None:
+        """Stop the process for a while."""
+        process = self.process
+        if process is not None:
+            self._disturbed_until = max(self._disturbed_until, self.world.now + seconds + 0.5)
+            process.freeze()
+            self.world.after(seconds, process.thaw)
+
+    @property
+    def disturbed_until(self) -> float:
+        """Freezes and slowness up to here excuse a watchdog's lapse."""
+        return math.inf if self._disturbances else self._disturbed_until
+
+    def disturb(self) -> None:
+        """A disturbance begins; several may last at once."""
+        self._disturbances += 1
+
+    def disturbed(self) -> None:
+        """It ends, and what it has delayed is over soon."""
+        self._disturbances -= 1
+        self._disturbed_until = max(self._disturbed_until, self.world.now + 1.0)
+
+    def break_task(self) -> None:
+        """A fault in the program: the monitor's task ends with an exception."""
+        process = self.process
+        if process is None:
+            return
+        self.task_broken = True
+        for task in asyncio.all_tasks(process):
+            if task.get_name().endswith("netlink monitor"):
+                process.call_soon(task.cancel)
+
+    def shut_down(self) -> None:
+        """The world ends."""
+        if self.process is not None:
+            self.process.kill()
+
+    # What it does by itself
+
+    def _exec(self) -> None:
+        process = self._new_process()
+        self.process = process
+        self.world.note(self.name, "govipd is started")
+        self._later(self.random.uniform(*_PYTHON_S), process.call_soon, self._main, process)
+
+    def _main(self, process: Process) -> None:
+        """What `govipd.cli.main` does."""
+        self.proxy_changed.clear()
+        try:
+            configured = self.plan(process)
+        except ConfigError:
+            self._later(CONFIG_RETRY_S, self._exited, "failed")
+            return
+        notifier = sim.SimNotifier(lambda: self._pinged(process))
+        self.daemon = Daemon(
+            configured,
+            load=lambda: self.plan(process),
+            clock=process,
+            journal=sim.SimJournal(self.world, self.name),
+            notifier=notifier,
+            watchdog=self._watchdog,
+            job_type=self._job_type,
+        )
+        self.job = "" if self.job == "restart" else self.job
+        task = process.create_task(self.daemon.run(), name="main")
+        task.add_done_callback(lambda t: self._returned(process, t))
+
+    async def _job_type(self) -> str:
+        await asyncio.sleep(10.0 if self.job_type_hangs else 0.003)
+        return self.job
+
+    def _returned(self, process: Process, task: "asyncio.Task[int]") -> None:
+        if process is not self.process:
+            return
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.oracle.broken(self, f"the daemon raised {error!r}")
+        elif task.result() != 0:
+            self.oracle.exited(self, task.result())
+        elif not self.job:
+            self.oracle.broken(self, "the daemon ended though nobody asked it to")
+        self._exited("ended" if error is None and task.result() == 0 else "failed")
+
+    def _pinged(self, process: Process) -> None:
+        if self._watchdog is not None and process is self.process:
+            if self._lapse is not None:
+                self._lapse.cancel()
+            self._lapse = self.world.after(self._watchdog, self._lapsed, process)
+
+    def _lapsed(self, process: Process) -> None:
+        if process is self.process:
+            self.world.note(self.name, "watchdog")
+            if self.world.now > self.disturbed_until:
+                self.oracle.broken(self, "the watchdog lapsed without a stall")
+            self._exited("killed")
+
+    def _terminate(self) -> None:
+        process = self.process
+        if process is None:
+            self._stopped()
+            return
+        self.world.note(self.name, f"SIGTERM ({self.job})")
+        if signal.SIGTERM in process.signals:
+            process.signal(signal.SIGTERM)
+            self._later(STOP_S, self._stop_timeout, process)
+        else:
+            self._exited("killed")
+
+    def _stop_timeout(self, process: Process) -> None:
+        if process is self.process:
+            self._disturbed_until = max(self._disturbed_until, self.world.now)
+            self._exited("killed")
+
+    def _exited(self, how: str) -> None:
+        self.world.note(self.name, f"govipd {how}")
+        self._forget_process()
+        if not self.powered:
+            return
+        if self.job == "stop" and how != "ended":
+            self._clean_up()
+        elif self.job == "stop":
+            self._stopped()
+        elif self.wanted:
+            self._later(RESTART_S, self._again)
+
+    def _again(self) -> None:
+        if self.process is None and self.wanted and self.powered:
+            self._exec()
+
+    def _clean_up(self) -> None:
+        """ExecStopPost=."""
+        process = self._new_process()
+
+        def main() -> None:
+            try:
+                configured = self.plan(process)
+            except ConfigError:
+                process.do(self._stopped)
+                return
+            task = process.create_task(clean_up(configured), name="clean-up")
+            task.add_done_callback(lambda _: self._stopped())
+
+        self._later(self.random.uniform(*_PYTHON_S), process.call_soon, main)
+
+    def _stopped(self) -> None:
+        """RuntimeDirectoryPreserve=restart."""
+        if self.job == "stop":
+            self.directory = sim.Directory()
+            self.job = ""
+        if self.wanted:
+            self._again()
+
+    def _forget_process(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+        self.process = self.daemon = self.read = None
+        self.stores.clear()
+        self.kernel.listeners.clear()
+        self.proxy_changed.clear()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _new_process(self) -> Process:
+        # asyncio asks for sockets and subprocesses too; there are none here
+        return Process(self.world, self.clock, lambda what: self.oracle.broken(self, what))  # type: ignore[abstract]
+
+    def _later(self, seconds: float, call: Callable[..., object], *args: object) -> None:
+        self._timers.append(self.world.after(seconds, call, *args))
