@@ -40,6 +40,7 @@ UNORDERLY_S = 0.1  # to wait for the fence of a predecessor that left without a 
 FIRST_PAUSE_S = 0.02  # after a failed call; doubles up to
 LONGEST_PAUSE_S = 0.5
 LEADER_PAUSE_S = 0.08  # at most while we lead: shorter than a successor waits
+DELETE_TRIES = 4  # of our key: each learns what changed meanwhile
 LEAVE_S = 1.0  # after which a member that etcd does not let go stops renewing its lease
 TURNS = 6  # of the event loop, that others need for what they do at once when they hear that we are first
 
@@ -384,7 +385,7 @@ class EtcdElection:
             await _turns()
             note = self._as_heir.note(noted, self._ahead, key.create_revision)
             if note is not None and wait > 0 and self._settled and self._wanted == campaign:
-                self._surplus.update(set(note.claims) - set(self._claims.wanted))
+                self._surplus.update(note.claims)
                 await self._as_heir.wait(note, lambda: self._freed(elected))
                 await _turns()
                 return  # and look again
@@ -494,13 +495,16 @@ class EtcdElection:
 
     async def _let_go_of_surplus(self, key: KeyValue) -> None:
         """Let go of claims to addresses that are not the group's any more."""
-        surplus = tuple(self._surplus - set(self._claims.wanted))
-        reads = self._claims.reads(surplus)
-        self._claims.look(surplus, (await self._txn((), reads)).gets, key.lease)
-        ours = [a for a in surplus if a in self._claims.held]
-        compare = (Created(key.key, key.create_revision), *self._claims.unchanged(ours))
-        if ours and (await self._txn(compare, self._claims.let_go(ours, lambda _: True))).succeeded:
-            self._claims.held = {a: value for a, value in self._claims.held.items() if a not in ours}
+        surplus = tuple(sorted(self._surplus - set(self._claims.wanted)))
+        reply = await self._txn((), self._claims.reads(surplus))
+        self._claims.look(surplus, reply.gets, key.lease)
+        ours = [address for address in surplus if address in self._claims.held]
+        compare: list[Compare] = [Created(key.key, key.create_revision), *self._claims.unchanged(ours)]
+        try:
+            if ours and (await self._txn(compare, self._claims.let_go(ours, lambda _: True))).succeeded:
+                self._claims.held = {a: value for a, value in self._claims.held.items() if a not in ours}
+        except EtcdWriteRefusedError:
+            return  # at the next look; they end with the lease
         self._surplus.clear()
 
     async def _pass(self, campaign: int) -> None:
@@ -566,10 +570,11 @@ class EtcdElection:
         """
         now = self._clock.now()
         free = writes and self._not_before is not None and now >= self._not_before
-        tries: list[Sequence[KeyValue]] = [] if key is None else [(key, *passed), (key,), (key,)]
-        for keys in (*tries, ()):
+        name = self._keys.candidate(lease)
+        keys: Sequence[KeyValue] = () if key is None else (key, *passed)
+        for _ in range(DELETE_TRIES):
             held = tuple(self._claims.held)
-            gone = [Created(kv.key, kv.create_revision) for kv in keys] or [Created(self._keys.candidate(lease), 0)]
+            gone = [Created(kv.key, kv.create_revision) for kv in keys] or [Created(name, 0)]
             operations: list[Operation] = [Delete(kv.key) for kv in keys]
             operations += self._claims.let_go(held, lambda a: free and now >= self._grant_at.get(a, 0.0))
             if keys:
@@ -577,11 +582,13 @@ class EtcdElection:
             if keys and free:
                 operations.append(Put(self._keys.mark, str(keys[-1].create_revision).encode(), 0))
             self._timeline.mark("deletion asked")
-            reply = await self._txn([*gone, *self._claims.unchanged(held)], operations, self._claims.reads(held))
+            reads = (Get(name), *self._claims.reads(held))
+            reply = await self._txn([*gone, *self._claims.unchanged(held)], operations, reads)
             self._timeline.mark("deletion confirmed")
             if reply.succeeded:
                 break
-            self._claims.look(held, reply.gets, lease)  # one of them changed: our claims, or a key behind ours
+            self._claims.look(held, reply.gets[1:], lease)  # a claim of ours changed, or a key behind ours left
+            keys = keys[:1] if reply.gets[0] else ()
         self._claims.held = {}
 
     def _confirm_resigned(self) -> None:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from govipd.adapters.election import EtcdElection
-from govipd.adapters.membership import Membership
 from govipd.adapters.store import KeyValue
 from govipd.core.events import ClusterFault, Elected, EtcdState, LeaseRenewed, Queued
 from tests.candidate import candidate
@@ -60,10 +59,10 @@ async def take_a_turn(members: list[KeyValue]) -> list[ClusterFault]:
     told = Collected()
     store = MemoryStore(*members)
     identity = {"machine": "m1", "node": "node1"}
-    membership = Membership(store=store, sink=told, prefix=MEMBERS, member="node1", identity=identity)
+    membership = candidate(store, told, FakeClock(), "node1", identity=identity).membership
     membership.publish(OURS)
     if await membership.register(77):
-        await membership.end_predecessor()
+        await membership.end_earlier(77)
     turn = asyncio.create_task(membership.run(77))
     for _ in range(5):  # the store answers at once
         await asyncio.sleep(0)
