@@ -248,13 +248,13 @@ def simulate(schedule: Schedule) -> Outcome:
     before, sys.unraisablehook = sys.unraisablehook, lambda _: None
     gc.disable()  # not in the midst of it: it costs time, and frees at moments of its own
     gc.freeze()  # what was there before is not looked at: half of the time went into that
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a task of a killed process that had not begun
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a task of a killed process that had not begun
+        try:
             return Simulation(schedule).run()
-    finally:
-        while gc.collect():  # what the first one has ended may have been held by what it ended
-            pass
-        gc.unfreeze()
-        gc.enable()
-        sys.unraisablehook = before
+        finally:
+            while gc.collect():  # what the first one has ended may have been held by what it ended
+                pass
+            gc.unfreeze()
+            gc.enable()
+            sys.unraisablehook = before
