@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from govipd.adapters.announce import FrameAnnouncer
+from govipd.adapters.claims import Claims
 from govipd.adapters.control import ControlSocket
 from govipd.adapters.datagrams import UdpPort, UdpPostbox
 from govipd.adapters.drain import DrainFile
@@ -34,6 +35,8 @@ from govipd.adapters.handoff import HandoffFile
 from govipd.adapters.hooks import Hooks
 from govipd.adapters.job import job_type
 from govipd.adapters.journal import journal_for
+from govipd.adapters.keys import GroupKeys
+from govipd.adapters.leases import LeaseFile
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.nftables import NfTables
@@ -240,25 +243,27 @@ def _group(
         if fenced:
             fence = NftFence(addresses=vip.addresses, clock=clock, table=fence_table(vip))
         store = etcd_client(config, endpoints, failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)))
+        keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
+        claims = Claims(keys, vip.addresses)
+        configured = [other.name for other in config.for_interface(vip.interface)]
         membership = Membership(
             store=store,
             sink=sink,
-            prefix=f"{config.etcd.prefix}members/{vip.name}/",
+            prefix=keys.records,
             member=config.election.member,
+            leases=LeaseFile(_directory("RUNTIME_DIRECTORY"), vip.name, configured),
             identity=machine_identity(vip.interface) | ({"pact": f"{own}:{port}"} if own else {}),
         )
         candidacy = EtcdElection(
             store=store,
             sink=sink,
             clock=clock,
-            name=vip.election,
+            keys=keys,
             member=config.election.member,
-            mark=f"{config.etcd.prefix}released/{vip.name}",
-            pacts=f"{config.etcd.prefix}pact/{vip.name}/",
+            claims=claims,
             ttl=config.election.ttl,
             membership=membership,
             timeline=timeline,
-            notes=f"{config.etcd.prefix}passing/{vip.name}/",
             postbox=lambda: UdpPostbox(reachable),
         )
         pact: Pact = NoPact()
@@ -271,10 +276,8 @@ def _group(
                     (str(own), port), lambda text: journal.write(Message.NO_PACT, f"{vip.name}: no pact: {text}", {})
                 ),
                 timeout=config.pact.timeout,
-                queue=f"{vip.election}/",
-                records=f"{config.etcd.prefix}members/{vip.name}/",
-                prefix=f"{config.etcd.prefix}pact/{vip.name}/",
-                mark=f"{config.etcd.prefix}released/{vip.name}",
+                keys=keys,
+                claims=claims,
                 place=candidacy.place,
                 taken=candidacy.verify,
             )
@@ -303,8 +306,14 @@ def _group(
 
 def _beside(variable: str, name: str) -> Path | None:
     """A file in one of the unit's directories, of which systemd tells by environment variables (systemd.exec(5))."""
+    directory = _directory(variable)
+    return directory and directory / name
+
+
+def _directory(variable: str) -> Path | None:
+    """One of the unit's directories; None where systemd made none."""
     directory = os.environ.get(variable, "").partition(":")[0]
-    return Path(directory) / name if directory else None
+    return Path(directory) if directory else None
 
 
 def fence_table(vip: Vip) -> str:

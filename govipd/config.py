@@ -46,6 +46,7 @@ class Etcd(Struct, frozen=True, kw_only=True):
     user: str | None = None
     password_file: str | None = None
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{1,128}/\Z")] = "govip/"
+    claims: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{1,128}/\Z")] = "govip/claims/"
 
 
 class Election(Struct, frozen=True, kw_only=True):

@@ -160,10 +160,10 @@ class Daemon:
         """See ports.Operator."""
         return replace(self._plan.node, groups=tuple(group.teller.status() for group in self._groups.values()))
 
-    def drain(self, vip: str, *, wanted: bool) -> None:
+    async def drain(self, vip: str, *, wanted: bool) -> None:
         """See ports.Operator."""
         for group in self._named(vip):
-            group.drain(wanted=wanted)
+            await group.drain(wanted=wanted)
 
     async def handover(self, vip: str, to: str) -> None:
         """See ports.Operator."""

@@ -57,6 +57,10 @@ class EtcdRefusedError(EtcdError):
     """etcd answered that this client may not do this: authentication, authorization, a malformed request."""
 
 
+class EtcdWriteRefusedError(EtcdRefusedError):
+    """etcd takes no writes from this client now: its space is used up (alarm NOSPACE), or the user may not write."""
+
+
 class LeaseNotFoundError(EtcdError):
     """etcd says that the lease does not exist: it is lost, and every key attached to it with it."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from govipd.core import words
@@ -28,12 +28,12 @@ from govipd.core.actions import (
     Resign,
     Verify,
 )
-from govipd.core.events import Address, Announced, Done, Drain, Event, Failed, Handover, Reconfigured, Tick
+from govipd.core.events import Address, Announced, Done, Drain, Elected, Event, Failed, Handover, Reconfigured, Tick
 from govipd.core.messages import Message
 from govipd.core.settings import Settings
-from govipd.core.state import State
+from govipd.core.state import ANSWERING, State
 from govipd.core.supervisor import Supervisor
-from govipd.errors import EtcdError, KernelError, MemoryRefusedError, RefusedError
+from govipd.errors import EtcdError, EtcdWriteRefusedError, KernelError, MemoryRefusedError, RefusedError
 from govipd.ports import (
     Addresses,
     AddressMonitor,
@@ -86,9 +86,7 @@ class GroupPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Readdress:
-    """The group consists of other addresses from now on."""
-
-    addresses: tuple[Address, ...]
+    """See that the kernel's parts know the addresses that are wanted now."""
 
 
 class Group:
@@ -113,6 +111,8 @@ class Group:
         self._work_waits = asyncio.Event()
         self._prepared = False  # the addresses are there, behind a closed fence
         self._held_until = 0.0  # as the kernel has confirmed
+        self._wanted = plan.addresses  # that this node may hold
+        self._applied = plan.addresses  # that the kernel's parts know; more than that while they differ
         self._untold: deque[tuple[Event, Sequence[Action], float]] = deque()
         self._tell_by: float | None = None  # while telling waits
         self.teller = Teller(
@@ -146,6 +146,9 @@ class Group:
             left = self._parts.memory.load()
         except MemoryRefusedError as e:
             self.teller.line(Message.NOT_ADOPTED, f"nothing of an earlier process is adopted: {e}; next: start clean")
+        if left is not None and left.addresses:
+            self._applied = _union(self._applied, left.addresses)
+            self._readdress(tuple(address for address in self._wanted if address in left.addresses))
         for action in self.supervisor.start(left, self._clock.now()):
             self._do(action)
         if self._parts.drain.is_set():
@@ -158,6 +161,8 @@ class Group:
             IllegalTransitionError: a fault of ours.
         """
         now = self._clock.now()
+        if isinstance(event, Elected) and event.addresses is not None:
+            self._readdress(event.addresses)  # before anything is held by this proof
         actions = self.supervisor.step(event, now)
         self._time(actions)
         for action in actions:
@@ -207,16 +212,26 @@ class Group:
     def reconfigure(self, plan: GroupPlan) -> None:
         """Apply a plan of the same identity: only the difference, without letting go of the VIP."""
         if plan.addresses != self.plan.addresses:
-            self._queue(_Readdress(plan.addresses))
+            held = self._wanted if self.supervisor.state in ANSWERING else plan.addresses
+            self._readdress(tuple(address for address in plan.addresses if address in held))
+            self._parts.election.claim(plan.addresses)
         self.plan = plan
         self.teller.addresses = plan.addresses
         self.handle(Reconfigured(plan.settings))
         self.teller.publish()
 
+    def _readdress(self, addresses: tuple[Address, ...]) -> None:
+        """The addresses that this node may hold from now on."""
+        if addresses != self._wanted or addresses != self._applied:
+            self._wanted, self._applied = addresses, _union(addresses, self._applied)
+            self._queue(_Readdress())
+
     # What the operator asks for
 
-    def drain(self, *, wanted: bool) -> None:
+    async def drain(self, *, wanted: bool) -> None:
         """See ports.Operator."""
+        if wanted and self.supervisor.state is State.LEADER:
+            await self._check_writes()
         try:
             if wanted:
                 self._parts.drain.set()
@@ -238,11 +253,26 @@ class Group:
             heirs = await self._parts.election.heirs()
         except EtcdError as e:
             raise RefusedError(f"{name}: nobody knows who could take over, so nothing was done: {e}") from e
+        await self._check_writes()
         if not heirs:
             raise RefusedError(f"{name}: no other member stands in the queue, so nothing was done")
         if to and to not in heirs:
             raise RefusedError(f"{name}: {to} does not stand in the queue, but {', '.join(heirs)}")
         self._sink(Handover(to))
+
+    async def _check_writes(self) -> None:
+        """Refuse a planned move after which this node could not stand for election again.
+
+        Raises:
+            RefusedError: etcd takes no writes.
+        """
+        try:
+            await self._parts.election.check_writes()
+        except EtcdWriteRefusedError as e:
+            text = "etcd takes no writes, and without them this node cannot stand for election again"
+            raise RefusedError(f"{self.plan.name}: {text}, so nothing was done: {e}; free etcd's space first") from e
+        except EtcdError:
+            return  # that etcd does not answer is no reason: the node may have to leave
 
     async def release(self) -> None:
         """Last resort, when the supervisor can no longer be asked: stop answering, then remove.
@@ -360,6 +390,9 @@ class Group:
     async def _perform(self, action: KernelAction | _Readdress) -> None:
         parts = self._parts
         match action:
+            case Prepare() | Hold() if self._applied != self._wanted:
+                await self._apply_addresses()
+                await self._perform(action)
             case Prepare():
                 await parts.fence.prepare(action.until)  # a firewall that was loaded anew may have taken it away
                 await parts.addresses.add(action.until)
@@ -375,6 +408,8 @@ class Group:
                 self._prepared = False  # the next one renews their lifetime
                 parts.announcer.hold(action.until)
             case CloseFence():
+                if self._applied != self._wanted:
+                    await self._guard_all()
                 await parts.fence.close()
                 parts.timeline.mark("fence closed")
             case RemoveAddresses():
@@ -383,17 +418,40 @@ class Group:
                 await parts.addresses.remove()
                 parts.timeline.mark("addresses gone")
             case _Readdress():
-                await parts.addresses.replace(action.addresses)  # gone before the fence lets go of them
-                await parts.fence.replace(action.addresses)
-                parts.announcer.replace(action.addresses)
-                parts.monitor.replace(action.addresses)
+                await self._apply_addresses()
+
+    async def _apply_addresses(self) -> None:
+        """First the fence guards what was and what will be; then addresses go; then the fence lets go of those.
+
+        Raises:
+            KernelError: not confirmed; may be repeated.
+        """
+        both, wanted, parts = self._applied, self._wanted, self._parts
+        await self._guard_all()
+        await parts.addresses.replace(wanted)
+        await parts.fence.replace(wanted)
+        parts.announcer.replace(wanted)
+        parts.monitor.replace(wanted)
+        if wanted == self._wanted:
+            self._applied = wanted
+        if gone := [address for address in both if address not in wanted]:
+            parts.election.unclaim(gone)
+
+    async def _guard_all(self) -> None:
+        """The fence and the addresses know what was and what will be."""
+        await self._parts.fence.replace(self._applied)
+        await self._parts.addresses.replace(self._applied)
 
     def _remember(self, holding: Holding) -> None:
         """Keep it for the next process; a failure costs the next process the adoption, not this one the VIP."""
         try:
-            self._parts.memory.save(holding)
+            self._parts.memory.save(replace(holding, addresses=self._applied))
         except MemoryRefusedError as e:
             self.teller.repeats.tell(Message.MEMORY_REFUSES, f"a restart will move the VIP: {e}", self._clock.now())
         else:
             text = "a restart will not move the VIP"
             self.teller.repeats.end(Message.MEMORY_REFUSES, Message.MEMORY_KEEPS, text, self._clock.now())
+
+
+def _union(first: tuple[Address, ...], second: tuple[Address, ...]) -> tuple[Address, ...]:
+    return (*first, *(address for address in second if address not in first))

@@ -48,6 +48,20 @@ class Election(Protocol):
             EtcdError: etcd did not answer.
         """
 
+    def claim(self, addresses: Sequence[Address]) -> None:
+        """Want these addresses from now on. Elected names those that this member may hold."""
+
+    def unclaim(self, addresses: Sequence[Address]) -> None:
+        """The kernel does not answer for these any more, and will not: other groups may have them."""
+
+    async def check_writes(self) -> None:
+        """See that etcd takes writes, without which this member could not stand for election again.
+
+        Raises:
+            EtcdWriteRefusedError: it does not.
+            EtcdError: etcd did not answer.
+        """
+
     def verify(self) -> None:
         """Read this member's place anew now. Elected or Deposed follows while a campaign runs."""
 
@@ -178,6 +192,19 @@ class Memory(Protocol):
         """Keep nothing. Never raises: what stays is out of date, and refused or disproved by the next process."""
 
 
+class Leases(Protocol):
+    """The etcd leases of this machine's processes (the unit's runtime directory)."""
+
+    def earlier(self) -> Sequence[int]:
+        """Leases of processes before this one, and of groups that are not configured any more."""
+
+    def granted(self, lease: int) -> None:
+        """Etcd granted this lease to this process. Never raises: then a successor waits for the lease's end."""
+
+    def ended(self, lease: int) -> None:
+        """That lease has ended."""
+
+
 class Datagrams(Protocol):
     """A UDP port."""
 
@@ -247,11 +274,11 @@ class Operator(Protocol):
     def status(self) -> NodeStatus:
         """What this node knows of itself."""
 
-    def drain(self, vip: str, *, wanted: bool) -> None:
+    async def drain(self, vip: str, *, wanted: bool) -> None:
         """Keep this node out of the queue, over a reboot; or let it in again.
 
         Raises:
-            RefusedError: no such VIP, or it cannot be kept.
+            RefusedError: no such VIP, it cannot be kept, or a leader could not come back since etcd takes no writes.
         """
 
     async def handover(self, vip: str, to: str) -> None:

@@ -52,6 +52,7 @@ class Teller:
         self._told_etcd = True
         self._told_fault = ClusterFault()
         self._told_pact = ""
+        self._told_claimed = ""
 
     def status_line(self) -> str:
         """One line for `systemctl status`."""
@@ -81,7 +82,7 @@ class Teller:
             campaigns_in=supervisor.wait(now),
             blockers=supervisor.blockers(now),
             etcd="" if supervisor.etcd.usable else supervisor.etcd.detail,
-            warning=supervisor.fault.refused or supervisor.fault.warning,
+            warning=supervisor.fault.refused or supervisor.claimed or supervisor.fault.warning,
             transitions=tuple(self._transitions),
         )
 
@@ -115,6 +116,10 @@ class Teller:
         if pact.id != self._told_pact:
             self._told_pact = pact.id
             self.line(Message.PACT_MADE if pact.id else Message.PACT_OVER, words.pact(pact.timeout))
+        claimed = self._supervisor.claimed
+        if claimed != self._told_claimed:
+            self._told_claimed = claimed
+            self.line(Message.CLAIMED if claimed else Message.CLAIM_FREE, words.claimed(claimed))
         fault = self._supervisor.fault
         if fault != self._told_fault:
             self._told_fault = fault

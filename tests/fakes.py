@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from govipd.core import events as ev
 from govipd.core.actions import Action, Holding, Report
 from govipd.core.messages import Message
-from govipd.errors import EtcdUnavailableError, KernelError, MemoryRefusedError
+from govipd.errors import EtcdUnavailableError, EtcdWriteRefusedError, KernelError, MemoryRefusedError
 from govipd.ports import Sink
 
 
@@ -30,6 +31,8 @@ class FakeElection:
         self.closed = False
         self.queue = ["node2", "node3"]  # behind this one
         self.silent = False
+        self.full = False
+        self._leads: ev.Elected | None = None
 
     async def run(self) -> None:
         while True:
@@ -38,7 +41,8 @@ class FakeElection:
 
     def campaign(self, campaign: int) -> None:
         self._calls.append("campaign")
-        self._sink(ev.Elected(campaign, 1, self._clock.now()))
+        self._leads = ev.Elected(campaign, 1, self._clock.now())
+        self._sink(self._leads)
 
     def adopt(self, campaign: int, holding: Holding) -> None:
         self._calls.append("adopt")
@@ -59,6 +63,18 @@ class FakeElection:
 
     def verify(self) -> None:
         self._calls.append("verify")
+
+    def claim(self, addresses: Sequence[ev.Address]) -> None:
+        self._calls.append("claim")
+        if self._leads is not None:
+            self._sink(replace(self._leads, proved_at=self._clock.now(), addresses=tuple(addresses)))
+
+    def unclaim(self, addresses: Sequence[ev.Address]) -> None:
+        self._calls.append("unclaim")
+
+    async def check_writes(self) -> None:
+        if self.full:
+            raise EtcdWriteRefusedError("etcdserver: mvcc: database space exceeded")
 
     def publish(self, record: Mapping[str, object]) -> None:
         self.records.append(record)

@@ -73,11 +73,11 @@ async def test_a_drain_is_kept_and_ends_with_an_undrain() -> None:
     """The VIP goes, the word is kept before; undrained, the node stands again."""
     async with running() as w:
         await w.until(w.leads)
-        w.daemon.drain("", wanted=True)
+        await w.daemon.drain("", wanted=True)
         assert w.drain.kept
         await w.until(lambda: "standing aside" in w.notifier.statuses[-1])
         assert w.daemon.status().groups[0].blockers == ("drained by the operator",)
-        w.daemon.drain("api", wanted=False)
+        await w.daemon.drain("api", wanted=False)
         await w.until(w.leads)
         assert not w.drain.kept
 
@@ -100,9 +100,9 @@ async def test_a_drain_that_cannot_be_kept_is_refused_and_changes_nothing() -> N
         await w.until(w.leads)
         w.drain.full = True
         with pytest.raises(RefusedError, match="so nothing was done: no space left"):
-            w.daemon.drain("api", wanted=True)
+            await w.daemon.drain("api", wanted=True)
         with pytest.raises(RefusedError, match="web is no VIP of eth0; those are api"):
-            w.daemon.drain("web", wanted=True)
+            await w.daemon.drain("web", wanted=True)
         assert w.leads()
 
 
@@ -140,7 +140,7 @@ async def test_a_handover_that_nobody_could_take_is_refused() -> None:
         with pytest.raises(RefusedError, match="nobody knows who could take over"):
             await w.daemon.handover("", "")
         assert w.leads()
-        w.daemon.drain("", wanted=True)
+        await w.daemon.drain("", wanted=True)
         await w.until(lambda: "standing aside" in w.notifier.statuses[-1])
         with pytest.raises(RefusedError, match="this node does not lead; type it on the one that does"):
             await w.daemon.handover("", "")
@@ -174,7 +174,7 @@ async def test_services_see_every_step_and_come_and_go_with_the_configuration() 
         w.next_plan = replace(w.plan, services={"one": make})
         w.daemon.reload()
         await w.until(lambda: bool(services))
-        w.daemon.drain("", wanted=True)
+        await w.daemon.drain("", wanted=True)
         await w.until(lambda: ("api", "aside") in services[0].seen)
         w.next_plan = w.plan
         w.daemon.reload()

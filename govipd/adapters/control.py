@@ -155,11 +155,11 @@ class ControlSocket:
         return self._operator.status()
 
     async def _drain(self, call: varlink.Call) -> object:
-        self._operator.drain(varlink.parameters(call, _Which).vip or "", wanted=True)
+        await self._operator.drain(varlink.parameters(call, _Which).vip or "", wanted=True)
         return {}
 
     async def _undrain(self, call: varlink.Call) -> object:
-        self._operator.drain(varlink.parameters(call, _Which).vip or "", wanted=False)
+        await self._operator.drain(varlink.parameters(call, _Which).vip or "", wanted=False)
         return {}
 
     async def _handover(self, call: varlink.Call) -> object:

@@ -21,14 +21,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from govipd.adapters.claims import Claims, Standing
 from govipd.adapters.followers import Followers
+from govipd.adapters.keys import GroupKeys
 from govipd.adapters.membership import Membership
 from govipd.adapters.passing import Heir, Leaver
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Store
-from govipd.core.actions import Holding
+from govipd.adapters.store import Compare, Created, Delete, Get, KeyValue, Oldest, Operation, Put, Store, TxnResult
+from govipd.core.actions import Address, Holding
 from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Passed, Queued, Resigned
 from govipd.core.text import line
-from govipd.errors import EtcdError, EtcdUnavailableError, LeaseNotFoundError
+from govipd.errors import EtcdError, EtcdRefusedError, EtcdUnavailableError, EtcdWriteRefusedError, LeaseNotFoundError
 from govipd.ports import Clock, Postbox, Sink
 from govipd.timeline import Move, Timeline
 
@@ -37,6 +39,9 @@ RENEWALS_PER_TTL = 6  # an etcd leader's death costs 1 to 2 s: most of the TTL m
 UNORDERLY_S = 0.1  # to wait for the fence of a predecessor that left without a mark; longer than core.lease.PASS_S
 FIRST_PAUSE_S = 0.02  # after a failed call; doubles up to
 LONGEST_PAUSE_S = 0.5
+LEADER_PAUSE_S = 0.08  # at most while we lead: shorter than a successor waits
+DELETE_TRIES = 4  # of our key: each learns what changed meanwhile
+LEAVE_S = 1.0  # after which a member that etcd does not let go stops renewing its lease
 TURNS = 6  # of the event loop, that others need for what they do at once when they hear that we are first
 
 
@@ -47,15 +52,13 @@ class EtcdElection:
         store: the etcd client.
         sink: where events go.
         clock: CLOCK_BOOTTIME.
-        name: the election's name, which is its key prefix without the closing slash.
+        keys: where the group's keys stand.
         member: this member's name, the value of its key.
-        mark: the key of the mark that a member leaves when it resigns.
-        pacts: prefix of the pact's keys (adapters.pact), which end with this member's leadership.
+        claims: this member's claims to the group's addresses.
         ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
         membership: what is published beside the election.
         timeline: where the steps of a move are noted.
-        notes: prefix of the notes by which the VIP is passed on (adapters.passing).
-        postbox: makes a UDP port for that.
+        postbox: makes a UDP port by which the VIP is passed on (adapters.passing).
         token: secret bytes, that many.
     """
 
@@ -65,28 +68,29 @@ class EtcdElection:
         store: Store,
         sink: Sink,
         clock: Clock,
-        name: str,
+        keys: GroupKeys,
         member: str,
-        mark: str,
-        pacts: str,
+        claims: Claims,
         ttl: float,
         membership: Membership,
         timeline: Timeline,
-        notes: str,
         postbox: Callable[[], Postbox],
         token: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._store = store
         self._sink = sink
         self._clock = clock
-        self._prefix = f"{name}/"
+        self._keys = keys
         self._member = member
-        self._mark = mark
-        self._pacts = pacts
-        self._notes = notes
+        self._claims = claims
+        self._claim_due = False  # we may be first: the next look claims
+        self._settled = True  # the holders before us let go of every address in order
+        self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
+        self._surplus: set[Address] = set()  # our kernel does not answer for them any more: to be let go
+        self._refused_until = 0.0  # etcd takes no writes: no claim is tried before
         self._ttl = math.ceil(ttl)
         self._membership = membership
-        self._leaver = Leaver(store=store, postbox=postbox(), notes=notes, mark=mark, token=token)
+        self._leaver = Leaver(store=store, postbox=postbox(), keys=keys, token=token)
         self._as_heir = Heir(postbox())
         self._timeline = timeline
         self._wanted: int | None = None  # the campaign to be in the queue for
@@ -94,13 +98,19 @@ class EtcdElection:
         self._passing: int | None = None  # the campaign that ends while we lead, from the order until we resign
         self._pass_due = False
         self._heir = ""  # the member that is to be first after us; "" is whoever is next
-        self._followers = Followers(store, self._prefix, membership.all_records())
+        self._followers = Followers(store, keys.queue, membership.all_records())
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
         self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
         self._not_before: float | None = None  # when we may take, once we are first
         self._inherited = False  # the key is an earlier process's, and so may be a pact, which must end first
         self._stray = False  # a put of our key has no answer: as long as the lease lives, it may take effect yet
         self._lease: int | None = None
+        self._leaving_since: float | None = None
+        self._revision = 0  # of the store, as last answered
+        self._went_back = False  # the store's revision was higher before
+        self._granted: frozenset[Address] = frozenset()  # that we hold, and claim
+        self._adopted: frozenset[Address] = frozenset()  # that an earlier process held, under this lease
+        self._quiet_until = 0.0  # etcd's history went back: another member may hold the VIP by the earlier one
         self._changed = asyncio.Event()  # wakes the contender
         self._renew_now = asyncio.Event()  # wakes the renewer
         self._failures: Counter[str] = Counter()  # in a row, by part of this class
@@ -124,10 +134,11 @@ class EtcdElection:
     def adopt(self, campaign: int, holding: Holding) -> None:
         """See ports.Election. Nothing of it is believed before etcd has confirmed it."""
         self._lease = holding.lease_id
-        key = f"{self._prefix}{holding.lease_id:x}"
+        key = self._keys.candidate(holding.lease_id)
         self._key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
         self._stray = True  # who knows what the earlier process gave up
         self._not_before = 0.0  # it is ours already
+        self._adopted = frozenset(holding.addresses or self._claims.wanted)
         self._inherited = True
         self._wanted = campaign
         self._renew_now.set()
@@ -152,6 +163,22 @@ class EtcdElection:
     def place(self) -> KeyValue | None:
         """Our key in the queue, as last confirmed, while we want to be there."""
         return self._key if self._wanted is not None else None
+
+    def claim(self, addresses: Sequence[Address]) -> None:
+        """See ports.Election."""
+        self._claims.wanted = tuple(addresses)
+        self._claim_due = True
+        self._changed.set()
+
+    def unclaim(self, addresses: Sequence[Address]) -> None:
+        """See ports.Election."""
+        self._surplus.update(addresses)
+        self._changed.set()
+
+    async def check_writes(self) -> None:
+        """See ports.Election."""
+        if self._lease is not None:
+            await self._membership.write(self._lease)
 
     def verify(self) -> None:
         """See ports.Election."""
@@ -204,7 +231,9 @@ class EtcdElection:
         """
         self._lease = None
         self._key, self._stray = None, False
-        self._wanted = self._passing = None
+        self._wanted = self._passing = self._leaving_since = None
+        self._claims.held = {}
+        self._surplus.clear()
         self._leaver.forget()
         self._as_heir.forget()
         self._troubles.pop("election", None)
@@ -233,8 +262,11 @@ class EtcdElection:
         """Renew until etcd says that the lease does not exist. A failed call says nothing about the lease."""
         interval = self._ttl / RENEWALS_PER_TTL
         wait, pause = interval, FIRST_PAUSE_S
+        ends_at = self._clock.now() + self._ttl
         while True:
             await self._sleep(wait, self._renew_now)
+            while self._stuck() and self._clock.now() < ends_at + LEAVE_S:
+                await self._sleep(LEADER_PAUSE_S, self._renew_now)
             sent_at = self._clock.now()
             try:
                 ttl = await self._renewed(lease)
@@ -247,7 +279,7 @@ class EtcdElection:
             else:
                 self._sink(LeaseRenewed(lease, sent_at, ttl))
                 self._tell("lease", "")
-                wait, pause = interval, FIRST_PAUSE_S
+                wait, pause, ends_at = interval, FIRST_PAUSE_S, self._clock.now() + ttl
 
     async def _renewed(self, lease: int) -> float:
         """Renew the lease, and see that whoever renewed it was etcd's leader (see store.Renewal); the granted TTL.
@@ -256,11 +288,33 @@ class EtcdElection:
             LeaseNotFoundError: the lease does not exist.
             EtcdError: not renewed, or not known to be.
         """
+        key = self._key
         renewal = await self._store.renew(lease)
-        proof = await self._store.txn((), (Get(self._mark),))
+        proof = await self._txn((), (Get(self._keys.candidate(lease)),))
         if proof.term != renewal.term:
             raise EtcdUnavailableError("etcd changed its leader while the lease was renewed")
+        if self._went_back or (key is not None and key is self._key and self._passing is None and not proof.gets[0]):
+            self._changed.set()  # the contender looks at once
         return renewal.ttl
+
+    def _stuck(self) -> bool:
+        """Whether etcd does not let us leave. Then the lease must end by itself."""
+        return self._leaving_since is not None and self._clock.now() >= self._leaving_since + LEAVE_S
+
+    async def _txn(
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+    ) -> TxnResult:
+        """One transaction. A revision that is lower than one known before it was asked is of another history.
+
+        A member may still hold the VIP by the earlier history, for a lease at most.
+        """
+        known = self._revision
+        reply = await self._store.txn(compare, then, otherwise)
+        self._revision = reply.revision if reply.revision < known else max(self._revision, reply.revision)
+        if reply.revision < known:
+            self._went_back = True
+            self._quiet_until = self._clock.now() + self._ttl
+        return reply
 
     # The queue
 
@@ -271,9 +325,10 @@ class EtcdElection:
             self._changed.clear()
             try:
                 if self._wanted is None:
-                    await self._leave()
+                    await self._leave(lease)
                     self._tell("election", "")
-                    await self._changed.wait()
+                    await self._sleep(REREAD_S, self._changed)
+                    await self._look_for_key(lease)
                 elif self._passing is not None:
                     await self._pass(self._passing)
                     await self._changed.wait()
@@ -284,60 +339,139 @@ class EtcdElection:
                     self._renew_now.set()  # the renewer decides whether the lease is lost
                 self._tell("election", str(e))
                 await self._sleep(pause, self._changed)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                longest = LONGEST_PAUSE_S if self._not_before is None else LEADER_PAUSE_S
+                pause = min(2 * pause, longest)
             else:
                 pause = FIRST_PAUSE_S
+
+    async def _look_for_key(self, lease: int) -> None:
+        """Find a key of ours while we stand aside: a restored etcd brings old keys back."""
+        if self._wanted is None and self._key is None:
+            reply = await self._txn((), (Get(self._keys.candidate(lease)),))
+            self._key = next(iter(reply.gets[0]), None) if self._wanted is None else self._key
 
     async def _stand(self, lease: int, campaign: int) -> None:
         """One look at our place, what follows from it, and the wait for the next."""
         key = self._key or await self._join(lease)
+        if self._surplus:
+            await self._let_go_of_surplus(key)
         sent_at = self._clock.now()
-        before_us = Get(self._prefix, prefix=True, max_create_revision=key.create_revision - 1, newest=True)
-        ended = self._ended_pact(key) if self._inherited else ()
-        self._timeline.mark("proof asked")
-        notes = Get(self._notes, prefix=True)
-        reply = await self._store.txn((), (*ended, Get(key.key), before_us, Get(self._mark), notes))
-        self._timeline.mark("proof answered")
+        reply, standing = await self._look(key, lease)
+        own, ahead, mark, noted, pact = reply.gets[:5]
+        if pact and self._inherited:
+            await self._store.txn((), self._keys.end_pact(lease))
         self._inherited = False
-        own, ahead, mark, noted = reply.gets
         self._tell("election", "")
         if self._wanted != campaign:
             return
-        if not own or own[0].create_revision != key.create_revision or own[0].lease != lease:
+        if fault := self._disproved(key, own, ahead, standing):
             self._key = own[0] if own else None  # to be deleted
             self._wanted = None
-            self._sink(Deposed(campaign, "etcd does not have our key any more"))
+            self._sink(Deposed(campaign, fault))
             return
-        wait = 0.0
+        watched, wait = (ahead or own)[0].key, REREAD_S
         if ahead:
             self._ahead, self._not_before = ahead[0].create_revision, None
             self._timeline.end()  # not our turn yet
             self._sink(Queued(campaign, line(ahead[0].value.decode(errors="replace"))))
+        elif standing.others and self._not_before is None:
+            watched = self._claimed_by_others(standing)
+            self._sink(Queued(campaign, "", str(standing)))
+        elif self._claim_due:
+            return  # look again, and claim
         else:
-            elected = self._first(Elected(campaign, lease, sent_at, key.create_revision), mark)
+            elected = self._first(Elected(campaign, lease, sent_at, key.create_revision), mark, standing)
             wait = elected.not_before - self._clock.now()
             await _turns()
             note = self._as_heir.note(noted, self._ahead, key.create_revision)
-            if note is not None and wait > 0 and self._wanted == campaign:
+            if note is not None and wait > 0 and self._settled and self._wanted == campaign:
+                self._surplus.update(note.claims)
                 await self._as_heir.wait(note, lambda: self._freed(elected))
                 await _turns()
-                return  # and look anew
-        await self._watch((ahead or own)[0].key, reply.revision + 1, wait if wait > 0 else REREAD_S)
+                return  # and look again
+            if standing.others:
+                watched = self._claimed_by_others(standing)
+            wait = wait if wait > 0 else min(REREAD_S, self._until_granted())
+        await self._watch(watched, reply.revision + 1, wait)
 
-    def _first(self, proven: Elected, mark: tuple[KeyValue, ...]) -> Elected:
-        """We are first. Tell it, and when we may take."""
-        orderly = bool(mark) and mark[0].value == str(self._ahead).encode()
+    async def _look(self, key: KeyValue, lease: int) -> tuple[TxnResult, Standing]:
+        """Read our place and our claims; where we may be first, claim in the same transaction what we miss."""
+        wanted, now = self._claims.wanted, self._clock.now()
+        before_us = Get(self._keys.queue, prefix=True, max_create_revision=key.create_revision - 1, newest=True)
+        gets = (
+            Get(key.key), before_us, Get(self._keys.mark), Get(self._keys.notes, prefix=True),
+            Get(self._keys.force(lease)), *self._claims.reads(wanted),
+        )  # fmt: skip
+        leading = self._not_before is not None
+        compare, puts = self._claims.take(lease, self._member, partly=leading) if self._claim_due else ({}, ())
+        self._timeline.mark("proof asked")
+        if puts:
+            place = (Created(key.key, key.create_revision), Oldest(self._keys.queue, key.create_revision))
+            try:
+                reply = await self._txn((*place, *compare.values()), (*puts, *gets), gets)
+            except EtcdWriteRefusedError:  # it answers, and the election stands
+                self._refused_until = now + REREAD_S
+                reply = await self._txn((), gets)
+        else:
+            reply = await self._txn((), gets)
+        self._timeline.mark("proof answered")
+        standing = self._claims.look(wanted, reply.gets[5:], lease)
+        if puts and reply.succeeded:
+            unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._adopted
+            self._settled = not unsettled
+            self._grant_at |= dict.fromkeys(unsettled, self._clock.now() + UNORDERLY_S)
+        refused = self._clock.now() < self._refused_until
+        self._settled = self._settled and not refused
+        claimable = standing.free | standing.absent
+        self._claim_due = bool(claimable) and not refused and not reply.gets[1] and (leading or not standing.others)
+        return reply, standing
+
+    def _disproved(
+        self, key: KeyValue, own: Sequence[KeyValue], ahead: Sequence[KeyValue], standing: Standing
+    ) -> str:
+        """Why we do not lead any more, or do not stand in the queue; "" where nothing speaks against it."""
+        went_back, self._went_back = self._went_back, False
+        if not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease:
+            return "etcd does not have our key any more"
         if self._not_before is None:
-            self._not_before = self._clock.now() + UNORDERLY_S
-        if orderly:
+            return ""
+        if went_back or ahead:
+            return "etcd went back to an earlier state of its data"
+        lost = [a for a in self._granted if a not in standing.ours and a in self._claims.wanted]
+        if lost and self._clock.now() >= self._refused_until:
+            return f"our claim of {lost[0].ip} is gone"
+        return ""
+
+    def _first(self, proven: Elected, mark: tuple[KeyValue, ...], standing: Standing) -> Elected:
+        """We are first. Tell it, and when we may take."""
+        orderly = bool(mark) and mark[0].value == str(self._ahead).encode() and self._settled
+        if self._not_before is None:
+            self._not_before = max(self._clock.now() + UNORDERLY_S, self._quiet_until)
+            self._grant_at.clear()  # the whole group waits
+        if orderly and proven.proved_at >= self._quiet_until:
             self._not_before = min(self._not_before, proven.proved_at)
-        elected = replace(proven, not_before=self._not_before)
+        now, unclaimed = self._clock.now(), self._clock.now() < self._refused_until
+        addresses = tuple(
+            a for a in self._claims.wanted
+            if (a in standing.ours and now >= self._grant_at.get(a, 0.0)) or (unclaimed and a not in standing.others)
+        )  # fmt: skip
+        self._granted = frozenset(a for a in addresses if a in standing.ours)
+        elected = replace(proven, not_before=self._not_before, addresses=addresses, pending=str(standing))
         self._sink(elected)
         return elected
 
+    def _until_granted(self) -> float:
+        """Seconds until an address that we claimed while leading may be held."""
+        now = self._clock.now()
+        return min((at - now for at in self._grant_at.values() if at > now), default=REREAD_S)
+
+    def _claimed_by_others(self, standing: Standing) -> str:
+        """The key of a claim that another member has to let go first."""
+        return self._keys.claim(next(iter(standing.others)).ip)
+
     def _freed(self, elected: Elected) -> None:
         """Our predecessor's fence is closed."""
-        if self._wanted == elected.campaign and self._key is not None:
+        if self._wanted == elected.campaign and self._key is not None and elected.proved_at >= self._quiet_until:
             self._timeline.mark("predecessor's fence closed")
             self._not_before = elected.proved_at
             self._sink(replace(elected, not_before=self._not_before))
@@ -345,15 +479,33 @@ class EtcdElection:
     async def _join(self, lease: int) -> KeyValue:
         """Put our key, or find it where an earlier try, whose answer was lost, has put it."""
         stray, self._stray = self._stray, True  # before the first await: a resignation from here on must undo it
-        await self._membership.end_predecessor()
-        name = f"{self._prefix}{lease:x}"
-        reply = await self._store.txn(
+        await self._membership.end_earlier(lease)
+        name = self._keys.candidate(lease)
+        reply = await self._txn(
             (Created(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
         )
         self._stray = stray  # this one was answered
         self._key = reply.gets[0][0]
         self._ahead = self._not_before = None
+        self._settled = self._claim_due = True
+        self._went_back = False
+        self._grant_at.clear()
+        self._granted = self._adopted = frozenset()
         return self._key
+
+    async def _let_go_of_surplus(self, key: KeyValue) -> None:
+        """Let go of claims to addresses that are not the group's any more."""
+        surplus = tuple(sorted(self._surplus - set(self._claims.wanted)))
+        reply = await self._txn((), self._claims.reads(surplus))
+        self._claims.look(surplus, reply.gets, key.lease)
+        ours = [address for address in surplus if address in self._claims.held]
+        compare: list[Compare] = [Created(key.key, key.create_revision), *self._claims.unchanged(ours)]
+        try:
+            if ours and (await self._txn(compare, self._claims.let_go(ours, lambda _: True))).succeeded:
+                self._claims.held = {a: value for a, value in self._claims.held.items() if a not in ours}
+        except EtcdWriteRefusedError:
+            return  # at the next look; they end with the lease
+        self._surplus.clear()
 
     async def _pass(self, campaign: int) -> None:
         """Let the next in the queue become first, and tell when it waits for nothing but our fence, or will not."""
@@ -366,44 +518,78 @@ class EtcdElection:
             passed, heir = self._followers.until(self._heir)
             if heir is not None and self._key is not None and self._passing == campaign:
                 self._timeline.mark("passing asked")
-                await self._leaver.pass_on((self._key, *passed), heir, self._ended_pact(self._key))
+                await self._leaver.pass_on((self._key, *passed), heir, self._claims)
         finally:
             self._sink(Passed(campaign))
 
-    async def _leave(self) -> None:
-        """Delete our key, with the mark, and confirm it to whoever waits.
+    async def _leave(self, lease: int) -> None:
+        """Delete our key, with the mark and the claims, and confirm it to whoever waits.
 
         What a given-up call does may come at any time later (a proposal that etcd commits after all, a request that
         TCP repeats). Hence: the deletion names the very key, so that it cannot hit a later one; and where a put was
         given up, the lease is given back, without which that put is refused. The renewer then finds the lease gone.
+
+        Leaving needs no write: where etcd takes none, the key is deleted without a mark, or goes with the lease. A
+        lease that etcd does not take back ends by itself, since the renewer stops renewing it.
         """
-        if self._key is not None and not await self._leaver.finish(self._key.lease):
-            passed, _ = self._followers.until(self._heir)
-            if not await self._delete(self._key, *passed) and passed:  # one of them has left meanwhile
-                await self._delete(self._key)
-        if self._stray and self._lease is not None:
-            await self._store.revoke(self._lease)
+        if self._key is None and not self._claims.held and not self._stray:
+            self._confirm_resigned()
+            return
+        if self._leaving_since is None:
+            self._leaving_since = self._clock.now()
+        give_back = self._stray
+        try:
+            await self._release(lease)
+        except EtcdRefusedError:
+            give_back = True
+        if give_back:
+            await self._store.revoke(lease)
             self._renew_now.set()
             return
-        self._key = None
+        self._key, self._leaving_since = None, None
         self._confirm_resigned()
 
-    async def _delete(self, *keys: KeyValue) -> bool:
-        """Delete our key, and those passed over behind it, all or none; False where one was not there any more.
+    async def _release(self, lease: int) -> None:
+        """Delete what we have in etcd, but for the lease."""
+        key, passed = self._key, self._followers.until(self._heir)[0]
+        if key is not None and await self._leaver.finish(key.lease):
+            return
+        try:
+            await self._delete(lease, key, passed)
+        except EtcdWriteRefusedError:
+            await self._delete(lease, key, passed, writes=False)
 
-        The mark names the last of them, which is what the next one in the queue has seen ahead of it.
+    async def _delete(
+        self, lease: int, key: KeyValue | None, passed: Sequence[KeyValue], *, writes: bool = True
+    ) -> None:
+        """Delete our key, those passed over behind it, and our claims.
+
+        The mark names the last of the keys, which is what the next one in the queue has seen ahead of it. It is left,
+        and a claim is let go in order, only by a member that was free to take: else its own predecessor may still
+        answer.
         """
-        operations: list[Operation] = [*(Delete(kv.key) for kv in keys), *self._ended_pact(keys[0])]
-        # No mark from a member that was not first, or not yet free to take: its own predecessor may still answer.
-        if self._not_before is not None and self._clock.now() >= self._not_before:
-            operations.append(Put(self._mark, str(keys[-1].create_revision).encode(), 0))
-        self._timeline.mark("deletion asked")
-        reply = await self._store.txn([Created(kv.key, kv.create_revision) for kv in keys], operations)
-        self._timeline.mark("deletion confirmed")
-        return reply.succeeded
-
-    def _ended_pact(self, own: KeyValue) -> tuple[Delete, ...]:
-        return Delete(f"{self._pacts}{own.lease:x}/force"), Delete(f"{self._pacts}{own.lease:x}/offer")
+        now = self._clock.now()
+        free = writes and self._not_before is not None and now >= self._not_before
+        name = self._keys.candidate(lease)
+        keys: Sequence[KeyValue] = () if key is None else (key, *passed)
+        for _ in range(DELETE_TRIES):
+            held = tuple(self._claims.held)
+            gone = [Created(kv.key, kv.create_revision) for kv in keys] or [Created(name, 0)]
+            operations: list[Operation] = [Delete(kv.key) for kv in keys]
+            operations += self._claims.let_go(held, lambda a: free and now >= self._grant_at.get(a, 0.0))
+            if keys:
+                operations += self._keys.end_pact(lease)
+            if keys and free:
+                operations.append(Put(self._keys.mark, str(keys[-1].create_revision).encode(), 0))
+            self._timeline.mark("deletion asked")
+            reads = (Get(name), *self._claims.reads(held))
+            reply = await self._txn([*gone, *self._claims.unchanged(held)], operations, reads)
+            self._timeline.mark("deletion confirmed")
+            if reply.succeeded:
+                break
+            self._claims.look(held, reply.gets[1:], lease)  # a claim of ours changed, or a key behind ours left
+            keys = keys[:1] if reply.gets[0] else ()
+        self._claims.held = {}
 
     def _confirm_resigned(self) -> None:
         if self._resigning is not None:
@@ -416,11 +602,12 @@ class EtcdElection:
         The watch starts one after the revision just read: one that starts at it is "unsynced" for etcd, and
         is served by a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
         """
-        watch: asyncio.Future[object] = asyncio.ensure_future(self._store.deleted(key, revision))
+        watch: asyncio.Future[object] = asyncio.ensure_future(self._store.changed(key, revision))
         changed: asyncio.Future[object] = asyncio.ensure_future(self._changed.wait())
         try:
             await asyncio.wait({watch, changed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
+                self._claim_due = True
                 if self._not_before is None:
                     self._timeline.begin(Move.TAKE, "predecessor gone")
                 watch.result()  # a lost watch is an EtcdError like any other: a pause, then a new look

@@ -17,12 +17,25 @@ import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 from etcd3.etcdrpc import rpc_pb2_grpc as stubs
 
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Renewal, TxnResult
+from govipd.adapters.store import (
+    Compare,
+    Created,
+    Delete,
+    Equals,
+    Get,
+    KeyValue,
+    Oldest,
+    Operation,
+    Put,
+    Renewal,
+    TxnResult,
+)
 from govipd.errors import (
     ConfigError,
     EtcdError,
     EtcdRefusedError,
     EtcdUnavailableError,
+    EtcdWriteRefusedError,
     LeaseNotFoundError,
     WatchLostError,
 )
@@ -184,13 +197,11 @@ class Etcd:
             return
 
     async def txn(
-        self, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
         """See Store."""
         request = pb.TxnRequest(
-            compare=[
-                pb.Compare(key=c.key.encode(), target=pb.Compare.CREATE, create_revision=c.revision) for c in compare
-            ],
+            compare=[_comparison(c) for c in compare],
             success=[_operation(op) for op in then],
             failure=[_operation(op) for op in otherwise],
         )
@@ -202,11 +213,9 @@ class Etcd:
         )
         return TxnResult(reply.succeeded, reply.header.revision, gets, reply.header.raft_term)
 
-    async def deleted(self, key: str, from_revision: int) -> None:
+    async def changed(self, key: str, from_revision: int) -> None:
         """See Store. The stream must answer the watch's creation within the deadline; after that it may rest."""
-        create = pb.WatchCreateRequest(
-            key=key.encode(), start_revision=from_revision, filters=[pb.WatchCreateRequest.NOPUT]
-        )
+        create = pb.WatchCreateRequest(key=key.encode(), start_revision=from_revision)
         stream: Any = None
         try:
             async with self._attempt() as connection:
@@ -342,7 +351,23 @@ def _translate(error: grpc.aio.AioRpcError, endpoint: str) -> EtcdError:
     text = f"{endpoint}: {error.details() or error.code().name}"
     if error.code() is grpc.StatusCode.NOT_FOUND:
         return LeaseNotFoundError(text)
+    if error.code() in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.PERMISSION_DENIED}:
+        return EtcdWriteRefusedError(text)
     return EtcdRefusedError(text) if error.code() in _REFUSED else EtcdUnavailableError(text)
+
+
+def _comparison(compare: Compare) -> Any:
+    match compare:
+        case Created(key, revision):
+            return pb.Compare(key=key.encode(), target=pb.Compare.CREATE, create_revision=revision)
+        case Equals(key, value):
+            return pb.Compare(key=key.encode(), target=pb.Compare.VALUE, value=value)
+        case Oldest(prefix, revision):
+            first = prefix.encode()
+            return pb.Compare(
+                key=first, range_end=_after(first), target=pb.Compare.CREATE,
+                result=pb.Compare.GREATER, create_revision=revision - 1,
+            )  # fmt: skip
 
 
 def _operation(op: Operation) -> Any:

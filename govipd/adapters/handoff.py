@@ -6,6 +6,7 @@ The file is never believed: lease and key are proven in etcd before anything fol
 """
 
 import os
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lease_id: _Number
     create_revision: _Number
     until: float
+    addresses: tuple[str, ...] = ()
 
 
 class HandoffFile:
@@ -64,15 +66,22 @@ class HandoffFile:
         if file.identity != self._identity:
             raise MemoryRefusedError(f"{self._path}: is of {line(file.identity)}, not of {self._identity}")
         ahead = file.until - self._clock.now()
-        if not 0 < ahead <= AHEAD_MAX_S:
-            raise MemoryRefusedError(f"{self._path}: ended {-ahead:.1f} s ago")
-        return Holding(file.lease_id, file.create_revision, file.until)
+        if ahead <= 0:
+            raise MemoryRefusedError(f"{self._path}: its lease ended {-ahead:.1f} s ago")
+        if ahead > AHEAD_MAX_S:
+            raise MemoryRefusedError(f"{self._path}: its lease ends in {ahead:.0f} s; it was written on another boot")
+        try:
+            addresses = tuple(ip_interface(text) for text in file.addresses)
+        except ValueError as e:
+            raise MemoryRefusedError(f"{self._path}: {line(str(e))}") from e
+        return Holding(file.lease_id, file.create_revision, file.until, addresses)
 
     def save(self, holding: Holding) -> None:
         """See ports.Memory. A rename is atomic (rename(2)), so a reader sees the old file or the new one."""
         if self._path is None:
             return
-        file = _File(VERSION, self._identity, holding.lease_id, holding.create_revision, holding.until)
+        addresses = tuple(map(str, holding.addresses))
+        file = _File(VERSION, self._identity, holding.lease_id, holding.create_revision, holding.until, addresses)
         aside = self._path.with_suffix(".new")
         try:
             aside.write_bytes(msgspec.json.encode(file))

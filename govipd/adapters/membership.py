@@ -2,7 +2,8 @@
 
 Key: `<prefix>members/<vip>/<member>`, a JSON object, attached to the member's lease. Nothing here decides
 who leads. It refuses a second machine with the same member name, and tells when members disagree on the
-VIP's addresses.
+VIP's addresses. A name's record is ours only if this machine's own runtime directory names its lease: two clones of one
+machine have the same identity, but not the same memory.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from govipd.adapters.store import Created, Get, KeyValue, Put, Store
 from govipd.core.events import ClusterFault
 from govipd.core.text import line
 from govipd.errors import EtcdError
-from govipd.ports import Sink
+from govipd.ports import Leases, Sink
 
 TOLD_MAX = 5  # members that are named in a warning
 LOOK_S = 3.0  # between two readings of the others' records
@@ -30,6 +31,7 @@ class Membership:
         member: this member's name.
         identity: what tells this machine from another of the same name, and where it can be found
             ("machine", "node"); part of every record.
+        leases: what this machine knows of its own leases.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Membership:
         prefix: str,
         member: str,
         identity: Mapping[str, str],
+        leases: Leases,
     ) -> None:
         self._store = store
         self._sink = sink
@@ -48,7 +51,7 @@ class Membership:
         self._identity = dict(identity)
         self._record: Mapping[str, object] = {}
         self._changed = asyncio.Event()
-        self._predecessor: int | None = None  # the lease of a dead process of this very machine
+        self._leases = leases
         self._told = ClusterFault()
 
     def publish(self, record: Mapping[str, object]) -> None:
@@ -66,31 +69,42 @@ class Membership:
         Raises:
             EtcdError: nobody knows; may be repeated.
         """
+        self._leases.granted(lease)  # before etcd shows it to others
         put = Put(self._key, self._json(), lease)
         reply = await self._store.txn((Created(self._key, 0),), (put,), (Get(self._key),))
+        if not reply.succeeded:
+            held = reply.gets[0][0]
+            if held.lease != lease and held.lease not in self._leases.earlier():
+                self._tell(ClusterFault(refused=self._taken_by(_parse(held))))
+                return False
+            reply = await self._store.txn((Created(self._key, held.create_revision),), (put,), ())
         if reply.succeeded:
             self._tell(ClusterFault())
-            return True
-        held = reply.gets[0][0]
-        other = _parse(held)
-        if held.lease != lease and other.get("machine") != self._identity.get("machine"):
-            name, where = self._key.removeprefix(self._prefix), line(str(other.get("node", "an unknown address")))
-            self._tell(ClusterFault(refused=f"the member name {name} is taken by {where}; set election.member"))
-            return False
-        if held.lease != lease:
-            self._predecessor = held.lease
-            await self._store.txn((Created(self._key, held.create_revision),), (put,))
-        self._tell(ClusterFault())
-        return True
+        return reply.succeeded
 
-    async def end_predecessor(self) -> None:
-        """Revoke the lease of this machine's last process, whose key would hold up the queue for a TTL.
+    def _taken_by(self, other: Mapping[str, object]) -> str:
+        name, where = self._key.removeprefix(self._prefix), line(str(other.get("node", "an unknown address")))
+        clone = other.get("machine") == self._identity.get("machine")
+        words = " or an earlier process of this machine, whose lease ends soon" if clone else ""
+        return f"the member name {name} is taken by {where}{words}; set election.member"
+
+    async def end_earlier(self, lease: int) -> None:
+        """Revoke the leases of this machine's earlier processes, whose keys would hold up the queues for a TTL.
 
         Called before the first campaign, when the kernel is known to be clean.
         """
-        if self._predecessor is not None:
-            await self._store.revoke(self._predecessor)
-            self._predecessor = None
+        for earlier in self._leases.earlier():
+            if earlier != lease:
+                await self._store.revoke(earlier)
+                self._leases.ended(earlier)
+
+    async def write(self, lease: int) -> None:
+        """Write the record as it is.
+
+        Raises:
+            EtcdWriteRefusedError: etcd takes no writes now.
+        """
+        await self._store.txn((), (Put(self._key, self._json(), lease),))
 
     async def run(self, lease: int) -> None:
         """See that the record is written, and look at the others', at each change and every few seconds."""
@@ -99,7 +113,7 @@ class Membership:
             try:
                 # Written only when it differs: without compaction, etcd keeps every version for ever.
                 if await self._look() != self._json():
-                    await self._store.txn((), (Put(self._key, self._json(), lease),))
+                    await self.write(lease)
             except EtcdError:
                 pass  # the renewer and the contender tell; here the next turn is enough
             try:

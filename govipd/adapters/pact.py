@@ -12,14 +12,16 @@ by an offer answers; taking over is one transaction that deletes the leader's ke
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from govipd.adapters.claims import Claims
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind, id_of, unpacked
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Put, Store
+from govipd.adapters.keys import GroupKeys
+from govipd.adapters.store import Created, Delete, Equals, Get, KeyValue, Put, Store
 from govipd.core.events import PactAnswered, PactEnded
 from govipd.core.pact import SENDS_PER_TIMEOUT, Follower, FollowerHalf
-from govipd.errors import EtcdError
+from govipd.errors import EtcdError, EtcdRefusedError
 from govipd.ports import Clock, Datagrams, Sink
 
 LOOK_S = 1.0  # between two looks at the queue and at offers
@@ -55,6 +57,7 @@ class _Following:
     secret: bytes
     own: KeyValue
     leader: KeyValue
+    claims: tuple[KeyValue, ...] = ()  # to our addresses, as last read
 
 
 class EtcdPact:
@@ -66,10 +69,8 @@ class EtcdPact:
         clock: CLOCK_BOOTTIME.
         datagrams: the UDP port.
         timeout: T in seconds, of the pacts that this member offers.
-        queue: prefix of the election's keys.
-        records: prefix of the members' records, which name each one's UDP port.
-        prefix: of the pact's own keys.
-        mark: the key of the mark of an orderly release (adapters.election).
+        keys: where the group's keys stand.
+        claims: this member's (adapters.claims).
         place: this member's key in the queue, as last confirmed.
         taken: called when this member has taken over: the place has changed.
         token: secret bytes, that many.
@@ -83,10 +84,8 @@ class EtcdPact:
         clock: Clock,
         datagrams: Datagrams,
         timeout: float,
-        queue: str,
-        records: str,
-        prefix: str,
-        mark: str,
+        keys: GroupKeys,
+        claims: Claims,
         place: Callable[[], KeyValue | None],
         taken: Callable[[], None],
         token: Callable[[int], bytes] = secrets.token_bytes,
@@ -96,10 +95,8 @@ class EtcdPact:
         self._clock = clock
         self._datagrams = datagrams
         self._timeout = timeout
-        self._queue = queue
-        self._records = records
-        self._prefix = prefix
-        self._mark = mark
+        self._keys = keys
+        self._claims = claims
         self._place = place
         self._taken = taken
         self._token = token
@@ -178,13 +175,17 @@ class EtcdPact:
         own = self._place()
         if own is None:
             return
-        gets = (Get(self._queue, prefix=True), Get(self._records, prefix=True), Get(self._prefix, prefix=True))
-        queue, records, offers = (await self._store.txn((), gets)).gets
+        keys = self._keys
+        gets = (Get(keys.queue, prefix=True), Get(keys.records, prefix=True), Get(keys.pacts, prefix=True))
+        claims = self._claims.reads(self._claims.wanted)
+        queue, records, offers, *claimed = (await self._store.txn((), (*gets, *claims))).gets
         first, *others = sorted(queue, key=lambda kv: kv.create_revision)[:2] or (own,)
         if first.create_revision == own.create_revision and self._leads and others and self._rested():
             await self._offer(own, others[0], records)
         elif others and others[0].create_revision == own.create_revision:
             self._follow(own, first, offers)
+            if self._following is not None:
+                self._following.claims = tuple(kv for found in claimed for kv in found)
 
     def _rested(self) -> bool:
         return self._clock.now() >= self._rest_until
@@ -198,10 +199,12 @@ class EtcdPact:
             "leader": own.create_revision, "heir": heir.create_revision, "timeout": self._timeout,
             "pact": leading.pact.hex(), "secret": leading.secret.hex(),
         }  # fmt: skip
-        place = self._keys(own)
         reply = await self._store.txn(
             (Created(own.key, own.create_revision), Created(heir.key, heir.create_revision)),
-            (Delete(f"{place}/force"), Put(f"{place}/offer", json.dumps(offer).encode(), own.lease)),
+            (
+                Delete(self._keys.force(own.lease)),
+                Put(self._keys.offer(own.lease), json.dumps(offer).encode(), own.lease),
+            ),
         )
         if reply.succeeded and self._leads:
             self._leading = leading
@@ -210,7 +213,7 @@ class EtcdPact:
 
     async def _enforce(self, leading: _Leading) -> None:
         """The fence is short: etcd may say so. Refused, or not known to be done: the pact is ended instead."""
-        force = f"{self._keys(leading.own)}/force"
+        force = self._keys.force(leading.own.lease)
         compare = (Created(leading.own.key, leading.own.create_revision), Created(force, 0))
         leading.end = True  # unless it succeeds
         reply = await self._store.txn(compare, (Put(force, leading.pact, leading.own.lease), Get(force)))
@@ -221,9 +224,8 @@ class EtcdPact:
 
     async def _end(self, leading: _Leading) -> None:
         """Confirmed only where our own key is still there: else somebody has taken over (rule 3)."""
-        place = self._keys(leading.own)
         compare = (Created(leading.own.key, leading.own.create_revision),)
-        reply = await self._store.txn(compare, (Delete(f"{place}/force"), Delete(f"{place}/offer")))
+        reply = await self._store.txn(compare, self._keys.end_pact(leading.own.lease))
         if self._leading is not leading:
             return
         if not reply.succeeded:
@@ -238,7 +240,7 @@ class EtcdPact:
         self._changed.set()
 
     def _follow(self, own: KeyValue, leader: KeyValue, offers: tuple[KeyValue, ...]) -> None:
-        place = f"{self._keys(leader)}/offer"
+        place = self._keys.offer(leader.lease)
         offer = next((_parsed(kv.value) for kv in offers if kv.key == place), None)
         if offer is None or (offer.leader, offer.heir) != (leader.create_revision, own.create_revision):
             return
@@ -246,9 +248,6 @@ class EtcdPact:
             half = FollowerHalf(offer.pact.hex(), offer.timeout, self._clock.now())
             self._following = _Following(half, offer.pact, offer.secret, own, leader)
             self._follows.set()
-
-    def _keys(self, leader: KeyValue) -> str:
-        return f"{self._prefix}{leader.lease:x}"
 
     # Datagrams
 
@@ -323,22 +322,40 @@ class EtcdPact:
     async def _take(self, following: _Following) -> None:
         """Delete the leader's key, in order: its fence has closed by itself (rules 4 and 5)."""
         half, leader, own = following.half, following.leader, following.own
-        place = self._keys(leader)
         compare = (
-            Created(f"{place}/force", half.revision),
+            Created(self._keys.force(leader.lease), half.revision),
             Created(leader.key, leader.create_revision),
             Created(own.key, own.create_revision),
         )
-        revision = str(leader.create_revision).encode()
-        then = (Delete(leader.key), Delete(f"{place}/force"), Delete(f"{place}/offer"), Put(self._mark, revision, 0))
+        mark = Put(self._keys.mark, str(leader.create_revision).encode(), 0)
+        ends = (Delete(leader.key), *self._keys.end_pact(leader.lease))
+        reads = self._claims.reads(self._claims.wanted)
+        claimed, writes = following.claims, True
         while self._following is following and self._place() == own:
+            theirs = [kv for kv in claimed if kv.lease == leader.lease]
+            moves = (mark, *self._moved(theirs, own)) if writes else tuple(Delete(kv.key) for kv in theirs)
+            known = [Equals(kv.key, kv.value) for kv in theirs]
             try:
-                await self._store.txn(compare, then)
-                break
+                reply = await self._store.txn((*compare, *known), (*ends, *moves), reads)
+            except EtcdRefusedError:
+                if not writes:
+                    break  # the lease must end
+                writes = False  # then the election waits, as behind a member without a mark
             except EtcdError:  # it may take effect yet; to ask the next endpoint too does no harm
                 await asyncio.sleep(PAUSE_S)
+            else:
+                found = tuple(kv for answer in reply.gets for kv in answer)
+                if reply.succeeded or found == claimed:
+                    break
+                claimed = found  # they have changed since
         half.give_up()
         self._taken()  # the election looks at the place itself, whatever came of it
+
+    def _moved(self, claims: Sequence[KeyValue], own: KeyValue) -> tuple[Put, ...]:
+        """Attaches the leader's claims to our lease."""
+        keys = {kv.key for kv in claims}
+        moved = [address for address in self._claims.wanted if self._keys.claim(address.ip) in keys]
+        return self._claims.puts(moved, own.lease, own.value.decode(errors="replace"))
 
 
 class NoPact:

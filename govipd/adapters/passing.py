@@ -4,7 +4,8 @@ A resignation first closes the fence, then deletes the key; clients wait until e
 has proven its place: some 10 ms. Where a healthy leader leaves, that can be done before:
 
 1. The leader makes its fence end in `core.lease.PASS_S`, confirmed by the kernel. It does not open it again.
-2. One transaction deletes its key and puts a note, `<notes><lease>`: to whom the VIP goes, a secret, where to answer.
+2. One transaction deletes its key, attaches its claims to the lease of the next in the queue, and puts a note,
+   `<notes><lease>`: to whom the VIP goes, a secret, where to answer.
 3. The next in the queue finds itself first, and no mark: it may take after `election.UNORDERLY_S`, when that fence has
    closed by itself. It finds the note, and says READY.
 4. The leader closes its fence. When the kernel has confirmed it says CLOSED, leaves its mark, and deletes the note.
@@ -18,9 +19,13 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
+from govipd.adapters.claims import Claims
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind, id_of, unpacked
-from govipd.adapters.store import Created, Delete, KeyValue, Operation, Put, Store
+from govipd.adapters.keys import GroupKeys
+from govipd.adapters.store import Created, Delete, KeyValue, Put, Store
+from govipd.core.actions import Address
 from govipd.ports import Postbox
 
 READY_S = 0.02  # for the answer to READY; then the place is read anew, and READY said again
@@ -36,10 +41,14 @@ class Note:
     id: bytes
     secret: bytes
     to: Endpoint
+    claims: tuple[Address, ...]  # that go with it
 
     def packed(self) -> bytes:
         """As JSON."""
-        fields = {"left": self.left, "heir": self.heir, "id": self.id.hex(), "secret": self.secret.hex(), "to": self.to}
+        fields = {
+            "left": self.left, "heir": self.heir, "id": self.id.hex(), "secret": self.secret.hex(), "to": self.to,
+            "claims": [str(address) for address in self.claims],
+        }  # fmt: skip
         return json.dumps(fields).encode()
 
 
@@ -50,7 +59,7 @@ def note_of(value: bytes) -> Note | None:
         host, port = fields["to"]
         note = Note(
             int(fields["left"]), int(fields["heir"]), bytes.fromhex(fields["id"]), bytes.fromhex(fields["secret"]),
-            (str(host), int(port)),
+            (str(host), int(port)), tuple(ip_interface(str(claim)) for claim in fields["claims"]),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -63,8 +72,7 @@ class Leaver:
     Args:
         store: the etcd client.
         postbox: where READY comes.
-        notes: prefix of the notes.
-        mark: the key of the mark of an orderly release (adapters.election).
+        keys: where the group's keys stand.
         token: secret bytes, that many.
     """
 
@@ -73,14 +81,12 @@ class Leaver:
         *,
         store: Store,
         postbox: Postbox,
-        notes: str,
-        mark: str,
+        keys: GroupKeys,
         token: Callable[[int], bytes],
     ) -> None:
         self._store = store
         self._postbox = postbox
-        self._notes = notes
-        self._mark = mark
+        self._keys = keys
         self._token = token
         self._note: Note | None = None
         self._passed = False  # etcd has confirmed it
@@ -88,13 +94,13 @@ class Leaver:
         self._closed = False
         self._over = asyncio.Event()  # there is nothing to wait for any more
 
-    async def pass_on(self, keys: Sequence[KeyValue], heir: KeyValue, ended: Iterable[Operation]) -> None:
-        """Make the heir's key the first; return when the heir is ready, or after closed().
+    async def pass_on(self, keys: Sequence[KeyValue], heir: KeyValue, claims: Claims) -> None:
+        """Make the heir's key the first, with our claims; return when the heir is ready, or after closed().
 
         Args:
             keys: what to delete: ours, then those between it and the heir's.
             heir: the heir's key.
-            ended: what else ends with our key.
+            claims: ours. Without a gap they are the heir's: our kernel answers on for a moment.
 
         Raises:
             EtcdError: nobody knows whether it has happened, or will.
@@ -104,14 +110,21 @@ class Leaver:
             return
         self._over.clear()
         self._closed = False
-        note = Note(keys[-1].create_revision, heir.create_revision, self._token(8), self._token(16), to)
+        lease, held = keys[0].lease, tuple(claims.held)
+        note = Note(keys[-1].create_revision, heir.create_revision, self._token(8), self._token(16), to, held)
         self._note = note
         reply = await self._store.txn(
-            [Created(kv.key, kv.create_revision) for kv in (*keys, heir)],
-            [*(Delete(kv.key) for kv in keys), *ended, Put(self._key(keys[0].lease), note.packed(), keys[0].lease)],
+            [*(Created(kv.key, kv.create_revision) for kv in (*keys, heir)), *claims.unchanged(held)],
+            [
+                *(Delete(kv.key) for kv in keys),
+                *self._keys.end_pact(lease),
+                *claims.puts(held, heir.lease, heir.value.decode(errors="replace")),
+                Put(self._keys.note(lease), note.packed(), lease),
+            ],
         )
         self._passed = reply.succeeded
         if reply.succeeded:
+            claims.held = {}
             await self._over.wait()
 
     def closed(self) -> None:
@@ -130,7 +143,7 @@ class Leaver:
             if self._ready is not None:
                 await asyncio.sleep(SETTLE_S)
             left = str(self._note.left).encode()
-            await self._store.txn((), (Put(self._mark, left, 0), Delete(self._key(lease))))
+            await self._store.txn((), (Put(self._keys.mark, left, 0), Delete(self._keys.note(lease))))
         passed = self._passed
         self.forget()
         return passed
@@ -141,9 +154,6 @@ class Leaver:
         self._passed = self._closed = False
         self._over.set()
         self._postbox.close()
-
-    def _key(self, lease: int) -> str:
-        return f"{self._notes}{lease:x}"
 
     def _received(self, data: bytes, source: Endpoint) -> None:
         if self._note is None or id_of(data) != self._note.id:

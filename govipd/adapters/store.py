@@ -56,7 +56,24 @@ class Created:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Oldest:
+    """A transaction's condition: no key below the prefix has a create revision lower than this one."""
+
+    prefix: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """A transaction's condition: the key exists and has this value."""
+
+    key: str
+    value: bytes
+
+
 Operation = Get | Put | Delete
+Compare = Created | Oldest | Equals
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +120,17 @@ class Store(Protocol):
         """End a lease and delete its keys. A lease that does not exist is no error."""
 
     async def txn(
-        self, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
         """One linearizable transaction.
 
         Raises:
             LeaseNotFoundError: a Put names a lease that does not exist.
+            EtcdWriteRefusedError: etcd takes no writes now; nothing was done.
         """
 
-    async def deleted(self, key: str, from_revision: int) -> None:
-        """Return when a deletion of `key` at or after `from_revision` is seen. Waits without bound.
+    async def changed(self, key: str, from_revision: int) -> None:
+        """Return when a change of `key` (a put or a deletion) at or after `from_revision` is seen. Waits without bound.
 
         Raises:
             WatchLostError: the watch ended without an answer.

@@ -1,8 +1,11 @@
 """What the supervisor asks for. The order in which a step returns them is contract."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
 
 from govipd.core.state import State, Trigger
+
+Address = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class Holding:
     lease_id: int
     create_revision: int  # of the key
     until: float  # the latest instant, of CLOCK_BOOTTIME, at which the kernel may answer
+    addresses: tuple[Address, ...] = ()  # for which it may answer; () is not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ matters (a probe, a renewal, a re-read), and the supervisor compares what is wit
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
 
-from govipd.core.actions import KernelAction
+from govipd.core import actions
 from govipd.core.settings import Settings
 
-Address = IPv4Interface | IPv6Interface
+Address = actions.Address
+KernelAction = actions.KernelAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,14 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """From the election: in the queue behind `ahead` (a member's name); at each change of the queue."""
+    """From the election: in the queue behind `ahead` (a member's name); at each change of the queue.
+
+    With `claimed` this member is first in its election, but another group has claimed an address: by whom, in words.
+    """
 
     campaign: int
     ahead: str
+    claimed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Elected:
     proved_at: float  # the clock just before the read was sent
     create_revision: int = 0  # of my key
     not_before: float = 0.0  # the predecessor may answer until then; a proof from before does not do to take
+    addresses: tuple[Address, ...] | None = None  # that this member may hold; None: the group's
+    pending: str = ""  # which others another group has claimed, in words
 
 
 @dataclass(frozen=True, slots=True)

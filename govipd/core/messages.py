@@ -48,6 +48,8 @@ class Message(Enum):
     ETCD_ANSWERS = "452603a5fd5342d2801febe92a8d6774", Priority.NOTICE  # it does again
     NAME_TAKEN = "dd7f215760c44be6a421750659bfa590", Priority.ERROR  # another machine has this member's name
     MEMBERS_DISAGREE = "1f27d02795c4413d9aa0d8b560ed4f1c", Priority.ERROR  # on a VIP group's addresses
+    CLAIMED = "9d0a5c3be1f84f6fa4a7a3c7b2e95d10", Priority.ERROR  # another group holds an address of this group
+    CLAIM_FREE = "4e7f0b1d7c5a4c0c9b5b1c9d84c6a2f3", Priority.NOTICE  # not any more
     MEMBERS_AGREE = "e77b9e97bc814387b71def8094f45958", Priority.NOTICE  # again
 
     # The kernel

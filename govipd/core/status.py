@@ -35,7 +35,7 @@ class GroupStatus:
         campaigns_in: seconds until damping lets this node stand for election; 0 where it does.
         blockers: what keeps this node out of the queue, in words.
         etcd: what is wrong with it; "" where it answers.
-        warning: what the members disagree about; "" where they agree.
+        warning: what the members disagree about, or who claims an address of this group; "" where nothing is wrong.
         next: what this node does next, in words.
         transitions: the newest ones, the oldest first.
     """

@@ -40,6 +40,7 @@ class Supervisor:
         self.etcd = ev.EtcdState(usable=True, detail="")
         self.fault = ev.ClusterFault()
         self.ahead = ""  # the member before us in the queue
+        self.claimed = ""  # addresses of this group that another group has claimed, and by whom, in words
         self.present = True  # an address of ours may be on the interface
         self.drained = False  # the operator wants this node out
         self._heir = ""  # whom the operator gives the VIP to; "" is whoever is next
@@ -181,9 +182,9 @@ class Supervisor:
             case ev.LeaseLost():
                 self._note_lost(event, now)
             case ev.Queued(campaign=self._campaign):
-                self.ahead = event.ahead
+                self.ahead, self.claimed = event.ahead, event.claimed
             case ev.Elected(campaign=self._campaign):
-                self._won = event
+                self._won, self.claimed = event, event.pending
                 self._hold_due = self._hold_due or self._waits
             case ev.Deposed(campaign=self._campaign) if self.state in IN_QUEUE:
                 self._fire(Trigger.LOST, event.detail, now)
@@ -377,7 +378,7 @@ class Supervisor:
                 self._campaign += 1
                 self._won = None
                 self._heir = ""
-                self.ahead = ""
+                self.ahead = self.claimed = ""
                 self._ask_election(now)
             case State.TAKING:
                 self._waits = False

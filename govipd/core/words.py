@@ -84,6 +84,16 @@ def pact(timeout: float) -> str:
     return "no pact any more: nobody takes over before the lease has ended"
 
 
+def claimed(text: str) -> str:
+    """One line for the journal: which addresses another group has claimed, or "" when none is any more."""
+    if text:
+        return (
+            f"not taken: {text}; next: take it when that member lets it go. If this is not meant, two files name one "
+            "address for two groups: make govip.toml the same on every machine"
+        )
+    return "no other group claims an address of this group any more"
+
+
 def adopting(left: float) -> str:
     """One line for the journal: an earlier process's lease is taken over, with `left` seconds to prove it."""
     return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"
@@ -107,8 +117,8 @@ def status(supervisor: Supervisor, addresses: Sequence[str], now: float) -> str:
     gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in supervisor.health.gates())
     parts.append(f"gates: {gates}")
     parts.append(_lease(supervisor, now))
-    if supervisor.fault.warning:
-        parts.append(f"WARNING: {supervisor.fault.warning}")
+    if warning := supervisor.claimed or supervisor.fault.warning:
+        parts.append(f"WARNING: {warning}")
     return "; ".join(parts)
 
 

@@ -5,14 +5,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from pathlib import Path
 
-from govipd.adapters.datagrams import UdpPostbox
-from govipd.adapters.election import EtcdElection
 from govipd.adapters.etcd import Etcd
-from govipd.adapters.membership import Membership
 from govipd.core.events import Event
-from govipd.timeline import Timeline
 from tests.adapters.conftest import Events
+from tests.candidate import candidate
 
 
 class MonotonicClock:
@@ -23,32 +21,32 @@ class MonotonicClock:
 class Member:
     """One candidate and everything it reported."""
 
-    def __init__(self, endpoints: list[str], name: str, machine: str = "", addresses: str = "192.0.2.1/32") -> None:
+    def __init__(
+        self,
+        endpoints: list[str],
+        name: str,
+        machine: str = "",
+        addresses: str = "192.0.2.1/32",
+        *,
+        vip: str = "api",
+        runtime: Path | None = None,
+    ) -> None:
         self.events = Events()
         self.on_event: Callable[[Event], object] = lambda _: None
         self.store = Etcd(endpoints, timeout=0.5)
-        membership = Membership(
-            store=self.store,
-            sink=self._sink,
-            prefix="govip/members/api/",
-            member=name,
+        parts = candidate(
+            self.store,
+            self._sink,
+            MonotonicClock(),
+            name,
+            vip=vip,
             identity={"machine": machine or name, "node": f"192.0.2.{len(name)}"},
+            addresses=addresses,
+            reachable=ip_address("127.0.0.1"),
+            runtime=runtime,
         )
-        membership.publish({"addresses": [addresses]})
-        self.election = EtcdElection(
-            store=self.store,
-            sink=self._sink,
-            clock=MonotonicClock(),
-            name="govip/election/api",
-            member=name,
-            mark="govip/released/api",
-            pacts="govip/pact/api/",
-            ttl=3.0,
-            membership=membership,
-            timeline=Timeline(MonotonicClock()),
-            notes="govip/passing/api/",
-            postbox=lambda: UdpPostbox(ip_address("127.0.0.1")),
-        )
+        parts.membership.publish({"addresses": addresses.split()})
+        self.election, self.claims = parts.election, parts.claims
 
     def _sink(self, event: Event) -> None:
         self.events(event)

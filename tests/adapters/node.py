@@ -42,7 +42,7 @@ class FakeOperator:
         self.asked += 1
         return NodeStatus("1.2", "node1", "eth0", (self.group,))
 
-    def drain(self, vip: str, *, wanted: bool) -> None:
+    async def drain(self, vip: str, *, wanted: bool) -> None:
         raise AssertionError("no service here drains")
 
     async def handover(self, vip: str, to: str) -> None:

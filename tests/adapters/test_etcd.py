@@ -154,7 +154,7 @@ async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
         lease, _ = await etcd.grant(60)
         await etcd.renew(lease)
         cluster.members[0].signal(signal.SIGSTOP)
-        for call in (etcd.renew(lease), etcd.grant(5), etcd.txn((), (Get("x"),)), etcd.deleted("x", 1)):
+        for call in (etcd.renew(lease), etcd.grant(5), etcd.txn((), (Get("x"),)), etcd.changed("x", 1)):
             began = time.monotonic()
             with pytest.raises(EtcdUnavailableError):
                 await call
@@ -192,7 +192,7 @@ async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
     mine = second.gets[0][0]
     ahead = await etcd.txn((), (Get("q/", prefix=True, max_create_revision=mine.create_revision - 1, newest=True),))
     assert [kv.key for kv in ahead.gets[0]] == ["q/a"]
-    watch = asyncio.ensure_future(etcd.deleted("q/a", ahead.revision + 1))
+    watch = asyncio.ensure_future(etcd.changed("q/a", ahead.revision + 1))
     await asyncio.sleep(0.2)
     assert not watch.done()
     await etcd.txn((), (Delete("q/a"),))
@@ -209,7 +209,7 @@ async def test_a_compacted_watch_is_lost(plain: Cluster) -> None:
         revision = (await etcd.txn((), (Put("x", b"", lease),))).revision
     plain.ctl("compact", str(revision))
     with pytest.raises(WatchLostError):
-        await asyncio.wait_for(etcd.deleted("x", 1), 5)
+        await asyncio.wait_for(etcd.changed("x", 1), 5)
     await etcd.close()
 
 
@@ -217,7 +217,7 @@ async def test_a_connection_closed_by_another_call_is_not_a_cancellation(plain: 
     """gRPC raises CancelledError in calls whose channel is closed: it must not end the task in silence."""
     etcd = Etcd(plain.endpoints, 0.5)
     revision = (await etcd.txn((), (Get("x"),))).revision
-    watch = asyncio.ensure_future(etcd.deleted("x", revision + 1))
+    watch = asyncio.ensure_future(etcd.changed("x", revision + 1))
     await asyncio.sleep(0.2)
     await etcd.close()
     with pytest.raises(WatchLostError):

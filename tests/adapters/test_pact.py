@@ -7,15 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, UdpPostbox, id_of, unpacked
-from govipd.adapters.election import EtcdElection
+from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, id_of, unpacked
 from govipd.adapters.etcd import Etcd
-from govipd.adapters.membership import Membership
 from govipd.adapters.pact import ANSWERS_FIRST, EtcdPact
 from govipd.core.events import Deposed, Elected, Event, PactAnswered, PactEnded, Queued
-from govipd.timeline import Timeline
 from tests.adapters.conftest import BootClock, Events
 from tests.adapters.etcd_cluster import Cluster, free_ports
+from tests.candidate import candidate
 
 T = 1.0  # long enough for a slow machine
 SECRET = b"0123456789abcdef"
@@ -28,21 +26,14 @@ class Member:
         self.events = Events()
         self.port = UdpPort(("127.0.0.1", free_ports(1)[0]))
         store = Etcd(etcd.endpoints, timeout=0.5)
-        membership = Membership(
-            store=store, sink=self.events, prefix="govip/members/api/", member=name,
+        parts = candidate(
+            store, self.events, BootClock(), name, ttl=10.0,
             identity={"machine": name, "pact": ":".join(map(str, self.port.endpoint))},
         )  # fmt: skip
-        self.election = EtcdElection(
-            store=store, sink=self.events, clock=BootClock(), name="govip/election/api", member=name,
-            mark="govip/released/api", pacts="govip/pact/api/", ttl=10.0, membership=membership,
-            timeline=Timeline(BootClock()),
-            notes="govip/passing/api/",
-            postbox=lambda: UdpPostbox(None),
-        )  # fmt: skip
+        self.election = parts.election
         self.pact = EtcdPact(
             store=store, sink=self.events, clock=BootClock(), datagrams=self.port, timeout=T,
-            queue="govip/election/api/", records="govip/members/api/", prefix="govip/pact/api/",
-            mark="govip/released/api", place=self.election.place, taken=self.election.verify,
+            keys=parts.keys, claims=parts.claims, place=self.election.place, taken=self.election.verify,
         )  # fmt: skip
         self.store = store
 

@@ -10,20 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.datagrams import UdpPostbox
-from govipd.adapters.election import EtcdElection
 from govipd.adapters.etcd import Etcd, Login
-from govipd.adapters.membership import Membership
 from govipd.cli import machine_identity
 from govipd.config import Config
 from govipd.core.events import Elected, EtcdState, LeaseRenewed, Resigned
 from govipd.ctl.checks import etcd as checks
 from govipd.ctl.checks.finding import Verdict
 from govipd.errors import EtcdRefusedError
-from govipd.timeline import Timeline
 from tests.adapters.conftest import BootClock, Events
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.etcd_cluster import Cluster
+from tests.candidate import candidate
 
 DOCS = Path(__file__).resolve().parents[2] / "docs/operations.md"
 PASSWORD = "correct-horse-battery-staple"
@@ -68,17 +65,8 @@ def config_of(user: str, cluster: Cluster, password: Path, rest: str = "") -> Co
 async def test_the_documented_role_suffices(guarded: Cluster, password: Path, events: Events) -> None:
     """Membership, a campaign, the release with its mark, and the doctor."""
     store = Etcd(guarded.endpoints, 2.0, login=Login("govip", password))
-    clock = BootClock()
-    membership = Membership(
-        store=store, sink=events, prefix="govip/members/api/", member="node1", identity=machine_identity("eth0")
-    )
-    election = EtcdElection(
-        store=store, sink=events, clock=clock, name="govip/election/api", member="node1",
-        mark="govip/released/api", ttl=5, membership=membership,
-        pacts="govip/pact/api/", timeline=Timeline(BootClock()),
-        notes="govip/passing/api/",
-        postbox=lambda: UdpPostbox(None),
-    )  # fmt: skip
+    identity = machine_identity("eth0")
+    election = candidate(store, events, BootClock(), "node1", ttl=5, identity=identity).election
     running = asyncio.ensure_future(election.run())
     election.publish({"state": "leader"})
     election.campaign(1)
@@ -97,7 +85,8 @@ async def test_the_documented_role_suffices(guarded: Cluster, password: Path, ev
     await election.close()
     await store.close()
     assert guarded.ctl("get", "govip/", "--prefix", "--keys-only", flags=["--user", "root:root"]).split() == [
-        "govip/released/api"
+        "govip/claims/192.0.2.1",
+        "govip/released/api",
     ]
 
 
@@ -150,14 +139,7 @@ async def test_a_daemon_that_is_refused_tells_without_the_password(
     wrong = "wrong-horse-battery-staple"
     password.write_text(wrong)
     store = Etcd(guarded.endpoints, 2.0, login=Login("govip", password))
-    membership = Membership(store=store, sink=events, prefix="govip/members/api/", member="node1", identity={})
-    election = EtcdElection(
-        store=store, sink=events, clock=BootClock(), name="govip/election/api", member="node1",
-        mark="govip/released/api", ttl=5, membership=membership,
-        pacts="govip/pact/api/", timeline=Timeline(BootClock()),
-        notes="govip/passing/api/",
-        postbox=lambda: UdpPostbox(None),
-    )  # fmt: skip
+    election = candidate(store, events, BootClock(), "node1", ttl=5, identity={}).election
     running = asyncio.ensure_future(election.run())
     await events.until(lambda: any(isinstance(e, EtcdState) and "authentication failed" in e.detail for e in events))
     running.cancel()

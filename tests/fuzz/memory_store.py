@@ -3,7 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Renewal, Store, TxnResult
+from govipd.adapters.store import (
+    Compare,
+    Created,
+    Delete,
+    Equals,
+    Get,
+    KeyValue,
+    Oldest,
+    Operation,
+    Put,
+    Renewal,
+    Store,
+    TxnResult,
+)
 from govipd.core.events import Event
 
 
@@ -25,9 +38,9 @@ class MemoryStore(Store):
             del self.content[key]
 
     async def txn(
-        self, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
-        succeeded = all(c.revision == getattr(self.content.get(c.key), "create_revision", 0) for c in compare)
+        succeeded = all(map(self._holds, compare))
         gets = []
         self.revision += 1
         for operation in then if succeeded else otherwise:
@@ -41,7 +54,17 @@ class MemoryStore(Store):
                     self.content.pop(key, None)
         return TxnResult(succeeded, self.revision, tuple(gets), term=1)
 
-    async def deleted(self, key: str, from_revision: int) -> None:
+    def _holds(self, compare: Compare) -> bool:
+        match compare:
+            case Created(key, revision):
+                return revision == (self.content[key].create_revision if key in self.content else 0)
+            case Equals(key, value):
+                return key in self.content and self.content[key].value == value
+            case Oldest(prefix, revision):
+                found = (kv for key, kv in self.content.items() if key.startswith(prefix))
+                return all(kv.create_revision >= revision for kv in found)
+
+    async def changed(self, key: str, from_revision: int) -> None:
         await asyncio.Event().wait()
 
     def _get(self, get: Get) -> tuple[KeyValue, ...]:

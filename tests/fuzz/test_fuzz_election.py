@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.datagrams import UdpPostbox
 from govipd.adapters.election import EtcdElection
-from govipd.adapters.membership import Membership
 from govipd.adapters.store import KeyValue
 from govipd.core.events import ClusterFault, Elected, EtcdState, LeaseRenewed, Queued
-from govipd.timeline import Timeline
+from tests.candidate import candidate
 from tests.fakes import FakeClock
 from tests.fuzz.memory_store import Collected, MemoryStore
 from tests.fuzz.strategies import (
@@ -61,10 +59,10 @@ async def take_a_turn(members: list[KeyValue]) -> list[ClusterFault]:
     told = Collected()
     store = MemoryStore(*members)
     identity = {"machine": "m1", "node": "node1"}
-    membership = Membership(store=store, sink=told, prefix=MEMBERS, member="node1", identity=identity)
+    membership = candidate(store, told, FakeClock(), "node1", identity=identity).membership
     membership.publish(OURS)
     if await membership.register(77):
-        await membership.end_predecessor()
+        await membership.end_earlier(77)
     turn = asyncio.create_task(membership.run(77))
     for _ in range(5):  # the store answers at once
         await asyncio.sleep(0)
@@ -123,21 +121,7 @@ def test_a_record_at_the_edge_of_the_recursion_limit_is_shown(opening: str) -> N
 
 def election(store: MemoryStore, sink: Collected) -> EtcdElection:
     identity = {"machine": "m1", "node": "node1"}
-    membership = Membership(store=store, sink=sink, prefix=MEMBERS, member="node1", identity=identity)
-    return EtcdElection(
-        store=store,
-        sink=sink,
-        clock=FakeClock(),
-        name=QUEUE,
-        member="node1",
-        mark=MARK,
-        pacts="govip/pact/api/",
-        ttl=3.0,
-        membership=membership,
-        timeline=Timeline(FakeClock()),
-        notes="govip/passing/api/",
-        postbox=lambda: UdpPostbox(None),
-    )
+    return candidate(store, sink, FakeClock(), "node1", election=QUEUE, identity=identity).election
 
 
 async def campaign(store: MemoryStore) -> Collected:

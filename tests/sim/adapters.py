@@ -8,7 +8,7 @@ import errno
 import marshal
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import chain
@@ -273,6 +273,7 @@ class Directory:
     """The unit's runtime directory: by group, the election that a holding is of, and the holding."""
 
     holdings: dict[str, tuple[str, Holding]] = field(default_factory=dict)
+    leases: dict[str, list[int]] = field(default_factory=dict)  # by group: those that etcd has granted
     full: bool = False
 
 
@@ -301,6 +302,33 @@ class SimMemory:
     def forget(self) -> None:
         """See ports.Memory."""
         self._directory.holdings.pop(self._group, None)
+
+
+class SimLeases:
+    """Which leases are this machine's own (ports.Leases)."""
+
+    def __init__(self, directory: Directory, group: str, configured: Collection[str]) -> None:
+        self._directory, self._group = directory, group
+        self._earlier = {
+            lease: name for name, leases in directory.leases.items() for lease in leases
+            if name == group or name not in configured
+        }  # fmt: skip
+
+    def earlier(self) -> Sequence[int]:
+        """See ports.Leases."""
+        return tuple(self._earlier)
+
+    def granted(self, lease: int) -> None:
+        """See ports.Leases."""
+        known = self._directory.leases.setdefault(self._group, [])
+        if lease not in known and not self._directory.full:
+            known.append(lease)
+
+    def ended(self, lease: int) -> None:
+        """See ports.Leases."""
+        name = self._earlier.pop(lease, None)
+        if name is not None:
+            self._directory.leases[name].remove(lease)
 
 
 PACT_PORT = 1  # the first group's

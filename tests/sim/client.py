@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from govipd.adapters.store import Created, Operation, Renewal, TxnResult
+from govipd.adapters.store import Compare, Operation, Renewal, TxnResult
 from govipd.errors import EtcdRefusedError, EtcdUnavailableError, LeaseNotFoundError
 from tests.sim.clockwork import Process
 from tests.sim.etcd import MEMBERS, Cluster, Reply
@@ -57,13 +57,13 @@ class SimStore:
             return
 
     async def txn(
-        self, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
         """See Store."""
         result: TxnResult = await self._call(lambda m, reply: self._cluster.txn(m, compare, then, otherwise, reply))
         return result
 
-    async def deleted(self, key: str, from_revision: int) -> None:
+    async def changed(self, key: str, from_revision: int) -> None:
         """See Store. A half-open connection never answers."""
         answer = self._process.create_future()
         self._watches.append(answer)

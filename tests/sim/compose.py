@@ -4,8 +4,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from govipd.adapters.announce import FrameAnnouncer
+from govipd.adapters.claims import Claims
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.fence import NftFence
+from govipd.adapters.keys import GroupKeys
 from govipd.adapters.membership import Membership
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
@@ -24,6 +26,7 @@ from tests.sim.files import File, Group
 if TYPE_CHECKING:
     from tests.sim.machine import Machine
 
+CLAIMS = "govip/claims/"
 TTL = 3.0
 PROBE_S = 0.5
 
@@ -81,11 +84,14 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
     )
     machine.stores.append(store)
+    keys = GroupKeys(group.election, name, prefix, CLAIMS)
+    claims = Claims(keys, group.addresses)
     membership = Membership(
         store=store,
         sink=sink,
-        prefix=f"{prefix}members/{name}/",
+        prefix=keys.records,
         member=machine.name,
+        leases=sim.SimLeases(machine.directory, name, [group.name for group in file.groups]),
         identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:{port}"},
     )
     timeline = Timeline(process)
@@ -93,14 +99,12 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         store=store,
         sink=sink,
         clock=process,
-        name=group.election,
+        keys=keys,
         member=machine.name,
-        mark=f"{prefix}released/{name}",
-        pacts=f"{prefix}pact/{name}/",
+        claims=claims,
         ttl=TTL,
         membership=membership,
         timeline=timeline,
-        notes=f"{prefix}passing/{name}/",
         postbox=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         token=machine.random.randbytes,
     )
@@ -112,10 +116,8 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
             clock=process,
             datagrams=sim.SimDatagrams(process, machine.index, machine.network, port),
             timeout=machine.pact,
-            queue=f"{group.election}/",
-            records=f"{prefix}members/{name}/",
-            prefix=f"{prefix}pact/{name}/",
-            mark=f"{prefix}released/{name}",
+            keys=keys,
+            claims=claims,
             place=election.place,
             taken=election.verify,
             token=machine.random.randbytes,

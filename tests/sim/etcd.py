@@ -15,7 +15,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put, Renewal, TxnResult
+from govipd.adapters.store import (
+    Compare,
+    Created,
+    Delete,
+    Equals,
+    Get,
+    KeyValue,
+    Oldest,
+    Operation,
+    Put,
+    Renewal,
+    TxnResult,
+)
 from govipd.errors import EtcdUnavailableError, LeaseNotFoundError, WatchLostError
 from tests.sim.clockwork import World
 from tests.sim.network import Network
@@ -52,6 +64,7 @@ class _Member:
 class _Watch:
     member: int
     key: str
+    revision: int
     reply: Reply
 
 
@@ -71,7 +84,7 @@ class Cluster:
         self._network = network
         self._random = random
         self._compacted = 0
-        self._deletions: list[tuple[int, str]] = []
+        self._changed_at: dict[str, int] = {}  # the newest revision that put or deleted a key
         self._watches: list[_Watch] = []
         self._proposals: list[tuple[int, Callable[[], None]]] = []  # at a leader without a majority: term, work
         self._election_due = False
@@ -101,7 +114,7 @@ class Cluster:
         self._propose(member, lambda: self._revoke(lease), reply)
 
     def txn(
-        self, member: int, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation],
+        self, member: int, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation],
         reply: Reply,
     ) -> None:  # fmt: skip
         """Txn, linearizable also where it only reads."""
@@ -130,11 +143,11 @@ class Cluster:
         """Watch for deletions from a revision on; replies with the first."""
         if revision <= self._compacted:
             reply(WatchLostError(f"compacted at {self._compacted}"))
-        elif any(at >= revision and name == key for at, name in self._deletions):
+        elif self._changed_at.get(key, 0) >= revision:
             # "unsynced": served by a loop that runs every 100 ms
             self._world.after(0.1 * self._random.random() + self.members[member].lag, reply, None)
         else:
-            self._watches.append(_Watch(member, key, reply))
+            self._watches.append(_Watch(member, key, revision, reply))
 
     def ask(self, member: int, work: Callable[[], None]) -> None:
         """A request has arrived at a member."""
@@ -205,7 +218,6 @@ class Cluster:
     def compact(self) -> None:
         """Forget every revision before the present one."""
         self._compacted = self.revision
-        self._deletions.clear()
 
     def break_watches(self) -> None:
         """Every watch stream ends."""
@@ -325,7 +337,7 @@ class Cluster:
         for term, commit in proposals:
             if term == self.term:
                 commit()
-        for watch in [w for w in self._watches if w.key not in self.keys]:
+        for watch in [w for w in self._watches if self._changed_at.get(w.key, 0) >= w.revision]:
             if self._current(watch.member):
                 self._watches.remove(watch)
                 self._world.after(self.members[watch.member].lag, watch.reply, None)
@@ -335,9 +347,9 @@ class Cluster:
         return self.leader is not None and self._reaches(self.leader, member)
 
     def _txn(
-        self, compare: Sequence[Created], then: Sequence[Operation], otherwise: Sequence[Operation]
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
     ) -> TxnResult:
-        held = all(self._created(c.key) == c.revision for c in compare)
+        held = all(map(self._holds, compare))
         operations = then if held else otherwise
         for op in operations:
             if isinstance(op, Put) and op.lease and op.lease not in self.leases:
@@ -354,9 +366,19 @@ class Cluster:
                     kv = self.keys[op.key] = KeyValue(op.key, op.value, created or self.revision, op.lease)
                     if not created:
                         self.joined(kv)
+                    self._watched(op.key)
                 case Delete():
                     self._delete(op.key)
         return TxnResult(held, self.revision, tuple(gets), self.term)
+
+    def _holds(self, compare: Compare) -> bool:
+        match compare:
+            case Created(key, revision):
+                return self._created(key) == revision
+            case Equals(key, value):
+                return key in self.keys and self.keys[key].value == value
+            case Oldest(prefix, revision):
+                return all(kv.create_revision >= revision for kv in self._get(Get(prefix, prefix=True)))
 
     def _created(self, key: str) -> int:
         kv = self.keys.get(key)
@@ -378,7 +400,11 @@ class Cluster:
             return
         self.gone(self.keys[key])
         del self.keys[key]
-        self._deletions.append((self.revision, key))
+        self._watched(key)
+
+    def _watched(self, key: str) -> None:
+        """A key was put or deleted."""
+        self._changed_at[key] = self.revision
         for watch in [w for w in self._watches if w.key == key and self._current(w.member)]:
             self._watches.remove(watch)
             self._world.after(self.members[watch.member].lag, watch.reply, None)

@@ -105,9 +105,13 @@ class Machine(Unit):
             if wanted:
                 self.world.after(UNHEALTHY_S, self.oracle.drained, self, self.world.now)
 
-        def ask(process: Process, daemon: Daemon) -> None:
-            daemon.drain("", wanted=wanted)
-            process.do(confirmed)
+        async def ask(process: Process, daemon: Daemon) -> None:
+            try:
+                await daemon.drain("", wanted=wanted)
+            except RefusedError as e:
+                self.world.note(self.name, f"drain refused: {e}")
+            else:
+                process.do(confirmed)
 
         if process is None or daemon is None:
             for group in self.file.groups:

@@ -2,12 +2,9 @@
 
 import asyncio
 
-from govipd.adapters.datagrams import UdpPostbox
-from govipd.adapters.election import EtcdElection
-from govipd.adapters.membership import Membership
 from govipd.adapters.store import Renewal
 from govipd.core.events import EtcdState, LeaseRenewed
-from govipd.timeline import Timeline
+from tests.candidate import candidate
 from tests.fakes import FakeClock
 from tests.fuzz.memory_store import Collected, MemoryStore
 
@@ -22,15 +19,7 @@ class DeposedRenewer(MemoryStore):
 async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
     """Only the grant is told; the renewals are tried again, and the trouble is reported."""
     store, events = DeposedRenewer(), Collected()
-    prefix, identity = "govip/members/api/", {"machine": "a"}
-    membership = Membership(store=store, sink=events, prefix=prefix, member="a", identity=identity)
-    election = EtcdElection(
-        store=store, sink=events, clock=FakeClock(), name="api", member="a", mark="govip/released/api",
-        pacts="govip/pact/api/", ttl=3.0, membership=membership,
-        timeline=Timeline(FakeClock()),
-        notes="govip/passing/api/",
-        postbox=lambda: UdpPostbox(None),
-    )  # fmt: skip
+    election = candidate(store, events, FakeClock(), "a").election
     running = asyncio.ensure_future(election.run())
     try:
         async with asyncio.timeout(10):

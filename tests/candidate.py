@@ -1,0 +1,71 @@
+"""An election as the product composes it, for the tests that need one without a daemon."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from pathlib import Path
+
+from govipd.adapters.claims import Claims
+from govipd.adapters.datagrams import UdpPostbox
+from govipd.adapters.election import EtcdElection
+from govipd.adapters.keys import GroupKeys
+from govipd.adapters.leases import LeaseFile
+from govipd.adapters.membership import Membership
+from govipd.adapters.store import Store
+from govipd.ports import Clock, Sink
+from govipd.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One member of one group."""
+
+    election: EtcdElection
+    membership: Membership
+    claims: Claims
+    keys: GroupKeys
+
+
+def candidate(
+    store: Store,
+    sink: Sink,
+    clock: Clock,
+    member: str,
+    *,
+    vip: str = "api",
+    election: str = "",
+    prefix: str = "govip/",
+    ttl: float = 3.0,
+    identity: Mapping[str, str] | None = None,
+    addresses: str = "192.0.2.1/32",
+    reachable: IPv4Address | IPv6Address | None = None,
+    runtime: Path | None = None,
+) -> Candidate:
+    """Compose one. `addresses` are divided by blanks; `runtime` is the unit's runtime directory."""
+    keys = GroupKeys(election or f"{prefix}election/{vip}", vip, prefix, "govip/claims/")
+    membership = Membership(
+        store=store,
+        sink=sink,
+        prefix=keys.records,
+        member=member,
+        identity={"machine": member} if identity is None else identity,
+        leases=LeaseFile(runtime, vip, [vip]),
+    )
+    claims = Claims(keys, tuple(map(ip_interface, addresses.split())))
+    return Candidate(
+        EtcdElection(
+            store=store,
+            sink=sink,
+            clock=clock,
+            keys=keys,
+            member=member,
+            claims=claims,
+            ttl=ttl,
+            membership=membership,
+            timeline=Timeline(clock),
+            postbox=lambda: UdpPostbox(reachable),
+        ),
+        membership,
+        claims,
+        keys,
+    )
