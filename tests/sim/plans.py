@@ -11,11 +11,14 @@ from tests.sim.faults import (
     DAEMON_ENDS,
     DAEMON_ONLY,
     DELAYS,
+    EDITS,
     ENDS,
     HINDRANCES,
     KINDS,
     LEAVES,
+    NOT_YET,
     SILENCES,
+    SLIPS,
     TAMPERING,
 )
 
@@ -48,6 +51,25 @@ MOMENTS = (
 )
 
 
+_ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *NOT_YET})
+_EDITS = [kind for kind in (*EDITS, *SLIPS) if kind not in NOT_YET]
+
+
+def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
+    """Somebody edits the file, machine after machine, while a holder leaves, or worse."""
+    at, faults = BEGIN_S + random.uniform(0.0, 3.0), []
+    for _ in range(random.choice((1, 1, 2))):
+        length = random.choice((0.1, 1.0, TTL, 5.0)) * random.uniform(0.7, 1.3)
+        faults.append(Fault(random.choice(_EDITS), random.choice((HOLDER, *range(nodes))), length, random.random(), at))
+        for _ in range(random.randint(0, 2)):
+            kind = random.choice((*LEAVES, *LEAVES, *BREAKS_PROXY, *ENDS, *BLOWS))
+            when = at + random.uniform(-0.3, 1.2) * length
+            node = random.choice((HOLDER, *range(nodes)))
+            faults.append(Fault(kind, node, random.uniform(0.3, 4.0), random.random(), max(0.3, when)))
+        at += length + random.uniform(0.0, 1.0)
+    return tuple(faults)
+
+
 def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
     """Anything goes; half of the time by a plan."""
     hot = BEGIN_S + random.uniform(0.0, 3.0)  # faults gather around it
@@ -56,7 +78,7 @@ def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
     elif random.random() < 0.65:
         return random.choice(_PLANS)(random, nodes, hot)
     else:
-        kinds = random.sample(sorted(KINDS.keys() - set(BROKEN_PROMISES)), random.randint(1, 5))
+        kinds = random.sample(_ANY, random.randint(1, 5))
     return tuple(_fault(random, random.choice(kinds), nodes, hot) for _ in range(random.randint(2, 10)))
 
 

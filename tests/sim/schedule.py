@@ -17,6 +17,13 @@ _PACT_SPREAD = 0.03  # the pact's margin is a tenth of its time-out, for both ra
 
 
 ONE_GROUP = (("api", "192.0.2.100"),)
+_SEVERAL = (  # groups, or addresses of one
+    (("api", "192.0.2.100", "192.0.2.101"),),
+    (("api", "192.0.2.100"), ("web", "192.0.2.102")),
+    (("api", "192.0.2.100", "192.0.2.101"), ("web", "192.0.2.102", "192.0.2.103")),
+)
+_SEVERAL_SHARE = 0.2
+_EDITED_SHARE = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,11 @@ def make(seed: int) -> Schedule:
         spread = min(spread, _PACT_SPREAD)
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
     rates = worst if random.random() < 0.5 else some
-    if calm:
+    groups = random.choice(_SEVERAL) if random.random() < _SEVERAL_SHARE else ONE_GROUP
+    if not calm and random.random() < _EDITED_SHARE:
+        groups = random.choice((ONE_GROUP, *_SEVERAL))
+        faults = plans.edited(random, nodes)
+    elif calm:
         faults = plans.calm(random, nodes, watchdog=watchdog)
     elif pact and random.random() < 0.5:
         faults = plans.in_doubt(random, nodes, pact)
@@ -85,7 +96,8 @@ def make(seed: int) -> Schedule:
         faults = plans.hostile(random, nodes)
     end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
     left_out = None if calm else _left_out(random, nodes, faults)
-    return Schedule(seed, nodes, margin, watchdog, rates, faults, min(max(end, 6.0), 14.0), calm, left_out, pact)
+    end = min(max(end, 6.0), 14.0)
+    return Schedule(seed, nodes, margin, watchdog, rates, faults, end, calm, left_out, pact, groups)
 
 
 def _left_out(random: Random, nodes: int, faults: tuple[Fault, ...]) -> int | None:
@@ -107,9 +119,10 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
                 schedule, again = fewer, True
     if schedule.nodes == 3 and fails(replace(schedule, nodes=2)):
         schedule = replace(schedule, nodes=2)
-    plain = replace(schedule, rates=(1.0,) * 6)
-    if fails(plain):
-        schedule = plain
+    for plainer in ({"groups": ONE_GROUP}, {"rates": (1.0,) * 6}):
+        plain = replace(schedule, **plainer)
+        if fails(plain):
+            schedule = plain
     for i, fault in enumerate(schedule.faults):
         for rounder in (0, 1, 2):
             simpler = replace(fault, at=round(fault.at, rounder), seconds=round(fault.seconds, rounder))
