@@ -249,7 +249,7 @@ MUTATIONS = (
     _one(
         "passing on: the fence outlasts the next one's wait",
         "govipd.core.lease",
-        "PASS_S = 0.08\n",
+        "PASS_S = 0.07\n",
         "PASS_S = 0.2\n",
         within=30_000,
     ),
