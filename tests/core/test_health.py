@@ -40,8 +40,8 @@ def test_rise_and_fall() -> None:
     ("active_state", "expected"),
     [
         ("active", Verdict.HEALTHY), ("reloading", Verdict.HEALTHY), ("refreshing", Verdict.HEALTHY),
-        ("inactive", Verdict.UNHEALTHY), ("failed", Verdict.UNHEALTHY), ("activating", Verdict.UNHEALTHY), ("deactivating", Verdict.UNHEALTHY),
-        ("maintenance", Verdict.UNHEALTHY), (None, Verdict.UNKNOWN),
+        ("inactive", Verdict.UNHEALTHY), ("failed", Verdict.UNHEALTHY), ("activating", Verdict.UNHEALTHY),
+        ("deactivating", Verdict.UNHEALTHY), ("maintenance", Verdict.UNHEALTHY), (None, Verdict.UNKNOWN),
     ],
 )  # fmt: skip
 def test_what_systemctl_calls_active_serves(active_state: str | None, expected: Verdict) -> None:

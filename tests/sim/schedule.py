@@ -64,8 +64,9 @@ def make(seed: int) -> Schedule:
         spread = 0.01
     worst = (1.0 - spread,) * 3 + (1.0 + spread,) * 3  # nodes that hold too long, an etcd that gives up too soon
     pact = 0.0 if calm else random.choice(_PACTS)
+    apart = tuple(1.0 + random.choice((-spread, spread)) for _ in range(6))  # the two ends of a pact among them
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
-    rates = worst if random.random() < 0.5 else some
+    rates = random.choice((worst, worst, apart, some))
     if calm:
         faults = plans.calm(random, nodes, watchdog=watchdog)
     elif pact and random.random() < 0.5:
