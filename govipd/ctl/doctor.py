@@ -18,7 +18,7 @@ from govipd.cli import EX_CONFIG, local_addresses
 from govipd.config import Config, load
 from govipd.core.text import line
 from govipd.ctl import client
-from govipd.ctl.checks import answers, etcd, host, link, members, packets, tls, units
+from govipd.ctl.checks import answers, clock, etcd, haproxy, host, link, members, packets, tls, units
 from govipd.ctl.checks.finding import Finding, Verdict, failed
 from govipd.errors import ConfigError, GovipdError
 
@@ -48,9 +48,10 @@ async def examine(config: Config) -> list[Finding]:
         _within_limit("configuration", host.files(config)),
         _within_limit("TLS", tls.examine(config.etcd)),
         _within_limit("members", members.examine(config, cluster)),
-        _within_limit("clock", host.clock(config)),
+        _within_limit("clock", clock.examine(config)),
         _within_limit("units", units.examine(config)),
         _within_limit("probe", host.probe(config)),
+        _within_limit("haproxy's limits", haproxy.examine(config)),
         _within_limit("interface", link.examine(config, cluster)),
         _within_limit("nf_tables", packets.examine(config, cluster)),
         _within_limit("answers", answers.examine(config, cluster)),
