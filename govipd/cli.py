@@ -33,6 +33,7 @@ from govipd.adapters.etcd import Etcd, Login, Tls
 from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.handoff import HandoffFile
 from govipd.adapters.hooks import Hooks
+from govipd.adapters.hostname import HostName, NameService
 from govipd.adapters.job import job_type
 from govipd.adapters.journal import journal_for
 from govipd.adapters.keys import GroupKeys
@@ -44,7 +45,8 @@ from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
-from govipd.config import ADDRESS_FENCE_MARGIN, DEFAULT_CONFIG, Config, Vip, load
+from govipd.config import DEFAULT_CONFIG, Config, Vip, load
+from govipd.config_rules import least_margin, nameable
 from govipd.core.events import Announced, EtcdFailed
 from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
@@ -63,7 +65,7 @@ _MACHINE_SALT = b"govipd member identity"
 
 NO_NFTABLES = (
     "this kernel has no nf_tables: the addresses' own lifetime is the only fence, which the kernel keeps to within a "
-    f"second, so the margin is {ADDRESS_FENCE_MARGIN:g} s; load nf_tables and restart"
+    "second, so the margin is a second longer; load nf_tables and restart"
 )
 
 
@@ -79,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The daemon. Returns the exit status."""
     args = _arguments().parse_args(argv)
     journal = journal_for(os.environ, sys.stderr)
-    read = partial(_read, args.config, args.interface, journal)
+    name = HostName(_beside("RUNTIME_DIRECTORY", "hostname"), nameable)
+    read = partial(_read, args.config, args.interface, journal, name)
     try:
         plan = read()
     except ConfigError as e:
@@ -91,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.clean_up:
         return asyncio.run(clean_up(plan))
+    name.keep()
     daemon = Daemon(
         plan,
         load=read,
@@ -131,14 +135,14 @@ async def clean_up(plan: Plan) -> int:
     return status
 
 
-def _read(path: Path, interface: str, journal: Journal) -> Plan:
+def _read(path: Path, interface: str, journal: Journal, name: HostName) -> Plan:
     """The configuration as a plan for the daemon.
 
     Raises:
         ConfigError: it is refused.
     """
     own = local_addresses()
-    config = load(path, hostname=socket.gethostname(), local_addresses=own)
+    config = load(path, hostname=name(), local_addresses=own)
     clock = BootClock()
     health = config.health
     _check_restart(config)
@@ -148,7 +152,7 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
             url=health.url, interval_s=health.interval, timeout_s=health.timeout, sink=sink, clock=clock
         )
     if health.unit:
-        sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink)
+        sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink, start=name.first_start())
     fenced, warnings = config.election.fence == "nftables", tuple[tuple[Message, str], ...]()
     if fenced and NfTables().missing():
         fenced, warnings = False, ((Message.NO_NFTABLES, NO_NFTABLES),)
@@ -162,7 +166,10 @@ def _read(path: Path, interface: str, journal: Journal) -> Plan:
         for vip in config.for_interface(interface)
     }
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
-    return Plan(node, groups, sources, _services(config, interface, clock, journal), warnings)
+    services = dict(_services(config, interface, clock, journal))
+    if config.election.member == name():
+        services["name",] = partial(NameService, name)
+    return Plan(node, groups, sources, services, warnings)
 
 
 def _services(
@@ -229,7 +236,8 @@ def _group(
     own = reachable if config.pact.timeout else None
     settings = config.settings()
     if not fenced:
-        settings = replace(settings, margin=max(settings.margin, ADDRESS_FENCE_MARGIN), fenced=False)
+        margin = max(settings.margin, least_margin(election.ttl, "address"))
+        settings = replace(settings, margin=margin, fenced=False)
 
     def make(sink: Sink) -> Parts:
         timeline = Timeline(clock)

@@ -6,7 +6,7 @@ seconds. Nothing is applied here: the caller decides what a valid Config means.
 
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import fields, force_setattr
 
-from govipd.config_services import Hooks, Metrics, Pact, parsed, unfit_file
+from govipd.config_rules import key_faults, nameable, timing_faults
+from govipd.config_services import Fault, Hooks, Metrics, Pact, parsed, unfit_file
 from govipd.core.settings import Settings
 from govipd.errors import ConfigError
 from govipd.profiles import PROFILES, Profile
@@ -27,14 +28,9 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=100)]
 # \Z, not $: that would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+_PREFIX = r"^[A-Za-z0-9_./-]{1,128}/\Z"
 
 DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
-
-# The least margin with fence = "address": the kernel removes an address up to a second late.
-ADDRESS_FENCE_MARGIN = 1.0
-# The least that margin may be of the TTL: two machines' clocks may differ by this rate.
-CLOCK_RATE_PERCENT = 5
-
 
 class Etcd(Struct, frozen=True, kw_only=True):
     """[etcd]: how to reach it. All endpoints are used in turn."""
@@ -45,15 +41,15 @@ class Etcd(Struct, frozen=True, kw_only=True):
     key: str | None = None
     user: str | None = None
     password_file: str | None = None
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{1,128}/\Z")] = "govip/"
-    claims: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{1,128}/\Z")] = "govip/claims/"
+    prefix: Annotated[str, Meta(pattern=_PREFIX)] = "govip/"
+    claims: Annotated[str, Meta(pattern=_PREFIX)] = "govip/claims/"
 
 
 class Election(Struct, frozen=True, kw_only=True):
     """[election]: the lease, and this member's name (the host's, when empty)."""
 
     ttl: float = 3.0
-    margin: float = 0.5
+    margin: float = 0.6
     member: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")] = ""
     fence: Literal["nftables", "address"] = "nftables"
 
@@ -164,9 +160,10 @@ class _Reader:
             for vip in vips.values():
                 if not vip.election:
                     force_setattr(vip, "election", f"{etcd.prefix}election/{vip.name}")
-            self._check_elections(vips, etcd.prefix)
+            elections = {i: (vip.name, vip.election) for i, vip in vips.items()}
+            self._note(key_faults(etcd.prefix, etcd.claims, elections))
         if election:
-            self._check_timing(election)
+            self._note(timing_faults(election.ttl, election.margin, election.fence))
             if not election.member:
                 self._check_hostname(hostname)
                 force_setattr(election, "member", hostname)
@@ -174,10 +171,9 @@ class _Reader:
             self._check_health(health)
         self._check_vips(vips, etcd)
         interfaces, ips = {v.interface for v in vips.values()}, {a.ip for v in vips.values() for a in v.addresses}
-        for fault in pact.faults(len(vips), fenced=not election or election.fence == "nftables") if pact else ():
-            self._fault(*fault)
-        for fault in (*(metrics.faults(len(interfaces), ips) if metrics else ()), *(hooks.faults() if hooks else ())):
-            self._fault(*fault)
+        self._note(pact.faults(len(vips), fenced=not election or election.fence == "nftables") if pact else ())
+        self._note(metrics.faults(len(interfaces), ips) if metrics else ())
+        self._note(hooks.faults() if hooks else ())
         if self._faults:
             raise ConfigError("\n".join(self._faults))
         assert etcd and election and health and pact and metrics and hooks  # noqa: PT018  # what is not left a fault
@@ -202,6 +198,10 @@ class _Reader:
             shown = "a number of thousands of digits"
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         self._faults.append(f"{self._path}: {key} = {shown}{self._profile.origin(key)}: {text}")
+
+    def _note(self, faults: Iterable[Fault]) -> None:
+        for fault in faults:
+            self._fault(*fault)
 
     def _unknown(self, where: str, table: Mapping[str, Any], known: Collection[str]) -> None:
         for key in table:
@@ -287,10 +287,9 @@ class _Reader:
                 self._fault(f"etcd.{name}", path, text)
 
     def _check_hostname(self, hostname: str) -> None:
-        try:
-            msgspec.convert(hostname, Name)
-        except msgspec.ValidationError:
-            self._fault("election.member", "", f"this host's name {hostname!r} cannot be a member's name; set member")
+        if not nameable(hostname):
+            text = f"this host's name {hostname!r} cannot be a member's name; name the host, or set member"
+            self._fault("election.member", "", text)
 
     def _check_health(self, health: Health) -> None:
         if health.url and (not _host(health.url) or "@" in health.url):  # this file is no place for a secret
@@ -299,49 +298,6 @@ class _Reader:
         wait, longest = health.flap_wait, health.flap_wait_max
         if longest < wait:
             self._fault("health.flap_wait_max", longest, f"must be at least flap_wait = {wait:g}")
-
-    def _check_timing(self, election: Election) -> None:
-        """Refuse timings under which two machines could answer, or nobody would for long.
-
-        - etcd counts leases in whole seconds, and raises what is below its minimum (2 at its default settings).
-        - The margin covers a difference of clock rates of CLOCK_RATE_PERCENT over one TTL, and the time until the
-          kernel is silent.
-        - What the margin leaves must outlast an etcd leader's election: half of the TTL at least.
-        """
-        ttl, margin = election.ttl, election.margin
-        if not (ttl.is_integer() and 2 <= ttl <= 300):
-            self._fault("election.ttl", ttl, "must be whole seconds from 2 to 300; etcd's leases are whole seconds")
-            return
-        clocks = ttl * CLOCK_RATE_PERCENT / 100  # in this order: 3 x 0.05 is more than 0.15
-        least = max(0.1, clocks)
-        if election.fence == "address":
-            least = max(least, ADDRESS_FENCE_MARGIN)
-        if not least <= margin <= ttl / 2:
-            self._fault(
-                "election.margin",
-                margin,
-                f"must be from {least:g} to {ttl / 2:g}: at least {CLOCK_RATE_PERCENT / 100:g} x ttl = {clocks:g} for "
-                f'clocks that differ, 1 with fence = "address", and at most half of ttl = {ttl:g}, so that the '
-                "VIP outlasts an election of etcd's leader",
-            )
-
-    def _check_elections(self, vips: Mapping[int, Vip], prefix: str) -> None:
-        """Refuse queues that hold one another's keys: a candidate waits for the next older key below NAME/."""
-        taken = {
-            f"{prefix}members/": f"{prefix}members/, where the members publish their state (etcd.prefix moves that)",
-            f"{prefix}released/": f"{prefix}released/, where a release leaves its mark (etcd.prefix moves that)",
-        }
-        names: set[str] = set()
-        for i, vip in vips.items():
-            if vip.name in names:
-                continue  # that is a fault of its own
-            names.add(vip.name)
-            below = f"{vip.election}/"
-            for other, words in taken.items():
-                if below.startswith(other) or other.startswith(below):
-                    self._fault(f"vip[{i}].election", vip.election, f"must be apart from {words}; give it another name")
-                    break
-            taken.setdefault(below, f"{vip.election!r}, the election of vip[{i}]")
 
     def _check_vips(self, vips: Mapping[int, Vip], etcd: Etcd | None) -> None:
         endpoints = {_host(e) for e in etcd.endpoints} if etcd else set()

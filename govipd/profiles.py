@@ -15,7 +15,7 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     },
     # Machines far from each other, etcd on slow disks: an answer may take long, and waiting is cheaper than moving.
     "relaxed": {
-        "election": {"ttl": 10.0, "margin": 1.0},
+        "election": {"ttl": 10.0, "margin": 2.0},
         "health": {"interval": 2.0, "timeout": 2.0, "fall": 3, "link_debounce": 1.0},
     },
 }

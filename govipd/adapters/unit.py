@@ -39,6 +39,7 @@ class UnitMonitor:
         poll_s: seconds between re-reads.
         bus_address: of the D-Bus daemon; None is the system's.
         systemctl: the program.
+        start: whether to start the unit, once, where the first answer says that it does not run (docs/adr/0030).
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class UnitMonitor:
         poll_s: float = 1.0,
         bus_address: str | None = None,
         systemctl: str = "systemctl",
+        start: bool = False,
     ) -> None:
         self._unit = unit
         self._sink = sink
         self._poll_s = poll_s
         self._bus_address = bus_address
         self._systemctl = systemctl
+        self._start = start
         self._away = ""  # why D-Bus is of no use at present
 
     async def run(self) -> None:
@@ -108,12 +111,20 @@ class UnitMonitor:
                     await call(bus, MANAGER, f"{SYSTEMD}.Manager", "Subscribe")
                 continue  # what was read may be older than a change that was not signalled
             self._away = ""
+            await self._start_once(bus, properties["ActiveState"])
             if not changed.is_set():  # else what was read may be older than what was signalled
                 self._sink(_unit_state(properties))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
                     await changed.wait()
         raise BusError("the D-Bus connection was lost")
+
+    async def _start_once(self, bus: MessageBus, active_state: str) -> None:
+        """Start a unit that does not run, at the first answer only: what stops it later is the operator's will."""
+        wanted, self._start = self._start and active_state in {"inactive", "failed"}, False
+        if wanted:
+            with suppress(RefusedError):  # there is none, it is masked, or it is being stopped
+                await call(bus, MANAGER, f"{SYSTEMD}.Manager", "StartUnit", "ss", self._unit, "fail")
 
     async def _read(self, bus: MessageBus, path: str) -> tuple[str, Mapping[str, str]]:
         """Who tells, by the unique name on the bus, and what is told of the unit."""

@@ -10,9 +10,9 @@ from enum import Enum
 from govipd.core.events import LinkState, ProbeResult, UnitState
 from govipd.core.settings import Settings
 
-# haproxy reloads without a break of service; every other state than these two is one
-# (ActiveState of org.freedesktop.systemd1(5)).
-_SERVING = frozenset({"active", "reloading"})
+# What `systemctl is-active` calls active (UNIT_IS_ACTIVE_OR_RELOADING in systemd's src/basic/unit-def.h;
+# "refreshing" from systemd 257 on): haproxy reloads without a break of service.
+SERVING = frozenset({"active", "reloading", "refreshing"})
 
 
 class Gate(Enum):
@@ -99,7 +99,7 @@ class Health:
             case UnitState(active_state=None):
                 self._judge(Gate.UNIT, Verdict.UNKNOWN, event.detail, now)
             case UnitState():
-                healthy = event.active_state in _SERVING
+                healthy = event.active_state in SERVING
                 self._judge(Gate.UNIT, Verdict.HEALTHY if healthy else Verdict.UNHEALTHY, event.detail, now)
             case _:
                 self._note_link(event, now)

@@ -4,9 +4,21 @@ from dataclasses import dataclass
 
 from govipd.core.events import LeaseRenewed
 
+# How far the rate of a sound machine's clock may be off while its time is corrected: chrony slews CLOCK_MONOTONIC, and
+# with it CLOCK_BOOTTIME, by up to 83333 ppm (maxslewrate in chrony.conf(5), the default). ntpd and systemd-timesyncd
+# leave that to the kernel: 500 ppm.
+SLEW = 1 / 12
+# What to take off a time that a slow clock measures, as a share of it, so that it is over before a fast clock has
+# measured the whole of it: (1 - share) / (1 - SLEW) = 1 / (1 + SLEW). That is 2/13.
+CLOCKS_SHARE = 2 * SLEW / (1 + SLEW)
+# How long a kernel of 100 Hz may answer after the instant that it was told: its timer is up to two jiffies late, and
+# the fence asks for half of that less (adapters.fence). Kernels of 250 Hz are never late.
+KERNEL_S = 0.01
+
 # How long a leader goes on answering while it lets the next in the queue become first (state PASSING). Whoever finds
-# itself first, and does not know that fence to be closed, waits for longer (adapters.election.UNORDERLY_S).
-PASS_S = 0.08
+# itself first, and does not know that fence to be closed, waits for longer (adapters.election.UNORDERLY_S), also where
+# both clocks are slewed, in opposite directions.
+PASS_S = 0.07
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ the safety (each was removed in a model, and each removal made two holders):
 
 from enum import Enum
 
+from govipd.core.lease import CLOCKS_SHARE, KERNEL_S
+
 SENDS_PER_TIMEOUT = 5
-MARGIN_SHARE = 0.1  # of T: clocks' rates differ by less than a thousandth; the kernel and its timer need the rest
-MARGIN_LEAST_S = 0.02
 _DOUBT_SHARE = 0.5  # of T without an acknowledgement: the leader asks etcd to end the pact, while there is time
 
 
@@ -31,7 +31,7 @@ class LeaderHalf:
     def __init__(self, pact: str = "", timeout: float = 0.0) -> None:
         self.id = pact
         self.timeout = timeout
-        self._margin = max(MARGIN_LEAST_S, MARGIN_SHARE * timeout)
+        self._margin = CLOCKS_SHARE * timeout + KERNEL_S
         self._acknowledged_at = float("-inf")
         self._bound = False  # from before etcd may say that it is in force until the end is confirmed
         self._enforced = False

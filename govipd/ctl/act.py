@@ -1,6 +1,5 @@
 """What changes something: drain, undrain, handover, and waiting until it has come about."""
 
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +82,7 @@ def wait_handed_over(config: Path, given: list[tuple[NodeStatus, GroupStatus]], 
         ConfigError: etcd cannot be asked.
         RefusedError: not in time.
     """
-    loaded = load(config, hostname=socket.gethostname())
+    loaded = load(config, hostname=client.hostname())
 
     def missing() -> str:
         try:

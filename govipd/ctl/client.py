@@ -42,6 +42,16 @@ def instances(interface: str | None, runtime: Path = RUNTIME) -> tuple[str, ...]
     return found
 
 
+def hostname(runtime: Path = RUNTIME) -> str:
+    """The host's name as a daemon of this machine uses it (adapters.hostname); the host's of now where none is seen."""
+    for path in sorted(runtime.glob("*/hostname")):
+        try:
+            return path.read_text()
+        except (OSError, UnicodeDecodeError):
+            continue
+    return socket.gethostname()
+
+
 def status(interface: str, runtime: Path = RUNTIME, patience: int = REPLY_S) -> NodeStatus:
     """What a daemon knows of itself, in states and triggers that exist.
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+from govipd.adapters.membership import RECORD_BYTES_MAX
 from govipd.adapters.store import Get, KeyValue, Store
 from govipd.config import Config, Vip
 from govipd.errors import EtcdUnavailableError
@@ -52,7 +53,9 @@ def _text(kv: KeyValue) -> str:
 
 
 def _record(kv: KeyValue) -> dict[str, Any]:
-    """A member's record; one that is not a JSON object is shown as an empty one."""
+    """A member's record; one that is not a JSON object of sane size is shown as an empty one."""
+    if len(kv.value) > RECORD_BYTES_MAX:
+        return {}
     try:
         record = json.loads(kv.value)
     except (ValueError, RecursionError):

@@ -6,7 +6,6 @@ It changes nothing: see the checks. Exit status: 0 where nothing failed (warning
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import asdict
@@ -18,7 +17,8 @@ from rich.text import Text
 from govipd.cli import EX_CONFIG, local_addresses
 from govipd.config import Config, load
 from govipd.core.text import line
-from govipd.ctl.checks import answers, etcd, host, link, members, packets, tls, units
+from govipd.ctl import client
+from govipd.ctl.checks import answers, clock, etcd, haproxy, host, link, members, packets, tls, units
 from govipd.ctl.checks.finding import Finding, Verdict, failed
 from govipd.errors import ConfigError, GovipdError
 
@@ -29,7 +29,7 @@ _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold
 def doctor(path: Path, *, as_json: bool) -> int:
     """The command. Returns the exit status."""
     try:
-        config = load(path, hostname=socket.gethostname(), local_addresses=local_addresses())
+        config = load(path, hostname=client.hostname(), local_addresses=local_addresses())
     except ConfigError as e:
         print(e, file=sys.stderr)
         return EX_CONFIG
@@ -48,9 +48,10 @@ async def examine(config: Config) -> list[Finding]:
         _within_limit("configuration", host.files(config)),
         _within_limit("TLS", tls.examine(config.etcd)),
         _within_limit("members", members.examine(config, cluster)),
-        _within_limit("clock", host.clock(config)),
+        _within_limit("clock", clock.examine(config)),
         _within_limit("units", units.examine(config)),
         _within_limit("probe", host.probe(config)),
+        _within_limit("haproxy's limits", haproxy.examine(config)),
         _within_limit("interface", link.examine(config, cluster)),
         _within_limit("nf_tables", packets.examine(config, cluster)),
         _within_limit("answers", answers.examine(config, cluster)),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -49,7 +48,7 @@ def find(config: Path, interface: str | None, runtime: Path = client.RUNTIME) ->
     nodes, missing = _nodes(interface, runtime)
     members, refused = None, False
     try:
-        members = cluster.read(load(config, hostname=socket.gethostname()))
+        members = cluster.read(load(config, hostname=client.hostname(runtime)))
     except ConfigError as e:
         # TLS keys are root's: that another user cannot read them is no fault of the file.
         refused = os.geteuid() == 0 or not nodes

@@ -8,7 +8,6 @@ configuration.
 import argparse
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from govipd.config import DEFAULT_CONFIG, load
 from govipd.core.text import line
-from govipd.ctl import act, history, look, show
+from govipd.ctl import act, client, history, look, show
 from govipd.ctl.why import why
 from govipd.errors import ConfigError, DeniedError, GovipdError, NoDaemonError
 
@@ -98,7 +97,7 @@ def _check(args: argparse.Namespace) -> int:
     """What the daemons would say to the file."""
     from govipd import cli  # noqa: PLC0415  # 0.3 s: a script that asks is-leader does not wait for it
 
-    config = load(args.config, hostname=socket.gethostname())
+    config = load(args.config, hostname=client.hostname())
     for interface in sorted({vip.interface for vip in config.vip}):
         code = cli.main(["--interface", interface, "--config", str(args.config), "--check-config"])
         if code:

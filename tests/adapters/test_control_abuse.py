@@ -66,6 +66,7 @@ async def test_one_who_does_not_read_is_left() -> None:
             peer.connect(str(n.path))
             peer.setblocking(False)
             server = n.server()
+            await n.world.until(lambda: server._connections[0] == 1)
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 while True:
                     peer.send(STATUS * 100)

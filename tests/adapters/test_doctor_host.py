@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from govipd.config import Config
-from govipd.ctl.checks import host, units
+from govipd.config import Config, Election
+from govipd.ctl.checks import clock, haproxy, host, units
 from govipd.ctl.checks.finding import Finding, Verdict
 from govipd.ctl.doctor import doctor, examine
 from govipd.ctl.main import main
@@ -52,8 +52,81 @@ async def test_only_root_may_change_what_govipd_does(config: Config, tmp_path: P
 
 async def test_the_clock_of_this_machine(config: Config) -> None:
     """It runs at its hardware's rate, or this machine could not be trusted with a lease."""
-    (finding,) = await host.clock(config)
-    assert finding.verdict is Verdict.OK
+    for finding in await clock.examine(config):
+        assert finding.verdict is Verdict.OK
+
+
+def test_a_clock_s_rate_is_judged_by_what_the_margin_allows() -> None:
+    """0.6 of 3 s are two clocks off by a ninth; chrony at work is a warning, and not more."""
+    election = Election(ttl=3.0, margin=0.6)
+    assert clock.allowed(election) == pytest.approx(1 / 9)
+    verdicts = [clock.rate(off, election).verdict for off in (0.0, 0.0005, 0.01, 1 / 12, 0.12)]
+    assert verdicts == [Verdict.OK, Verdict.OK, Verdict.WARNING, Verdict.WARNING, Verdict.FAILED]
+    assert clock.allowed(Election(ttl=3.0, margin=0.5)) > 1 / 12
+
+
+def test_what_chrony_may_do_to_the_clock(tmp_path: Path) -> None:
+    """Its default, its file, and the directories that the file names; the last word counts."""
+    main, more = tmp_path / "chrony.conf", tmp_path / "conf.d"
+    files = (tmp_path / "no", main)
+    election = Election(ttl=3.0, margin=0.5)
+    assert clock.chrony_slew(files) == (1 / 12, "chrony's default")
+    main.write_text(f"pool example.net iburst\n#maxslewrate 5\nconfdir /nonexistent {more}\n")
+    assert clock.chrony_slew(files) == (1 / 12, "chrony's default")
+    assert clock.ntp(["chronyd"], clock.chrony_slew(files), election).verdict is Verdict.OK
+    more.mkdir()
+    (more / "fast.conf").write_text("maxslewrate 100000\n")
+    finding = clock.ntp(["chronyd"], clock.chrony_slew(files), election)
+    assert finding.verdict is Verdict.FAILED
+    assert f"may slew the clock by 10.0% (maxslewrate, {more}/fast.conf); 9.1% is allowed" in finding.detail
+    assert clock.ntp(["chronyd"], clock.chrony_slew(files), Election(ttl=3.0, margin=0.6)).verdict is Verdict.OK
+
+
+def test_what_else_keeps_the_time() -> None:
+    """It leaves slewing to the kernel; where nothing is seen, that is said."""
+    election = Election()
+    assert "systemd-timesyncd runs, which slews the clock by 0.05% at most" in (
+        clock.ntp(["systemd-timesyncd"], None, election).detail
+    )
+    assert "no chronyd, ntpd or systemd-timesyncd runs here" in clock.ntp([], None, election).detail
+
+
+INFO = "Name: HAProxy\nMaxconn: {maxconn}\nCurrConns: 7\n"
+STAT = "# pxname,svname,slim,\nservice,FRONTEND,{service},\ngovip_health,FRONTEND,10,\n"
+
+
+@pytest.mark.parametrize(
+    ("maxconn", "service", "verdict"),
+    [(60, 50, Verdict.OK), (60, 51, Verdict.WARNING), (60, 60, Verdict.WARNING)],
+)
+def test_a_reserve_for_the_page(maxconn: int, service: int, verdict: Verdict) -> None:
+    """The frontends together must not have more than haproxy as a whole."""
+    finding = haproxy.judge(INFO.format(maxconn=maxconn), STAT.format(service=service))
+    assert finding.verdict is verdict
+    assert f"7 of {maxconn} connections; the frontends may have {service + 10} together" in finding.detail
+
+
+async def test_haproxy_s_limits_where_they_cannot_be_asked(tmp_path: Path) -> None:
+    """No file, no socket in it, a socket on which nothing listens, and another unit: said, and no fault."""
+    config, file = configured(tmp_path), tmp_path / "haproxy.cfg"
+    (finding,) = await haproxy.examine(config, file)
+    assert (finding.verdict, finding.detail) == (Verdict.SKIPPED, f"{file}: No such file or directory")
+    file.write_text("global\n    maxconn 60\n")
+    (finding,) = await haproxy.examine(config, file)
+    assert "no stats socket in" in finding.detail
+    file.write_text(f"global\n    stats socket {tmp_path}/admin.sock mode 660\n")
+    (finding,) = await haproxy.examine(config, file)
+    assert finding.verdict is Verdict.SKIPPED
+    assert finding.detail.startswith(f"{tmp_path}/admin.sock: ")
+    other = configured(tmp_path, rest='[health]\nunit = "nginx.service"\n')
+    assert await haproxy.examine(other, file) == []
+
+
+@pytest.mark.parametrize("answer", ["", "Unknown command\n", "Maxconn: x\nCurrConns: 1\n"])
+def test_an_answer_that_is_not_haproxy_s(answer: str) -> None:
+    """Is told as such by the check."""
+    with pytest.raises((KeyError, ValueError)):
+        haproxy.judge(answer, STAT.format(service=1))
 
 
 @pytest.fixture

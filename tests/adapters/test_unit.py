@@ -68,6 +68,8 @@ class Systemd:
         self.subscribed = False
         self.silent = False
         self.bus: MessageBus | None = None
+        self.started: list[list[str]] = []
+        self.refuses = False
 
     async def connect(self, address: str) -> None:
         self.bus = await MessageBus(bus_address=address, bus_type=BusType.SYSTEM).connect()
@@ -96,6 +98,11 @@ class Systemd:
                 states = [self.properties[name] for name in ("LoadState", "ActiveState", "SubState")]
                 unit = ["haproxy.service", "HAProxy", *states, "", UNIT_PATH, 0, "", "/"]
                 return Message.new_method_return(call, "a(ssssssouso)", [[unit]])
+            case "StartUnit", _, body:
+                self.started.append(body)
+                if self.refuses:
+                    return Message.new_error(call, "org.freedesktop.systemd1.UnitMasked", "masked")
+                return Message.new_method_return(call, "o", ["/org/freedesktop/systemd1/job/1"])
             case "Get", path, [_, "Result"] if path == UNIT_PATH:
                 return Message.new_method_return(call, "v", [Variant("s", self.result)])
         raise AssertionError(f"unexpected call: {call.member} {call.body}")
@@ -136,10 +143,15 @@ async def systemd(daemon: Daemon) -> AsyncIterator[Systemd]:
 
 @asynccontextmanager
 async def monitoring(
-    daemon: Daemon, events: Events, poll_s: float = 60.0, systemctl: str = "/nonexistent"
+    daemon: Daemon, events: Events, poll_s: float = 60.0, systemctl: str = "/nonexistent", *, start: bool = False
 ) -> AsyncIterator[None]:
     monitor = UnitMonitor(
-        unit="haproxy.service", sink=events, poll_s=poll_s, bus_address=daemon.address, systemctl=systemctl
+        unit="haproxy.service",
+        sink=events,
+        poll_s=poll_s,
+        bus_address=daemon.address,
+        systemctl=systemctl,
+        start=start,
     )
     task = asyncio.create_task(monitor.run())
     try:
@@ -163,6 +175,52 @@ async def test_state_is_told_at_start_and_at_each_signal(daemon: Daemon, systemd
         systemd.become("failed", "failed", "signal")
         await seen(events, UnitState("failed", "failed, result: signal"))
         assert UnitState("failed", "failed") in events  # the signal itself, before the result is asked for
+
+
+async def test_a_first_start_starts_the_unit_that_is_named_once(
+    daemon: Daemon, systemd: Systemd, events: Events
+) -> None:
+    """Where it does not run; one that is stopped later stays stopped."""
+    systemd.become("inactive", "dead", tell=False)
+    async with monitoring(daemon, events, poll_s=0.05, start=True):
+        await seen(events, UnitState("inactive", "dead"))
+        systemd.become("active", "running")
+        await seen(events, UnitState("active", "running"))
+        systemd.become("inactive", "dead")
+        await seen(events, UnitState("inactive", "dead"))
+        await asyncio.sleep(0.2)
+    assert systemd.started == [["haproxy.service", "fail"]]
+
+
+@pytest.mark.parametrize(
+    ("state", "start"), [("inactive", False), ("active", True), ("activating", True), ("deactivating", True)]
+)
+async def test_nothing_else_is_started(
+    daemon: Daemon,
+    systemd: Systemd,
+    events: Events,
+    state: str,
+    start: bool,  # noqa: FBT001  # a parameter of the test
+) -> None:
+    """Not by a restarted daemon, and not what runs, or is on its way."""
+    systemd.become(state, "sub", tell=False)
+    async with monitoring(daemon, events, poll_s=0.05, start=start):
+        await seen(events, UnitState(state, "sub"))
+        systemd.become("inactive", "dead")
+        await seen(events, UnitState("inactive", "dead"))
+        await asyncio.sleep(0.2)
+    assert systemd.started == []
+
+
+async def test_a_unit_that_cannot_be_started_is_not_healthy_and_no_more(
+    daemon: Daemon, systemd: Systemd, events: Events
+) -> None:
+    """Masked, or none: its state is told as ever."""
+    systemd.become("inactive", "dead", tell=False)
+    systemd.refuses = True
+    async with monitoring(daemon, events, start=True):
+        await seen(events, UnitState("inactive", "dead"))
+    assert len(systemd.started) == 1
 
 
 async def test_change_without_a_signal_is_found_by_the_next_read(

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from govipd.adapters.election import RENEWALS_PER_TTL
 from govipd.cli import START_S
 from govipd.config import Config, load
+from govipd.config_rules import least_margin
+from govipd.core.lease import KERNEL_S, SLEW
 from govipd.errors import ConfigError
 from govipd.profiles import PROFILES
 
@@ -38,7 +40,7 @@ def test_everything_has_a_default_but_vip(tmp_path: Path) -> None:
     """The smallest file."""
     config = read(tmp_path, VIP)
     assert config.etcd.endpoints == ("http://127.0.0.1:2379",)
-    assert (config.election.ttl, config.election.margin, config.election.member) == (3.0, 0.5, "node1")
+    assert (config.election.ttl, config.election.margin, config.election.member) == (3.0, 0.6, "node1")
     assert config.vip[0].addresses == (ip_interface("192.0.2.100/32"),)
     assert config.vip[0].election == "govip/election/api"
     assert config.settings().unknown_limit == 3.0
@@ -58,7 +60,7 @@ def test_the_shipped_example_is_valid_and_shows_every_key_with_its_default(tmp_p
 
 def test_integers_are_durations_too(tmp_path: Path) -> None:
     """`ttl = 5` is five seconds."""
-    assert read(tmp_path, f"[election]\nttl = 5\n{VIP}").election.ttl == 5.0
+    assert read(tmp_path, f"[election]\nttl = 5\nmargin = 1\n{VIP}").election.ttl == 5.0
 
 
 def test_a_key_of_the_file_goes_before_the_profile(tmp_path: Path) -> None:
@@ -95,9 +97,9 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ('profile = "quick"\n' + VIP, ["profile = 'quick': must be one of \"default\", \"fast\", \"relaxed\""]),
         ("profile = 3\n" + VIP, ["profile = 3: must be one of"]),
         (VIP + 'profile = "fast"\n', ["vip[0].profile = 'fast'", "at the top of the file, before the first [table]"]),
-        ('profile = "relaxed"\n[election]\nttl = 100\n' + VIP, ['1.0 (of profile = "relaxed"): must be from 5']),
+        ('profile = "relaxed"\n[election]\nttl = 100\n' + VIP, ['2.0 (of profile = "relaxed"): must be from 16.667']),
         (
-            'profile = "fast"\n[election]\nfence = "address"\nmargin = 1.0\n' + VIP,
+            'profile = "fast"\n[election]\nfence = "address"\nmargin = 1.5\n' + VIP,
             ['pact.timeout = 0.2 (of profile = "fast"): needs election.fence = "nftables"', "or 0 for none"],
         ),
         ("etcd = 1\n" + VIP, ["etcd = 1", "must be a table, written [etcd]"]),
@@ -116,9 +118,11 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("[election]\nttl = 1\n" + VIP, ["election.ttl = 1.0", "whole seconds from 2"]),
         ("[election]\nttl = true\n" + VIP, ["election.ttl = True", "must be float, not bool"]),
         ("[election]\nttl = nan\n" + VIP, ["election.ttl = nan", "finite"]),
-        ("[election]\nmargin = 2\n" + VIP, ["election.margin = 2.0", "from 0.15 to 1.5", "0.05 x ttl = 0.15"]),
-        ("[election]\nttl = 100\n" + VIP, ["election.margin = 0.5", "from 5 to 50"]),
-        ('[election]\nfence = "address"\n' + VIP, ["election.margin = 0.5", "from 1 to 1.5"]),
+        ("[election]\nmargin = 2\n" + VIP, ["election.margin = 2.0", "from 0.5 to 1.5", "ttl / 6 = 0.5, as"]),
+        ("[election]\nmargin = 0.499\n" + VIP, ["election.margin = 0.499", "slewed by a twelfth each", "2/13 of ttl"]),
+        ("[election]\nttl = 100\n" + VIP, ["election.margin = 0.6", "from 16.667 to 50"]),
+        ('[election]\nfence = "address"\n' + VIP, ["election.margin = 0.6", "from 1.5 to 1.5: at least 1 + ttl / 6"]),
+        ('[election]\nttl = 2\nfence = "address"\n' + VIP, ["election.ttl = 2.0", "at least 3 with fence"]),
         ('[election]\nfence = "none"\n' + VIP, ["election.fence = 'none'"]),
         ('[election]\nmember = "a b"\n' + VIP, ["election.member = 'a b'"]),
         ("[health]\nrise = 0\n" + VIP, ["health.rise = 0", "must be int >= 1"]),
@@ -153,6 +157,14 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         (VIP + 'election = "govip"\n', ["vip[0].election = 'govip'", "apart from govip/members/"]),
         (VIP + 'election = "govip/members/api"\n', ["vip[0].election", "apart from govip/members/"]),
         (VIP + 'election = "govip/released"\n', ["vip[0].election", "apart from govip/released/"]),
+        (VIP + 'election = "govip/pact/api"\n', ["vip[0].election", "apart from govip/pact/"]),
+        (VIP + 'election = "govip/passing/api"\n', ["vip[0].election", "apart from govip/passing/"]),
+        (VIP + 'election = "govip/claims"\n', ["vip[0].election", "apart from govip/claims/", "etcd.claims moves"]),
+        ('[etcd]\nclaims = "q/"\n' + VIP + 'election = "q/api"\n', ["vip[0].election", "apart from q/"]),
+        ('[etcd]\nclaims = "govip/"\n' + VIP, ["etcd.claims = 'govip/'", "apart from govip/members/"]),
+        ('[etcd]\nclaims = "govip/passing/x/"\n' + VIP, ["etcd.claims", "apart from govip/passing/"]),
+        ('[etcd]\nclaims = "govip/election/"\n' + VIP, ["vip[0].election", "apart from govip/election/"]),
+        ('[etcd]\nclaims = "claims"\n' + VIP, ["etcd.claims = 'claims'"]),
         (VIP.replace('"api"', '"api\\n"'), ["vip[0].name = 'api\\n'"]),
         (VIP.replace('"eth0"', '"eth0\\n"'), ["vip[0].interface = 'eth0\\n'"]),
         (VIP.replace("192.0.2.100/32", "0.1.2.3"), ["vip[0].addresses[0] = '0.1.2.3/32'", "unicast"]),
@@ -185,7 +197,7 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ('[hooks]\nleader = ["/bin/true", "a\\u0000b"]\n' + VIP, ["hooks.leader", "without NUL characters"]),
         ("[pact]\ntimeout = 0.05\n" + VIP, ["pact.timeout = 0.05", "from 0.1 to 1, or 0 for none"]),
         (
-            '[pact]\ntimeout = 0.2\n[election]\nfence = "address"\nmargin = 1.0\n' + VIP,
+            '[pact]\ntimeout = 0.2\n[election]\nfence = "address"\nmargin = 1.5\n' + VIP,
             ["pact.timeout = 0.2", 'needs election.fence = "nftables"'],
         ),
         ("[pact]\nport = 80\n" + VIP, ["pact.port = 80", "from 1024 to 65535; each further [[vip]] takes the next"]),
@@ -248,17 +260,32 @@ def test_a_fault_is_told_under_its_own_number_and_makes_no_others(tmp_path: Path
 def test_the_bounds_of_the_margin_are_allowed(tmp_path: Path) -> None:
     """The least that the message names is accepted, whatever binary fractions make of it."""
     for ttl in range(2, 301):
-        least = max(0.1, float(f"{ttl * 0.05:g}"))
+        least = least_margin(ttl, "nftables")
+        assert f"must be from {least:g} to" in refusal(tmp_path, f"[election]\nttl = {ttl}\nmargin = 0.1\n{VIP}")
         for margin in (least, ttl / 2):
             assert read(tmp_path, f"[election]\nttl = {ttl}\nmargin = {margin}\n{VIP}").election.margin == margin
 
 
-@pytest.mark.parametrize("hostname", ["", "a/b", "with space", "x" * 65])
+def test_the_least_margin_covers_two_clocks_and_a_kernel_that_is_late() -> None:
+    """A holder whose clock is slow by a twelfth is silent before etcd's leader, fast by a twelfth, ends its lease."""
+    for ttl in range(2, 301):
+        silent = (ttl - least_margin(ttl, "nftables") + KERNEL_S) / (1 - SLEW)
+        assert silent < ttl / (1 + SLEW)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_covers_what_the_kernel_allows(tmp_path: Path, profile: str) -> None:
+    """adjtimex(2): the tick by a tenth, and the frequency by 500 ppm. So no daemon's setting breaks the promise."""
+    most, election = 0.1 + 500e-6, read(tmp_path, f'profile = "{profile}"\n{VIP}').election
+    assert (election.ttl - election.margin + KERNEL_S) / (1 - most) < election.ttl / (1 + most)
+
+
+@pytest.mark.parametrize("hostname", ["", "a/b", "with space", "x" * 65, "localhost", "localhost.localdomain"])
 def test_a_host_name_that_cannot_be_a_members_name(tmp_path: Path, hostname: str) -> None:
     """It is refused, unless the file gives a name."""
     path = tmp_path / "govip.toml"
     path.write_text(VIP)
-    with pytest.raises(ConfigError, match=r"election\.member = .*this host.s name .* cannot be .*; set member"):
+    with pytest.raises(ConfigError, match=r"election\.member = .*this host.s name .* cannot be .*; name the host, or"):
         load(path, hostname=hostname)
     path.write_text(f'[election]\nmember = "a"\n{VIP}')
     assert load(path, hostname=hostname).election.member == "a"

@@ -39,12 +39,12 @@ def test_rise_and_fall() -> None:
 @pytest.mark.parametrize(
     ("active_state", "expected"),
     [
-        ("active", Verdict.HEALTHY), ("reloading", Verdict.HEALTHY), ("inactive", Verdict.UNHEALTHY),
-        ("failed", Verdict.UNHEALTHY), ("activating", Verdict.UNHEALTHY), ("deactivating", Verdict.UNHEALTHY),
-        ("maintenance", Verdict.UNHEALTHY), (None, Verdict.UNKNOWN),
+        ("active", Verdict.HEALTHY), ("reloading", Verdict.HEALTHY), ("refreshing", Verdict.HEALTHY),
+        ("inactive", Verdict.UNHEALTHY), ("failed", Verdict.UNHEALTHY), ("activating", Verdict.UNHEALTHY),
+        ("deactivating", Verdict.UNHEALTHY), ("maintenance", Verdict.UNHEALTHY), (None, Verdict.UNKNOWN),
     ],
 )  # fmt: skip
-def test_only_active_and_reloading_serve(active_state: str | None, expected: Verdict) -> None:
+def test_what_systemctl_calls_active_serves(active_state: str | None, expected: Verdict) -> None:
     """Every ActiveState of systemd, and not knowing it."""
     health = Health(Settings(), 0.0)
     health.note(UnitState(active_state, ""), 1.0)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 RUN = Path("/run/govip-lab")  # a directory for each lab: its machines' disks, and images while they are built
@@ -85,35 +86,49 @@ def unit_pids(name: str, unit: str) -> list[int]:
     """The processes of a unit inside a machine, by this host's process ids."""
     pids: set[int] = set()
     for directory in cgroups(name):
-        for procs in directory.glob(f"**/{glob_escape(unit)}/**/cgroup.procs"):
-            pids.update(int(line) for line in procs.read_text().split())
+        for group in groups_below(directory):
+            if unit in group.relative_to(directory).parts:
+                pids.update(members(group))
     return sorted(pids)
 
 
-def glob_escape(unit: str) -> str:
-    """A unit's name as systemd writes it into the tree, safe in a glob."""
-    return re.sub(r"([*?\[])", r"[\1]", unit)
+def groups_below(directory: Path) -> list[Path]:
+    """A control group's directory and all below it, the deepest last; those that vanish meanwhile may be missing."""
+    return [Path(path) for path, _, _ in os.walk(directory)]  # which passes over what it cannot read any more
+
+
+def members(group: Path) -> set[int]:
+    """The processes of one control group; none where it has vanished, or has threads only (ENODEV, EOPNOTSUPP)."""
+    try:
+        return {int(line) for line in (group / "cgroup.procs").read_text().split()}
+    except OSError:
+        return set()
 
 
 def remove_machine(name: str) -> None:
     """End what still runs in a machine's control groups, and remove them."""
     for directory in cgroups(name):
-        freezer = directory / "freezer.state"
-        if freezer.exists():
-            freezer.write_text("THAWED")
+        thaw(directory)
         for _ in range(100):
-            pids = {int(p) for procs in directory.glob("**/cgroup.procs") for p in procs.read_text().split()}
+            pids = {pid for group in groups_below(directory) for pid in members(group)}
             if not pids:
                 break
             for pid in pids:
                 kill(pid, signal.SIGKILL)
             time.sleep(0.02)
-        below = sorted((p for p in directory.glob("**/") if p.is_dir()), reverse=True)
-        for group in [*below, directory]:
+        for group in reversed(groups_below(directory)):
             try:
                 group.rmdir()
             except OSError:
                 continue  # gone, or the kernel still counts a dying process in it: the next lab removes it
+
+
+def thaw(directory: Path) -> None:
+    """Let a machine's frozen processes go on, so that they can end. Its group may vanish meanwhile."""
+    for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+        with suppress(OSError):
+            if (directory / name).exists():
+                (directory / name).write_text(word)
 
 
 def kill(pid: int, number: signal.Signals) -> None:

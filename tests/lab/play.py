@@ -12,7 +12,7 @@ from tests.lab.lab import Lab, Watching
 from tests.lab.machine import Machine
 from tests.lab.observe import Report
 
-HELD_S = 2.5  # ttl - margin: how long a confirmed renewal holds the VIP
+HELD_S = 2.4  # ttl - margin: how long a confirmed renewal holds the VIP
 # An etcd leader that has lost its majority goes on confirming renewals until it steps down, which it checks once
 # per election time-out (1 s), against what it heard since the last check.
 STEP_DOWN_S = 2.0

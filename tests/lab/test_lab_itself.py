@@ -1,6 +1,7 @@
 """The lab tells the truth: what it observes is what is done by hand, without govipd."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -48,6 +50,29 @@ def test_a_handover_is_not_two_answering() -> None:
     assert _enclosed(answers("aaabbb", 0.005)) == []
     assert _enclosed(answers("aabbbbbbbbbbbbbaa", 0.005)) == []
     assert _enclosed(answers("aababb", 1 / 128)) == [(1 / 128, 4 / 128)]
+
+
+def test_control_groups_that_vanish_while_they_are_read(tmp_path: Path) -> None:
+    """As on a busy host with control groups of version 2, when a machine ends: they are passed over."""
+    done = Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            group = tmp_path / "a/b/haproxy.service/c"
+            group.mkdir(parents=True)
+            (group / "cgroup.procs").write_text("1\n")
+            shutil.rmtree(tmp_path / "a")
+
+    thread = Thread(target=come_and_go)
+    thread.start()
+    try:
+        found = [host.members(group) for _ in range(300) for group in host.groups_below(tmp_path)]
+    finally:
+        done.set()
+        thread.join()
+    assert {frozenset(pids) for pids in found} == {frozenset(), frozenset({1})}
+    assert host.members(tmp_path / "gone") == set()
+    host.thaw(tmp_path / "gone")
 
 
 def test_partitions_and_power(lab: Lab) -> None:

@@ -213,7 +213,7 @@ MUTATIONS = (
     _one(
         "the unit is ignored",
         "govipd.core.health",
-        "                healthy = event.active_state in _SERVING\n",
+        "                healthy = event.active_state in SERVING\n",
         "                healthy = True\n",
         within=1000,
     ),
@@ -254,7 +254,7 @@ MUTATIONS = (
     _one(
         "passing on: the fence outlasts the next one's wait",
         "govipd.core.lease",
-        "PASS_S = 0.08\n",
+        "PASS_S = 0.07\n",
         "PASS_S = 0.2\n",
         within=30_000,
     ),
@@ -402,6 +402,13 @@ MUTATIONS = (
         PACT,
         '        return self._acknowledged_at + self.timeout - self._margin if self._bound else float("inf")\n',
         '        return self._acknowledged_at + self.timeout + 0.1 if self._bound else float("inf")\n',
+        within=10_000,
+    ),
+    _one(
+        "the pact: its margin leaves the clocks out",
+        PACT,
+        "        self._margin = CLOCKS_SHARE * timeout + KERNEL_S\n",
+        "        self._margin = KERNEL_S\n",
         within=10_000,
     ),
     _one(

@@ -4,16 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
+from govipd.core.lease import SLEW
 from tests.sim import plans
 from tests.sim.fault import HOLDER, Fault
 from tests.sim.faults import BREAKS_PROXY
-from tests.sim.plans import BEGIN_S, TTL
+from tests.sim.plans import BEGIN_S
 
-# The difference of two clocks' rates that a margin covers, of margin / ttl; what is left covers jiffies.
-_OF_THE_MARGIN = 0.9
 # Time-outs in seconds, 0 for none. The shortest costs most: its datagrams come every 20 ms.
 _PACTS = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.2, 0.5, 0.5, 0.5)
-_PACT_SPREAD = 0.03  # the pact's margin is a tenth of its time-out, for both rates
 
 
 ONE_GROUP = (("api", "192.0.2.100"),)
@@ -71,19 +69,18 @@ class Schedule:
 def make(seed: int) -> Schedule:
     """The schedule of a seed: each switches a few kinds of fault on (swarm testing), and strikes close together."""
     random = Random(seed)
-    margin = random.choice((0.5, 0.5, 0.3, 0.15))
-    spread = _OF_THE_MARGIN * margin / TTL / 2
+    margin = random.choice((0.6, 0.6, 0.5))  # the default, and the least
+    spread = SLEW
     nodes = random.choice((2, 2, 3))
     watchdog = random.random() < 0.7
     calm = random.random() < 0.15
     if calm:
-        spread = min(spread, 0.01)
+        spread = 0.01
     worst = (1.0 - spread,) * 3 + (1.0 + spread,) * 3  # nodes that hold too long, an etcd that gives up too soon
     pact = 0.0 if calm else random.choice(_PACTS)
-    if pact:
-        spread = min(spread, _PACT_SPREAD)
+    apart = tuple(1.0 + random.choice((-spread, spread)) for _ in range(6))  # the two ends of a pact among them
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
-    rates = worst if random.random() < 0.5 else some
+    rates = random.choice((worst, worst, apart, some))
     groups = random.choice(_SEVERAL) if random.random() < _SEVERAL_SHARE else ONE_GROUP
     if not calm and random.random() < _EDITED_SHARE:
         groups = random.choice((ONE_GROUP, *_SEVERAL))

@@ -1,17 +1,12 @@
-"""This host: its configuration files, its clock, and the page that the probe asks."""
+"""This host: its configuration files, and the page that the probe asks."""
 
-import asyncio
 import stat
-import time
 from pathlib import Path
 
 from govipd.adapters.probe import HttpProbe
 from govipd.cli import BootClock
 from govipd.config import Config
 from govipd.ctl.checks.finding import Finding, failed, ok
-
-_RATE_S = 0.3  # for how long the clock is watched
-_RATE_MAX = 0.01  # no sound clock differs by more from its own hardware; NTP corrects by 0.0005 at most
 
 
 async def files(config: Config) -> list[Finding]:
@@ -32,37 +27,6 @@ def _files(config: Config) -> Finding:
                 text = f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: others could change it"
                 return failed("configuration", text, f"chmod go-w {path}")
     return ok("configuration", f"{', '.join(names)}: valid; only root can change it")
-
-
-async def clock(config: Config) -> list[Finding]:
-    """Whether this machine's clock runs at its hardware's rate.
-
-    The promise rests on rates, not on what time it is: two machines' may differ by margin / ttl. Only the rate is
-    looked at; that the time of day is wrong shows in logs, and where certificates are not valid yet.
-    """
-    began = _clocks()
-    await asyncio.sleep(_RATE_S)
-    boot, raw = (end - begin for begin, end in zip(began, _clocks(), strict=True))
-    off = abs(boot / raw - 1)
-    election = config.election
-    allowed = election.margin / election.ttl
-    text = f"runs within {off:.2%} of its hardware's rate; {allowed:.0%} (margin / ttl) may lie between two machines"
-    if off > _RATE_MAX:
-        return [failed("clock", text, "something sets its rate far off: adjtimex --print, chronyc tracking")]
-    return [ok("clock", text)]
-
-
-def _clocks() -> tuple[float, float]:
-    """Both at one moment: of five readings the one that was interrupted least."""
-
-    def reading() -> tuple[float, float, float]:
-        before = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
-        boot = time.clock_gettime(time.CLOCK_BOOTTIME)
-        took = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - before
-        return took, boot, before + took / 2
-
-    _, boot, raw = min(reading() for _ in range(5))
-    return boot, raw
 
 
 async def probe(config: Config) -> list[Finding]:

@@ -8,6 +8,7 @@ import govipd
 from govipd.adapters.election import RENEWALS_PER_TTL
 from govipd.cli import START_S
 from govipd.config import Config, Election
+from govipd.core.health import SERVING
 from govipd.ctl.checks.finding import Finding, failed, ok, skipped, warning
 from govipd.ctl.checks.tools import ToolError, ask
 
@@ -49,7 +50,7 @@ async def _gate(unit: str) -> Finding:
     state = f"{shown['ActiveState']} ({shown['SubState']})"
     if shown["LoadState"] == "not-found":
         return failed(check, "does not exist", f"install {unit}, or set health.unit to the one that is meant")
-    if shown["ActiveState"] in {"active", "reloading"}:
+    if shown["ActiveState"] in SERVING:
         return ok(check, state)
     if shown.get("Result", "success") != "success":
         state += f", result: {shown['Result']}"
@@ -76,7 +77,7 @@ async def _own(unit: str, election: Election) -> list[Finding]:
         findings.append(warning(check, "is not started at boot", f"systemctl enable {unit}"))
     if drift := _drift(Path(shown["FragmentPath"])):
         findings.append(drift)
-    if shown["ActiveState"] not in {"active", "reloading"}:
+    if shown["ActiveState"] not in SERVING:
         text = f"{shown['ActiveState']} ({shown['SubState']}, result: {shown['Result']})"
         return [failed(check, text, f"journalctl -u {unit} -n 20; systemctl start {unit}"), *findings]
     return findings or [ok(check, "active, enabled, as shipped")]
