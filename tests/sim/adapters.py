@@ -327,8 +327,8 @@ class SimLeases:
     def ended(self, lease: int) -> None:
         """See ports.Leases."""
         name = self._earlier.pop(lease, None)
-        if name is not None:
-            self._directory.leases[name].remove(lease)
+        if name is not None:  # another group of this process may have ended it, too
+            self._directory.leases[name] = [known for known in self._directory.leases[name] if known != lease]
 
 
 PACT_PORT = 1  # the first group's

@@ -54,7 +54,7 @@ def plan(machine: "Machine", process: Process) -> Plan:
         "probe": lambda sink: sim.SimProbe(machine.proxy, sink, PROBE_S),
         "unit": lambda sink: sim.SimUnit(machine.proxy, sink, machine.proxy_changed, process),
     }
-    node = NodeStatus("", machine.name, sim.INTERFACE, groups=())
+    node = NodeStatus("", machine.member, sim.INTERFACE, groups=())
     return Plan(node, groups, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
 
 
@@ -90,9 +90,9 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         store=store,
         sink=sink,
         prefix=keys.records,
-        member=machine.name,
+        member=machine.member,
         leases=sim.SimLeases(machine.directory, name, [group.name for group in file.groups]),
-        identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:{port}"},
+        identity={"machine": machine.member, "node": machine.name, "pact": f"{machine.index}:{port}"},
     )
     timeline = Timeline(process)
     election = EtcdElection(
@@ -100,7 +100,7 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         sink=sink,
         clock=process,
         keys=keys,
-        member=machine.name,
+        member=machine.member,
         claims=claims,
         ttl=TTL,
         membership=membership,
@@ -150,6 +150,8 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
 
 def _lost_processor(machine: "Machine") -> float:
     """Seconds by which a transaction is late."""
+    if machine.mutex_held and machine.random.random() < 0.7:
+        return machine.mutex_held * machine.random.uniform(0.1, 1.0)
     if not machine.lost_processor or machine.random.random() < 0.5:
         return 0.0
     return machine.random.random() * machine.lost_processor

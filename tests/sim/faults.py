@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.sim.fault import End, Fault
-from tests.sim.strikes import etcd, files, health, kernel, network, operator, processes
+from tests.sim.strikes import etcd, files, health, history, kernel, network, operator, processes
 
 if TYPE_CHECKING:
     from tests.sim.run import Simulation
@@ -61,6 +61,14 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "handed over": operator.hand_over,
     "runtime directory full": operator.full_disk,
     "state file lost": operator.lose_file,
+    "etcd full": history.fill,
+    "role without rights": history.take_rights,
+    "authentication switched": history.switch_authentication,
+    "etcd's data lost": history.lose_data,
+    "etcd restored": history.restore,
+    "endpoint of another cluster": history.stray,
+    "equal identities": operator.clone,
+    "nf_tables busy": kernel.hold_mutex,
     "group renamed": files.rename,
     "group renamed, then restarts": files.rename_and_restart,
     "address moved": files.move_address,
@@ -85,6 +93,9 @@ EDITS = (
     "address added to the file, then restarts",
 )
 SLIPS = ("name mistyped", "election mistyped", "prefix mistyped")
+# etcd has other data than before, or is another one; or its users may not do what they could.
+REFUSALS = ("etcd full", "role without rights")
+HISTORIES = ("etcd's data lost", "etcd restored", "endpoint of another cluster")
 # Kinds that the product does not stand yet: they befall no schedule until they are taken out of here.
 NOT_YET: tuple[str, ...] = (*EDITS, "name mistyped", "election mistyped")
 # What delays a decision, and what it is too late for: together, on whoever holds the VIP, they are worst.

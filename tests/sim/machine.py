@@ -48,6 +48,8 @@ class Machine(Unit):
         self.proxy = sim.Proxy()
         self.settings = Settings(margin=margin, flap_wait=0.5, flap_wait_max=2.0)
         self.lost_processor = 0.0  # seconds that the next transactions may be late by
+        self.mutex_held = 0.0  # seconds for which another program holds nf_tables' mutex, time and again
+        self.member = self.name  # election.member, and the machine's id
         self.file = file
         self.file_is_bad = False
         self.drain_marks: dict[str, sim.SimDrainMark] = {}  # by group

@@ -116,6 +116,9 @@ class Simulation:
         self.cluster.gone = self._gone
         self.cluster.lost = self._lost
         oracle.prompt = all(fault.kind in PROMPT for fault in schedule.faults)
+        if any(fault.kind == "etcd restored" for fault in schedule.faults):
+            for at in range(1, int(schedule.end)):
+                world.at(at + 0.5 * self.random.random(), self.cluster.snapshot)
         if schedule.calm:
             oracle.steady_from = CALM_BEGIN_S
         while world.now < schedule.end and oracle.violation is None:
@@ -183,6 +186,8 @@ class Simulation:
 
     def _resigned(self, kv: KeyValue) -> None:
         """The transaction that deleted the key has come to its end."""
+        if kv.key not in self._candidates:
+            return  # it joined before etcd was restored
         machine, addresses = self._candidates[kv.key]
         election = _election(kv)
         others = {a.ip for group in machine.file.groups if group.election != election for a in group.addresses}

@@ -16,6 +16,19 @@ def flush(sim: "Simulation", fault: Fault) -> End:
     return None
 
 
+def hold_mutex(sim: "Simulation", fault: Fault) -> End:
+    """Another program loads rules: whoever has a transaction waits for nf_tables' mutex, and cannot be killed."""
+    machine = sim.machine(fault)
+    machine.mutex_held = 0.05 + 0.35 * fault.place
+    machine.disturb()
+
+    def end() -> None:
+        machine.mutex_held = 0.0
+        machine.disturbed()
+
+    return end
+
+
 def refuse_fence(sim: "Simulation", fault: Fault) -> End:
     sim.machine(fault).kernel.refuses += 1 + int(8 * fault.place)
     return None

@@ -44,3 +44,18 @@ def full_disk(sim: "Simulation", fault: Fault) -> End:
 def lose_file(sim: "Simulation", fault: Fault) -> End:
     sim.machine(fault).directory.holdings.clear()
     return None
+
+
+def clone(sim: "Simulation", fault: Fault) -> End:
+    """Another machine has the victim's member name and machine id, as when a template was copied."""
+    victim = sim.machine(fault)
+    machines = sim.oracle.machines
+    machine = machines[(victim.index + 1) % len(machines)]
+    machine.member = victim.name
+    machine.restart()
+
+    def end() -> None:
+        machine.member = machine.name
+        machine.restart()
+
+    return end
