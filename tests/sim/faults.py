@@ -81,23 +81,6 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "election mistyped": files.mistype_election,
     "prefix mistyped": files.mistype_prefix,
 }
-# Somebody edits the file: machine after machine, or on one machine by mistake, until that is mended.
-EDITS = (
-    "group renamed",
-    "group renamed, then restarts",
-    "address moved",
-    "address moved, then restarts",
-    "address removed from the file",
-    "address removed from the file, then restarts",
-    "address added to the file",
-    "address added to the file, then restarts",
-)
-SLIPS = ("name mistyped", "election mistyped", "prefix mistyped")
-# etcd has other data than before, or is another one; or its users may not do what they could.
-REFUSALS = ("etcd full", "role without rights")
-HISTORIES = ("etcd's data lost", "etcd restored", "endpoint of another cluster")
-# Kinds that the product does not stand yet: they befall no schedule until they are taken out of here.
-NOT_YET: tuple[str, ...] = (*EDITS, "name mistyped", "election mistyped")
 # What delays a decision, and what it is too late for: together, on whoever holds the VIP, they are worst.
 DELAYS = (
     "slow network",
@@ -236,3 +219,22 @@ PROMPT = (
     "reload of a bad file",
     *BROKEN_PROMISES,
 )
+# Somebody edits the file: machine after machine, or on one machine by mistake, until that is mended.
+EDITS = (
+    "group renamed",
+    "group renamed, then restarts",
+    "address moved",
+    "address moved, then restarts",
+    "address removed from the file",
+    "address removed from the file, then restarts",
+    "address added to the file",
+    "address added to the file, then restarts",
+)
+SLIPS = ("name mistyped", "election mistyped", "prefix mistyped")
+# etcd has other data than before, or is another one; or its users may not do what they could.
+REFUSALS = ("etcd full", "role without rights")
+HISTORIES = ("etcd's data lost", "etcd restored", "endpoint of another cluster")
+# The kinds beside which a healthy member that stands in the queue must come to hold the VIP all the same.
+REFUSED = (*REFUSALS, *LEAVES, *BREAKS_PROXY)
+# Kinds that the product does not stand yet: they befall no schedule until they are taken out of here.
+NOT_YET: tuple[str, ...] = (*EDITS, "name mistyped", "election mistyped")

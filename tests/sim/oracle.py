@@ -16,6 +16,7 @@ UNIT_S = 0.6  # how long one whose proxy's unit has failed may answer, where not
 TAKEN_S = 2.0  # how long after its proxy broke nobody may begin to answer
 UNHEALTHY_S = 4.5  # how long a machine with a dead proxy may answer at most: a lease, a probe and the verdict
 PASSED_S = 0.1  # how long after its key was deleted a machine that passes the VIP on may answer
+DESERTED_S = 7.0  # how long nobody may answer while a healthy member stands in the queue: two leases, and a retry
 QUEUE_MAX = 200  # events that wait in a daemon which is up to date
 
 
@@ -45,6 +46,7 @@ class Oracle:
         self._world = world
         self._answers: dict[str, set[IPAddress]] = {}
         self._began: dict[tuple[str, IPAddress], float] = {}  # to answer
+        self._deserted_since: dict[IPAddress, float] = {}
         self._unhealthy_since: dict[str, float] = {}
         self._failed_since: dict[str, float] = {}  # the proxy's unit
 
@@ -163,6 +165,14 @@ class Oracle:
         if not machine.task_broken:
             self.fail("process", f"{machine.name}: the daemon exited with status {status}")
         machine.task_broken = False
+
+    def look_for_deserted(self, address: "IPAddress", standing: "Iterable[Machine]") -> None:
+        """G2: somebody answers, when healthy members have stood in the queue for long; to be called often."""
+        able = [m for m in standing if m.proxy.healthy and m.daemon is not None and not m.job and not m.drained_since]
+        if self.serving(address) or not able:
+            self._deserted_since.pop(address, None)
+        elif self._world.now - self._deserted_since.setdefault(address, self._world.now) > DESERTED_S:
+            self.fail("G2", f"nobody answers for {address}, and {able[0].name} has stood in the queue for long")
 
     # The end
 

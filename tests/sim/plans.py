@@ -14,9 +14,11 @@ from tests.sim.faults import (
     EDITS,
     ENDS,
     HINDRANCES,
+    HISTORIES,
     KINDS,
     LEAVES,
     NOT_YET,
+    REFUSALS,
     SILENCES,
     SLIPS,
     TAMPERING,
@@ -51,8 +53,10 @@ MOMENTS = (
 )
 
 
-_ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *NOT_YET})
+_APART = ("equal identities", "nf_tables busy", "authentication switched")  # they have plans of their own, below
+_ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *REFUSALS, *HISTORIES, *_APART})
 _EDITS = [kind for kind in (*EDITS, *SLIPS) if kind not in NOT_YET]
+_STRANGE = [kind for kind in (*REFUSALS, *HISTORIES, *_APART) if kind not in NOT_YET]
 
 
 def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
@@ -67,6 +71,24 @@ def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
             node = random.choice((HOLDER, *range(nodes)))
             faults.append(Fault(kind, node, random.uniform(0.3, 4.0), random.random(), max(0.3, when)))
         at += length + random.uniform(0.0, 1.0)
+    return tuple(faults)
+
+
+def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
+    """etcd, the kernel or another machine is not what it was, while a holder leaves, or worse."""
+    at, kind = BEGIN_S + random.uniform(0.5, 3.0), random.choice(_STRANGE)
+    node = random.choice((HOLDER, HOLDER, *range(nodes)))
+    if kind in REFUSALS:
+        leaves = [Fault(random.choice((*LEAVES, *BREAKS_PROXY)), HOLDER, 12.0, random.random(), at)]
+        if random.random() < 0.3:
+            leaves.append(Fault(random.choice((*LEAVES, *BREAKS_PROXY)), HOLDER, 2.0, random.random(), at + 1.0))
+        return Fault(kind, node, random.choice((0.5, 4.0, 12.0)), random.random(), at - random.random()), *leaves
+    length = random.choice((0.1, 1.0, TTL, 5.0)) * random.uniform(0.7, 1.3)
+    faults = [Fault(kind, node, length, random.random(), at)]
+    for other in random.choices((*LEAVES, *BREAKS_PROXY, *ENDS, *BLOWS, *DELAYS), k=random.randint(0, 3)):
+        when = at + random.uniform(-0.3, 1.2) * length
+        whom = random.choice((HOLDER, HOLDER, *range(nodes)))
+        faults.append(Fault(other, whom, random.uniform(0.3, 4.0), random.random(), when))
     return tuple(faults)
 
 

@@ -14,7 +14,7 @@ from tests.sim.clockwork import World
 from tests.sim.compose import TTL
 from tests.sim.etcd import Cluster
 from tests.sim.fault import HOLDER, Fault
-from tests.sim.faults import BROKEN_PROMISES, KINDS, LATE, PROMPT
+from tests.sim.faults import BROKEN_PROMISES, KINDS, LATE, PROMPT, REFUSED
 from tests.sim.files import PREFIXES, SECOND, file_of
 from tests.sim.kernel import JIFFY_S, IPAddress
 from tests.sim.machine import Machine
@@ -119,6 +119,8 @@ class Simulation:
         if any(fault.kind == "etcd restored" for fault in schedule.faults):
             for at in range(1, int(schedule.end)):
                 world.at(at + 0.5 * self.random.random(), self.cluster.snapshot)
+        if all(fault.kind in REFUSED for fault in schedule.faults):
+            world.after(0.0, self._look_for_deserted)
         if schedule.calm:
             oracle.steady_from = CALM_BEGIN_S
         while world.now < schedule.end and oracle.violation is None:
@@ -173,6 +175,15 @@ class Simulation:
             if election:
                 queues.setdefault(election, []).append((kv.lease, self.machines[self.cluster.owners[kv.lease]]))
         return queues
+
+    def _look_for_deserted(self) -> None:
+        """Somebody could hold each address, though etcd refuses some of what its clients ask for."""
+        queues = self._queues()
+        for group in self.file.groups:
+            standing = [m for _, m in queues.get(group.election, ()) if m.index not in self.cluster.unwritable]
+            for address in group.addresses:
+                self.oracle.look_for_deserted(address.ip, standing)
+        self.world.after(STEP_S, self._look_for_deserted)
 
     def _gone(self, kv: KeyValue) -> None:
         """The key of whoever leads goes: its kernel must be silent, unless somebody broke etcd's promise."""

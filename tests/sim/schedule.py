@@ -22,6 +22,7 @@ _SEVERAL = (  # groups, or addresses of one
 )
 _SEVERAL_SHARE = 0.2
 _EDITED_SHARE = 0.08
+_STRANGE_SHARE = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def make(seed: int) -> Schedule:
     if not calm and random.random() < _EDITED_SHARE:
         groups = random.choice((ONE_GROUP, *_SEVERAL))
         faults = plans.edited(random, nodes)
+    elif not calm and random.random() < _STRANGE_SHARE:
+        faults = plans.strange(random, nodes)
     elif calm:
         faults = plans.calm(random, nodes, watchdog=watchdog)
     elif pact and random.random() < 0.5:
