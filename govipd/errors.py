@@ -57,6 +57,13 @@ class EtcdRefusedError(EtcdError):
     """etcd answered that this client may not do this: authentication, authorization, a malformed request."""
 
 
+class EtcdWriteRefusedError(EtcdRefusedError):
+    """etcd reads and renews, but takes no write: its alarm NOSPACE, or a role that may only read.
+
+    What needs no write still works: renewing, deleting, revoking.
+    """
+
+
 class LeaseNotFoundError(EtcdError):
     """etcd says that the lease does not exist: it is lost, and every key attached to it with it."""
 

@@ -12,7 +12,8 @@ import pytest
 
 from govipd.adapters.datagrams import UdpPostbox
 from govipd.adapters.election import EtcdElection
-from govipd.adapters.etcd import Etcd, Login
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.etcd_connection import Login
 from govipd.adapters.membership import Membership
 from govipd.cli import machine_identity
 from govipd.config import Config
