@@ -29,7 +29,8 @@ from govipd.adapters.control import ControlSocket
 from govipd.adapters.datagrams import UdpPort, UdpPostbox
 from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
-from govipd.adapters.etcd import Etcd, Login, Tls
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.etcd_connection import Access, Login, Tls
 from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.handoff import HandoffFile
 from govipd.adapters.hooks import Hooks
@@ -231,9 +232,11 @@ def _group(
     `reachable`: where others can send datagrams. `fenced`: by nf_tables, not only by the addresses' lifetime.
     """
     election = config.election
-    identity = (config.etcd, config.pact, election.ttl, election.member, fenced, vip.election, vip.interface)
+    places = (config.etcd.prefix, config.etcd.claims)
+    identity = (places, config.pact, election.ttl, election.member, fenced, vip.election, vip.interface)
     port = config.pact.port + config.vip.index(vip)
     own = reachable if config.pact.timeout else None
+    access = etcd_access(config, endpoints)
     settings = config.settings()
     if not fenced:
         margin = max(settings.margin, least_margin(election.ttl, "address"))
@@ -250,7 +253,17 @@ def _group(
         fence: Fence = AddressFence(addresses)
         if fenced:
             fence = NftFence(addresses=vip.addresses, clock=clock, table=fence_table(vip))
-        store = etcd_client(config, endpoints, failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)))
+        store = Etcd(
+            access.endpoints,
+            etcd_timeout(config),
+            access.tls,
+            access.login,
+            failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
+            noticed=lambda text: journal.write(
+                Message.ANOTHER_CLUSTER, f"{vip.name}: {text}", {"GOVIP_VIP": vip.name, "GOVIP_DETAIL": text}
+            ),
+            now=clock.now,
+        )
         keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
         claims = Claims(keys, vip.addresses)
         configured = [other.name for other in config.for_interface(vip.interface)]
@@ -307,9 +320,10 @@ def _group(
             pact=pact,
             timeline=timeline,
             drain=DrainFile(_beside("STATE_DIRECTORY", f"{vip.name}.drained")),
+            reach=store.reconfigure,
         )
 
-    return GroupPlan(vip.name, identity, vip.addresses, settings, make)
+    return GroupPlan(vip.name, identity, vip.addresses, settings, make, access)
 
 
 def _beside(variable: str, name: str) -> Path | None:
@@ -336,18 +350,23 @@ def nearest_first(endpoints: Sequence[str], own: Collection[IPv4Address | IPv6Ad
     return sorted(endpoints, key=lambda endpoint: urlsplit(endpoint).hostname not in here)
 
 
-def etcd_client(
-    config: Config,
-    endpoints: Sequence[str] = (),
-    timeout: float | None = None,
-    failed: Callable[[str, str], None] = lambda *_: None,
-) -> Etcd:
-    """A client as configured, or of these endpoints only. A call may take as long as the pause between two renewals."""
+def etcd_access(config: Config, endpoints: Sequence[str] = ()) -> Access:
+    """How etcd is reached as configured, or by these endpoints only."""
     etcd = config.etcd
     ca, cert, key = (Path(p) if p else None for p in (etcd.ca, etcd.cert, etcd.key))
     login = Login(etcd.user, Path(etcd.password_file)) if etcd.user and etcd.password_file else None
-    timeout = timeout or config.election.ttl / RENEWALS_PER_TTL
-    return Etcd(endpoints or etcd.endpoints, timeout, Tls(ca, cert, key), login, failed)
+    return Access(tuple(endpoints or etcd.endpoints), Tls(ca, cert, key), login)
+
+
+def etcd_timeout(config: Config) -> float:
+    """A call may take as long as the pause between two renewals, in seconds."""
+    return config.election.ttl / RENEWALS_PER_TTL
+
+
+def etcd_client(config: Config, endpoints: Sequence[str] = (), timeout: float | None = None) -> Etcd:
+    """A client for one question, or a few."""
+    access = etcd_access(config, endpoints)
+    return Etcd(access.endpoints, timeout or etcd_timeout(config), access.tls, access.login)
 
 
 def machine_identity(interface: str) -> dict[str, str]:

@@ -58,7 +58,10 @@ class EtcdRefusedError(EtcdError):
 
 
 class EtcdWriteRefusedError(EtcdRefusedError):
-    """etcd takes no writes from this client now: its space is used up (alarm NOSPACE), or the user may not write."""
+    """etcd reads and renews, but takes no write: its alarm NOSPACE, or a role that may only read.
+
+    What needs no write still works: renewing, deleting, revoking.
+    """
 
 
 class LeaseNotFoundError(EtcdError):

@@ -71,17 +71,22 @@ class Parts:
     drain: DrainMark
     pact: Pact
     timeline: Timeline
+    reach: Callable[[Any], None] = lambda _: None  # etcd, as in GroupPlan.access
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """One VIP group as configured. Another `identity` is another election: release, then start anew."""
+    """One VIP group as configured. Another `identity` is another election: release, then start anew.
+
+    `access` is how etcd is reached; another one is handed to `Parts.reach`, without letting go of the VIP.
+    """
 
     name: str
     identity: Hashable
     addresses: tuple[Address, ...]
     settings: Settings
     make: Callable[[Sink], Parts] = field(compare=False)
+    access: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +220,8 @@ class Group:
             held = self._wanted if self.supervisor.state in ANSWERING else plan.addresses
             self._readdress(tuple(address for address in plan.addresses if address in held))
             self._parts.election.claim(plan.addresses)
+        if plan.access != self.plan.access:
+            self._parts.reach(plan.access)
         self.plan = plan
         self.teller.addresses = plan.addresses
         self.handle(Reconfigured(plan.settings))

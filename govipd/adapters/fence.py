@@ -2,21 +2,27 @@
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from govipd.adapters import nftables as nft
+from govipd.adapters import guard
+from govipd.adapters.guard import SLOTS
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table, timing
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from govipd.ports import Addresses, Clock
 
-_PRIORITY = -300  # before connection tracking and the filters of others (NF_IP_PRI_RAW)
 # From reading the clock to the kernel's acknowledgement: taken off the time-out, and measured. Longer ones for
 # processes that get little time.
 _ALLOWANCES_S = (0.01, 0.04, 0.16)
 # Where somebody took the fence away, the VIP has answered unguarded; set up anew, the fence stays open for this long.
 _BRIDGE_MS = 10
-_OPEN = {4: "open4", 6: "open6"}  # the sets' names, by IP version, before the slot
-_SLOTS = ("a", "b")
+# Elements for the renewal that is expected next may end so much before its end, for then it takes one transaction.
+_LOSS_MAX_S = 0.02
+_EARLY_MAX_S = 0.005  # by which they are planned to end before the end that is expected
+
+IPAddress = IPv4Address | IPv6Address
 
 
 class AddressFence:
@@ -40,7 +46,10 @@ class AddressFence:
         """See Addresses.replace."""
         await self._addresses.replace(addresses)
 
-    async def remove(self) -> None:
+    async def guard(self, addresses: tuple[Address, ...]) -> None:
+        """Nothing to guard: an address answers as soon as it is there."""
+
+    async def remove(self, present: Collection[IPAddress] = ()) -> None:
         """Nothing to take down."""
 
     async def close(self) -> None:
@@ -49,34 +58,41 @@ class AddressFence:
 
 
 class NftFence:
-    """nf_tables drops whatever would answer for a VIP that is not an element of a set; elements time out.
+    """nf_tables drops whatever would answer for a VIP that is not open; what is open, times out.
 
-    What is dropped for a VIP that is not in the set:
+    What is dropped for a guarded address that is not open (`govipd.adapters.guard`):
 
-    - in inet/input, what is addressed to it, and neighbour solicitations that ask for it;
-    - in inet/output, what is sent from it, and neighbour advertisements that claim it;
+    - what is addressed to it, before and after NAT could turn it elsewhere (inet/prerouting, inet/input), and
+      neighbour solicitations that ask for it;
+    - what is sent from it, by this machine or in its place by NAT (inet/output, inet/postrouting), and neighbour
+      advertisements that claim it;
     - in arp/output, ARP in both forms whose sender it claims to be.
 
-    Not held back: frames of packet sockets, which the announcer uses.
+    Not held back: frames of packet sockets, which the announcer uses; what this machine forwards or bridges to and from
+    a VIP that another holds.
 
-    Each operation states the whole fence, rules and elements, in one transaction: whatever somebody did to the
-    tables (`nft flush ruleset`) is repaired by the next one, and a fence that was open stays open for the
-    next process. An element is renewed by adding, deleting and adding it: deleting needs one that exists,
-    and kernels before 6.12 do not change the time-out of one that does. Packets see either the old state or the
-    new one. Measured on Linux 6.18 with an address of each family: opening and closing take 0.4 ms each; the
-    last answer came 13 ms before `until` (median; 8 to 43 ms on a busy host), never after it (`make bench-fence`).
+    **Two slots** (docs/adr/0006). The time-out of an element is relative, and begins late by whatever this process
+    loses between reading the clock and the kernel's commit. So elements are added to a slot that is not used, and when
+    it is known that they end in time, a transaction lets that slot count. However late it comes, it prolongs nothing.
 
-    The time-out is relative, and begins late by whatever this process loses between reading the clock and the kernel's
-    commit. So there are two of each set, of which the rules look at one: elements are added to the other, and only when
-    they are known to end in time, a second transaction lets the rules look there (docs/adr/0006). Where the first finds
-    that somebody took the tables away, it brings them back open for a moment, so that nothing is dropped before the
-    second. The time-out runs on jiffies, which stand still while the machine is suspended.
+    **One transaction a renewal** (docs/adr/0023). The transaction that lets one slot count puts elements into the other
+    that end where the next renewal is expected to. If they turn out to end at most 20 ms (or a quarter of the pause
+    between two renewals) before its end, and not after it, they are taken; else the slot is filled first, as above.
+
+    **Rules stand** while the kernel vouches that nobody else has changed any table; else the next operation states
+    everything, so whatever somebody did (`nft flush ruleset`) is repaired by it. Where it finds that somebody took the
+    tables away, it brings them back open for a moment, so that nothing is dropped before the second transaction.
+
+    Elements are renewed by adding, deleting and adding: deleting needs one that exists, and kernels before 6.12 do not
+    change the time-out of one that does. Time-outs run on jiffies, which stand still while the machine is suspended.
 
     Args:
         addresses: the group's.
         clock: that of `until`.
         table: name of the tables, one in inet and one in arp, which belong to this fence alone.
-        kernel: where transactions go; the fence closes it.
+        kernel: where transactions go; the fences of a process share it. The fence closes it when it is removed.
+        interface: the VIP's; "" guards against NAT only what is addressed to this machine's own addresses.
+        mac: the interface's hardware address now.
     """
 
     def __init__(
@@ -85,24 +101,32 @@ class NftFence:
         addresses: tuple[Address, ...],
         clock: Clock,
         table: str,
-        kernel: nft.NfTables | None = None,
+        kernel: NfTables | None = None,
+        interface: str = "",
+        mac: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         self._clock = clock
-        self._kernel = kernel or nft.NfTables()
-        self._inet = self._kernel.table(nft.NFPROTO_INET, table)
-        self._arp = self._kernel.table(nft.NFPROTO_ARP, table)
+        self._kernel = kernel or NfTables()
+        self._inet = self._kernel.table(NFPROTO_INET, table)
+        self._arp = self._kernel.table(NFPROTO_ARP, table)
         self._new_tables = (self._inet.add(new=True), self._arp.add(new=True))
-        self._slot: str | None = None  # at which the rules look; an earlier process knew
-        self._prepared: tuple[str, float] | None = None  # the other slot, and until when its elements last
+        self._sets = (*guard.sets(self._inet, (4, 6)), *guard.sets(self._arp, (4,)))
+        self._interface, self._mac = interface, mac
+        self._rules: tuple[Message, ...] = ()
+        self._rules_for: bytes | None = b"none yet"  # the hardware address
+        self._stated: int | None = None  # the kernel's epoch in which everything was stated
+        self._slot: str | None = None  # that counts; an earlier process knew
+        self._ready: tuple[str, float] | None = None  # a slot that does not count, and when its elements end
+        self._until: float | None = None  # of the last renewal
         self._encode(addresses)
 
     def _encode(self, addresses: tuple[Address, ...]) -> None:
         """Encoding costs more than the kernel takes, and taking a VIP must not wait for it."""
         self._addresses = addresses
-        self._sets = tuple(self._make_sets())
-        self._guard = {slot: tuple(self._rules(addresses, slot)) for slot in _SLOTS}
-        self._opening = {slot: tuple(self._elements(addresses, slot, opened=True)) for slot in _SLOTS}
-        self._closing = tuple(m for slot in _SLOTS for m in self._elements(addresses, slot, opened=False))
+        self._guarding = tuple(self._each(addresses, lambda t, v, key: [_add(t, guard.guarded(v), key)]))
+        self._filling = {slot: tuple(self._fills(addresses, slot)) for slot in SLOTS}
+        self._using = {slot: tuple(self._uses(addresses, slot)) for slot in SLOTS}
+        self._closing = tuple(self._closes(addresses))
 
     async def prepare(self, until: float) -> None:
         """Close. Then open(until) takes one transaction.
@@ -111,32 +135,77 @@ class NftFence:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
         await self.close()
-        self._prepared = await self._fill(until, bridge_ms=0), until
+        self._ready = await self._fill(until, bridge_ms=0), until
 
     async def open(self, until: float) -> None:
-        """Answer until `until`.
+        """Answer until `until`, or up to 20 ms less.
 
         Raises:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
-        prepared, self._prepared = self._prepared, None
-        slot = prepared[0] if prepared and prepared[1] == until else await self._fill(until, bridge_ms=_BRIDGE_MS)
+        pause = until - self._until if self._until is not None else 0.0
+        ready, self._ready = self._ready, None
+        loss_max = max(0.0, min(_LOSS_MAX_S, pause / 4))
+        if ready and 0 <= until - ready[1] <= loss_max and self._use(ready[0], until, pause, commit=self._undisturbed):
+            return
+        self._use(await self._fill(until, bridge_ms=_BRIDGE_MS), until, pause, commit=self._commit)
+
+    def _use(self, slot: str, until: float, pause: float, *, commit: Callable[[tuple[Message, ...]], bool]) -> bool:
+        """Let the slot count, and put elements for the next renewal, `pause` seconds from this one, into the other."""
+        other = _other(slot)
+        expected = until + pause - min(_EARLY_MAX_S, pause / 8)
+        began = self._clock.now()
+        remaining_ms = math.floor((expected - began - _ALLOWANCES_S[0]) * 1000)
+        ahead = pause > 0 and remaining_ms > 0
+        filling = [timing(message, remaining_ms) for message in self._filling[other]] if ahead else []
         self._slot = None  # until the kernel has confirmed; else it is asked
-        self._kernel.commit(self._guard[slot])
-        self._slot = slot
+        if not commit((*self._using[slot], *filling)):
+            return False
+        self._slot, self._until = slot, until
+        if ahead:
+            # They end later than planned by what this process has lost meanwhile: only then is it known when.
+            self._ready = other, expected + max(0.0, self._clock.now() - began - _ALLOWANCES_S[0])
+        return True
+
+    def _undisturbed(self, batch: tuple[Message, ...]) -> bool:
+        """One transaction with elements only, if everything else stands as this fence has stated it; else none."""
+        if self._stated is None or self._stated != self._kernel.epoch:
+            return False
+        try:
+            self._kernel.commit(batch, undisturbed=True)
+        except KernelError as error:
+            if error.number != errno.ERESTART:
+                raise
+            return False
+        return True
+
+    def _commit(self, batch: tuple[Message, ...], first: tuple[Message, ...] = ()) -> bool:
+        """One transaction: elements only where everything else stands, else `first` and everything else with them."""
+        if not self._undisturbed(batch):
+            self._kernel.commit((*first, *self._whole(), *batch))
+            self._stated = self._kernel.epoch
+        return True
+
+    def _whole(self) -> tuple[Message, ...]:
+        """What stands in tables and sets that are there: rules, and the addresses that are guarded."""
+        mac = self._mac()
+        if mac != self._rules_for:
+            self._rules = tuple(guard.rules(self._inet, self._arp, self._interface, mac))
+            self._rules_for = mac
+        return (*self._rules, *self._guarding)
 
     async def _fill(self, until: float, *, bridge_ms: int) -> str:
-        """Put elements that end at `until` into the slot at which the rules do not look; that slot. See _set_up()."""
-        slot = self._looked_at()
-        idle = _SLOTS[1 - _SLOTS.index(slot)]
+        """Put elements that end at `until` into the slot that does not count; that slot. See _set_up()."""
+        slot = self._counting()
+        idle = _other(slot)
         for allowance in _ALLOWANCES_S:
             began = self._clock.now()
             remaining_ms = math.floor((until - began - allowance) * 1000)
             if remaining_ms <= 0:
                 break
-            elements = [nft.timing(message, remaining_ms) for message in self._opening[idle]]
+            elements = tuple(timing(message, remaining_ms) for message in self._filling[idle])
             try:
-                self._kernel.commit((*self._guard[slot], *elements))
+                self._commit(elements)
             except KernelError as error:
                 if error.number != errno.ENOENT:
                     raise
@@ -147,32 +216,45 @@ class NftFence:
         await self.close()
         raise KernelError("opening the fence: the lease has run out, or this process is not given the time to hold it")
 
-    def _set_up(self, slot: str, elements: list[nft.Message], bridge_ms: int) -> None:
+    def _set_up(self, slot: str, elements: tuple[Message, ...], bridge_ms: int) -> None:
         """Tables or sets are missing. Where nothing is left of the fence, it stays open for `bridge_ms` more."""
-        fence = (*self._sets, *self._guard[slot], *elements)
+        fence = (*self._sets, *self._whole(), *elements)
         if bridge_ms:
-            bridge = (nft.timing(message, bridge_ms) for message in self._opening[slot])
+            bridge = (*self._using[slot], *(timing(message, bridge_ms) for message in self._filling[slot]))
             try:
                 self._kernel.commit((*self._new_tables, *fence, *bridge))
             except KernelError as error:
                 if error.number != errno.EEXIST:
                     raise
             else:
+                self._stated = self._kernel.epoch
                 return
         self._kernel.commit(fence)
+        self._stated = self._kernel.epoch
+
+    async def guard(self, addresses: tuple[Address, ...]) -> None:
+        """Guard these as well from now on, closed until the fence is opened next.
+
+        Raises:
+            KernelError: not confirmed; the fence is as it was.
+        """
+        new = _without(addresses, self._addresses)
+        if new:
+            self._ready = None
+            guarding = self._each(new, lambda t, v, key: [_add(t, guard.guarded(v), key)])
+            self._commit((*guarding, *self._closes(new)), self._sets)
+            self._encode((*self._addresses, *new))
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """Guard these addresses from now on. Those that are no longer among them must be off the interface.
 
         Raises:
-            KernelError: not confirmed; the fence is as it was.
+            KernelError: not confirmed; the fence is as it was, or guards more.
         """
-        slot, before = self._looked_at(), self._addresses
-        self._prepared = None
-        gone = tuple(address for address in before if address not in addresses)
-        closing = [m for each in _SLOTS for m in self._elements(gone, each, opened=False)]
-        guard = self._rules(addresses, slot)
-        self._kernel.commit((*self._sets, *guard, *(nft.timing(message, 1) for message in closing)))
+        await self.guard(addresses)
+        if gone := _without(self._addresses, addresses):
+            self._ready = None
+            self._commit((*self._closes(gone), *self._each(gone, _forget)), self._sets)
         self._encode(addresses)
 
     async def close(self) -> None:
@@ -181,78 +263,110 @@ class NftFence:
         Raises:
             KernelError: the kernel did not confirm.
         """
-        self._prepared = None
-        slot = self._slot or _SLOTS[0]
-        closing = (nft.timing(message, 1) for message in self._closing)
-        self._kernel.commit((*self._sets, *self._guard[slot], *closing))
-        self._slot = slot
+        self._ready = None
+        if self._mac() != self._rules_for:
+            self._stated = None
+        try:
+            self._commit(self._closing, self._sets)
+        except KernelError:
+            # What stands there under these names is of another making: in its place, in one transaction.
+            made_new = (m for table in (self._inet, self._arp) for m in (table.add(), table.delete()))
+            self._kernel.commit((*made_new, *self._sets, *self._whole()))
+            self._stated = self._kernel.epoch
+        self._slot = self._slot or SLOTS[0]  # neither counts
 
-    def _looked_at(self) -> str:
-        """The slot at which the rules look. Of two that an earlier process used: the one that cannot be deleted."""
+    def _counting(self) -> str:
+        """The slot that counts; where none does, one of the two."""
         if self._slot is None:
-            try:
-                deleting = (self._inet.delete_set(name + _SLOTS[0]) for name in _OPEN.values())
-                self._kernel.commit((*deleting, *self._sets))
-            except KernelError as error:
-                if error.number not in (errno.EBUSY, errno.ENOENT):
-                    raise
-                self._slot = _SLOTS[0] if error.number == errno.EBUSY else _SLOTS[1]
-            else:
-                self._slot = _SLOTS[1]
+            a = SLOTS[0]
+            found = (self._kernel.elements(NFPROTO_INET, self._inet.name, guard.used(v, a)) for v in (4, 6))
+            self._slot = a if any(found) else _other(a)
         return self._slot
 
-    async def remove(self) -> None:
+    def guarded(self) -> frozenset[IPAddress]:
+        """The addresses that the kernel guards, by whichever process's order.
+
+        Raises:
+            KernelError: the kernel did not tell.
+        """
+        return guarded(self._kernel, self._inet.name)
+
+    async def remove(self, present: Collection[IPAddress] = ()) -> None:
         """Take the fence down: nothing is dropped any more. Succeeds when there is none.
+
+        `present`: addresses that are on this machine. One that the fence guards keeps it up, closed.
 
         Raises:
             KernelError: the kernel did not confirm.
         """
-        tables = (self._inet, self._arp)
-        self._kernel.commit(message for table in tables for message in (table.add(), table.delete()))
+        if any(address.ip in present for address in self._addresses):
+            await self.close()
+        else:
+            tables = (self._inet, self._arp)
+            self._kernel.commit(message for table in tables for message in (table.add(), table.delete()))
+            self._stated = None
         self._kernel.close()
 
-    def _make_sets(self) -> Iterator[nft.Message]:
-        """Tables and sets as they should be; elements stay."""
-        yield self._inet.add()
-        yield self._arp.add()
-        for slot in _SLOTS:
-            yield self._inet.add_set(_OPEN[4] + slot, 4)
-            yield self._inet.add_set(_OPEN[6] + slot, 16)
-            yield self._arp.add_set(_OPEN[4] + slot, 4)
-
-    def _rules(self, addresses: tuple[Address, ...], slot: str) -> Iterator[nft.Message]:
-        """Chains as they should be, the rules anew."""
-        for table, hook in ((self._inet, "input"), (self._inet, "output"), (self._arp, "output")):
-            yield table.add_chain(hook, _PRIORITY)
-            yield table.flush_chain(hook)
+    def _each(
+        self, addresses: tuple[Address, ...], make: Callable[[Table, int, bytes], Iterable[Message]]
+    ) -> Iterator[Message]:
+        """What is to be said of each address, in each table."""
         for address in addresses:
-            closed = (nft.not_in(_OPEN[address.version] + slot), nft.drop())
-            yield from self._drops(address.version, nft.equal(address.ip.packed), closed)
-
-    def _drops(self, version: int, vip: nft.Expression, closed: tuple[nft.Expression, ...]) -> Iterator[nft.Message]:
-        """Rules that drop whatever would answer for a VIP when `closed` holds."""
-        if version == 4:
-            # Offsets: source and destination in RFC 791 section 3.1, sender protocol address in RFC 826.
-            ipv4 = (nft.load_nfproto(), nft.equal(b"\x02"))
-            yield self._inet.add_rule("input", (*ipv4, nft.load_network(16, 4), vip, *closed))
-            yield self._inet.add_rule("output", (*ipv4, nft.load_network(12, 4), vip, *closed))
-            yield self._arp.add_rule("output", (nft.load_network(14, 4), vip, *closed))
-        else:
-            # RFC 8200 section 3; type and target address in RFC 4861 sections 4.3 and 4.4.
-            ipv6 = (nft.load_nfproto(), nft.equal(b"\x0a"))
-            icmpv6 = (*ipv6, nft.load_l4proto(), nft.equal(b"\x3a"), nft.load_transport(0, 1))
-            target = (nft.load_transport(8, 16), vip, *closed)
-            yield self._inet.add_rule("input", (*ipv6, nft.load_network(24, 16), vip, *closed))
-            yield self._inet.add_rule("output", (*ipv6, nft.load_network(8, 16), vip, *closed))
-            yield self._inet.add_rule("input", (*icmpv6, nft.equal(b"\x87"), *target))
-            yield self._inet.add_rule("output", (*icmpv6, nft.equal(b"\x88"), *target))
-
-    def _elements(self, addresses: tuple[Address, ...], slot: str, *, opened: bool) -> Iterator[nft.Message]:
-        """Each address in its sets of the slot, or in none of them."""
-        for address in addresses:
-            name, key = _OPEN[address.version] + slot, address.ip.packed
             for table in (self._inet, self._arp) if address.version == 4 else (self._inet,):
-                yield table.add_element(name, key)
-                yield table.delete_element(name, key)
-                if opened:
-                    yield table.add_element(name, key)
+                yield from make(table, address.version, address.ip.packed)
+
+    def _fills(self, addresses: tuple[Address, ...], slot: str) -> Iterator[Message]:
+        """Elements that end when timing() says."""
+
+        def make(table: Table, version: int, key: bytes) -> Iterator[Message]:
+            name = guard.opened(version, slot)
+            yield table.add_element(name, key, times_out=True)
+            yield table.delete_element(name, key)
+            yield table.add_element(name, key, times_out=True)
+
+        return self._each(addresses, make)
+
+    def _uses(self, addresses: tuple[Address, ...], slot: str) -> Iterator[Message]:
+        """This slot counts, the other does not."""
+
+        def make(table: Table, version: int, key: bytes) -> Iterator[Message]:
+            yield _add(table, guard.used(version, slot), key)
+            yield from _delete(table, guard.used(version, _other(slot)), key)
+
+        return self._each(addresses, make)
+
+    def _closes(self, addresses: tuple[Address, ...]) -> Iterator[Message]:
+        """Neither slot counts."""
+        return self._each(addresses, lambda t, v, key: [m for s in SLOTS for m in _delete(t, guard.used(v, s), key)])
+
+
+def guarded(kernel: NfTables, table: str) -> frozenset[IPAddress]:
+    """The addresses that tables of this name guard, whichever process set them up.
+
+    Raises:
+        KernelError: the kernel did not tell.
+    """
+    kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
+    return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guard.guarded(v)))
+
+
+def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Those that are not among the others, with whatever prefix."""
+    return tuple(a for a in addresses if a.ip not in {other.ip for other in others})
+
+
+def _other(slot: str) -> str:
+    return SLOTS[1 - SLOTS.index(slot)]
+
+
+def _add(table: Table, name: str, key: bytes) -> Message:
+    return table.add_element(name, key, times_out=False)
+
+
+def _delete(table: Table, name: str, key: bytes) -> tuple[Message, Message]:
+    """Succeeds whether there is one or not."""
+    return _add(table, name, key), table.delete_element(name, key)
+
+
+def _forget(table: Table, version: int, key: bytes) -> tuple[Message, Message]:
+    return _delete(table, guard.guarded(version), key)

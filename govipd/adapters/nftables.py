@@ -4,49 +4,56 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from govipd.adapters.nftexpr import attribute, attributes
+from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table, kind_of
 from govipd.adapters.pyroute import (
     NFNL_SUBSYS_NFTABLES,
     NLM_F_ACK,
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    NLM_F_EXCL,
     NLM_F_REQUEST,
     NLMSG_ERROR,
-    nfgen_msg,
     nftsocket,
 )
 from govipd.errors import KernelError
 
-Message = bytes  # encoded; costs a millisecond per rule, so a message is made once and sent many times
-Expression = dict[str, Any]
-
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10  # errors come without a copy of the request
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
+_BUFFER = 1 << 20  # bytes; a refused batch is answered for each of its messages, whatever the host's default is
 # What the kernel answers where nfnetlink, or its nf_tables part, neither is built in nor can be loaded.
 _NOT_THERE = frozenset({errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _BATCH_BEGIN = 0x10  # linux/netfilter/nfnetlink.h
 _BATCH_END = 0x11
-# Eight bytes that nothing else in a message is: for the time-out, which is filled in when the message is sent.
-UNTIMED = bytes.fromhex("fedcba9876543211")
-_KEY_TYPES = {4: 7, 16: 8}  # what nft(8) calls ipv4_addr and ipv6_addr, by length
-
-NFPROTO_INET = 1  # linux/netfilter.h
-NFPROTO_ARP = 3
-HOOKS = {"input": (1, 0), "output": (3, 1)}  # hook numbers: of inet, of arp (linux/netfilter_arp.h)
+_NLMSG_DONE = 3
+_NLM_F_DUMP = 0x300
+_NLM_F_DUMP_INTR = 0x10
+_TRIES = 3  # for what another program's transaction comes between
 
 
 class NfTables:
-    """A socket for transactions, opened when first needed. It stays open: closing it takes the kernel 10 ms."""
+    """A socket for transactions, opened when first needed. It stays open: closing it takes the kernel 10 ms.
+
+    It knows whether anybody else has changed any table since its own last transaction: nf_tables counts them
+    (NFTA_GEN_ID), and refuses a batch that names another number than the current one. Fences of one process share
+    it, or each would take the others' transactions for a stranger's.
+
+    Attributes:
+        epoch: changes when others have, or may have, changed something. What was stated in this one, stands.
+        commits: transactions that the kernel has confirmed.
+        longest_s: how long the longest one took, seconds; other programs' transactions go first.
+    """
 
     def __init__(self, protocol: int = _NETLINK_NETFILTER) -> None:
+        self.epoch = 0
+        self.commits = 0
+        self.longest_s = 0.0
         self._protocol = protocol
-        self._begin, self._end = _frame(_BATCH_BEGIN), _frame(_BATCH_END)
+        self._end = _frame(_BATCH_END)
         self._socket: socket.socket | None = None
+        self._generation: int | None = None  # after this object's last transaction
 
     def table(self, family: int, name: str) -> "Table":
         """Makes the messages about a table, whether it exists or not."""
@@ -55,216 +62,244 @@ class NfTables:
     def missing(self) -> bool:
         """Whether this kernel has no nf_tables. Any other trouble, such as missing rights, is not that."""
         try:
-            self.commit(())
+            self._send((), None)
         except KernelError as error:
             return error.number in _NOT_THERE
         finally:
             self.close()
         return False
 
-    def commit(self, messages: Iterable[Message]) -> None:
+    def would_refuse(self, messages: Iterable[Message]) -> KernelError | None:
+        """How the kernel would refuse the messages; None: it would not. They are not applied."""
+        messages = (*messages, Table(NFPROTO_INET, "govipd_no_such_table").delete())
+        try:
+            self._send(messages, None, refused_at=len(messages))
+        except KernelError as error:
+            return error
+        return None
+
+    def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
         """Apply all of the messages, or none.
 
         Netlink to the kernel is a function call: when send() returns, the transaction has been committed or
         refused, and the answers are waiting. So this waits for nothing but other users of nf_tables, and calls
-        take effect in their order. It counts as applied only if each message was acknowledged and the batch was
-        not refused as a whole (which is told under the number of its begin, beside the acknowledgements).
+        take effect in their order.
+
+        Args:
+            messages: at least one of them changes something.
+            undisturbed: refused (ERESTART) if others have changed anything since this object's last transaction.
 
         Raises:
             KernelError: refused (EBUSY, EEXIST, ENOENT: see the messages), or not confirmed.
         """
-        batch = [self._begin, *messages, self._end]
+        messages = tuple(messages)
+        for _ in range(1 if undisturbed else _TRIES):
+            generation = self._generation
+            if generation is None and not undisturbed:
+                generation = self._current()
+            if generation is None:
+                raise KernelError("nf_tables: what others have done since is not known", errno.ERESTART)
+            try:
+                self._counted(messages, generation)
+            except KernelError as error:
+                if error.number != errno.ERESTART:
+                    raise
+                self._disturbed()
+                if undisturbed:
+                    raise
+            else:
+                self._generation = (generation + 1) % (1 << 32) or 1
+                return
+        self._counted(messages, None)
+        self._disturbed()
+
+    def _counted(self, messages: Sequence[Message], generation: int | None) -> None:
+        began = time.monotonic()
         try:
-            netlink = self._socket = self._socket or _open(self._protocol)
-            netlink.send(b"".join(_numbered(message, number) for number, message in enumerate(batch)))
-            answers = dict(_answers(netlink))
+            self._send(messages, generation)
+        finally:
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+        self.commits += 1
+
+    def _disturbed(self) -> None:
+        self._generation = None
+        self.epoch += 1
+
+    def _send(self, messages: Sequence[Message], generation: int | None, refused_at: int = 0) -> None:
+        """It counts as applied if the last message was acknowledged, and nothing was refused.
+
+        A message is answered when it was refused; the batch as a whole under the number of its begin.
+        """
+        batch = [_frame(_BATCH_BEGIN, generation), *messages, self._end]
+        last = len(messages)
+        try:
+            netlink = self._open()
+            netlink.send(b"".join(_numbered(m, number, ack=number == last) for number, m in enumerate(batch)))
+            answers = _answers(netlink)
         except OSError as error:
             self.close()
             raise KernelError(f"nf_tables: {error.strerror}", error.errno) from error
+        refused_as_wanted = answers.pop(refused_at, 0) if refused_at else 0
         for code in answers.values():
             if code:
                 raise KernelError(f"nf_tables: {os.strerror(code)}", code)
-        if not answers.keys() >= set(range(1, len(batch) - 1)):
+        if last and last not in answers and not refused_as_wanted:
             self.close()
             raise KernelError("nf_tables: the kernel did not acknowledge the transaction")
 
+    def _current(self) -> int | None:
+        """The number of the last transaction of anybody."""
+        for message in self._asked(struct.pack("=LHHLLBBH", 20, kind_of(nftsocket.NFT_MSG_GETGEN), 1, 0, 0, 0, 0, 0)):
+            for kind, value in attributes(message):
+                if kind == 1 and len(value) == 4:  # NFTA_GEN_ID
+                    return int.from_bytes(value)
+        return None
+
+    def tables(self, prefix: str) -> set[str]:
+        """Names of the tables that begin so, in inet and in arp.
+
+        Raises:
+            KernelError: the kernel did not tell.
+        """
+        found = set()
+        for family in (NFPROTO_INET, NFPROTO_ARP):
+            for message in self._dumped(nftsocket.NFT_MSG_GETTABLE, family):
+                found |= {name.rstrip(b"\0").decode(errors="replace") for name in _inside([message], 1)}
+        return {name for name in found if name.startswith(prefix)}
+
+    def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
+        """The keys of a set; a table or set that does not exist has none.
+
+        Raises:
+            KernelError: the kernel did not tell.
+        """
+        asked = attribute(1, table.encode() + b"\0") + attribute(2, name.encode() + b"\0")
+        try:
+            messages = self._dumped(nftsocket.NFT_MSG_GETSETELEM, family, asked)
+        except KernelError as error:
+            if error.number == errno.ENOENT:
+                return frozenset()
+            raise
+        keys = set()
+        for message in messages:
+            for element in _inside(_inside([message], 3), 1):  # NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM
+                keys.update(_inside(_inside([element], 1), 1))  # NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE
+        return frozenset(keys)
+
+    def _dumped(self, what: int, family: int, asked: bytes = b"") -> list[bytes]:
+        header = struct.pack("=LHHLLBBH", 20 + len(asked), kind_of(what), 1 | _NLM_F_DUMP, 0, 0, family, 0, 0)
+        for _ in range(_TRIES):
+            try:
+                return self._asked(header + asked)
+            except InterruptedError:
+                continue
+        raise KernelError("nf_tables: other programs change it all the time", errno.EINTR)
+
+    def _asked(self, request: bytes) -> list[bytes]:
+        """The attributes of each answer.
+
+        Raises:
+            InterruptedError: the tables changed meanwhile.
+            KernelError: refused.
+        """
+        found, interrupted = [], False
+        try:
+            netlink = self._open()
+            netlink.send(request)
+            for _, kind, flags, data in _messages(netlink):
+                interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
+                if kind == NLMSG_ERROR and (code := _code(data)):
+                    raise KernelError(f"nf_tables: {os.strerror(code)}", code)
+                if kind not in (NLMSG_ERROR, _NLMSG_DONE):
+                    found.append(data[4:])  # struct nfgenmsg
+        except OSError as error:
+            self.close()
+            raise KernelError(f"nf_tables: {error.strerror}", error.errno) from error
+        if interrupted:
+            raise InterruptedError
+        return found
+
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            netlink = self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, self._protocol)
+            netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+            for forced, usual in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+                try:
+                    netlink.setsockopt(socket.SOL_SOCKET, forced, _BUFFER)
+                except PermissionError:
+                    netlink.setsockopt(socket.SOL_SOCKET, usual, _BUFFER)
+        return self._socket
+
     def close(self) -> None:
         """Close the socket; the next transaction opens another."""
+        if self._generation is not None:
+            self._disturbed()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
-def _open(protocol: int) -> socket.socket:
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-    netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-    return netlink
+def _numbered(message: Message, number: int, *, ack: bool) -> Message:
+    """Set nlmsg_seq, and NLM_F_ACK in nlmsg_flags (struct nlmsghdr, linux/netlink.h)."""
+    length, kind, flags = struct.unpack_from("=LHH", message)
+    return struct.pack("=LHHL", length, kind, flags | NLM_F_ACK if ack else flags, number) + message[12:]
 
 
-def _numbered(message: Message, number: int) -> Message:
-    """Set nlmsg_seq (struct nlmsghdr, linux/netlink.h)."""
-    return message[:8] + struct.pack("=L", number) + message[12:]
+def _frame(kind: int, generation: int | None = None) -> Message:
+    """Begin or end of a batch. `generation`: refused unless this is the current one (NFNL_BATCH_GENID)."""
+    asked = attribute(1, struct.pack(">L", generation)) if generation is not None else b""
+    number = NFNL_SUBSYS_NFTABLES << 8  # res_id, in network byte order
+    return struct.pack("=LHHLLBB", 20 + len(asked), kind, NLM_F_REQUEST, 0, 0, 0, 0) + struct.pack("=H", number) + asked
 
 
-def _frame(kind: int) -> Message:
-    message = nfgen_msg()
-    message["res_id"] = NFNL_SUBSYS_NFTABLES
-    message["header"]["type"] = kind
-    message["header"]["flags"] = NLM_F_REQUEST
-    message.encode()
-    return bytes(message.data)
-
-
-def _answers(netlink: socket.socket) -> Iterator[tuple[int, int]]:
-    """Number and errno (0: acknowledged) of each answer that is waiting."""
+def _messages(netlink: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
+    """Number, type, flags and body of each message that is waiting, or that a dump goes on with."""
+    overrun: OSError | None = None
     while True:
         try:
             data = netlink.recv(1 << 16, socket.MSG_DONTWAIT)
         except BlockingIOError:
+            if overrun is not None:
+                raise overrun from None
             return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            overrun = error  # what came before is still there to be read
+            continue
         while data:
             try:
-                length, kind, _, number, _ = struct.unpack_from("=LHHLL", data)
-                code = -struct.unpack_from("=l", data, 16)[0] if kind == NLMSG_ERROR else 0
+                length, kind, flags, number, _ = struct.unpack_from("=LHHLL", data)
             except struct.error as error:
                 raise OSError(errno.EBADMSG, "a truncated answer") from error
-            if length < 16 or not 0 <= code <= 4095:  # a header's length; MAX_ERRNO, linux/err.h
+            if length < 16:  # a header's
                 raise OSError(errno.EBADMSG, "an answer that is none")
-            if kind == NLMSG_ERROR:
-                yield number, code
+            yield number, kind, flags, data[16:length]
             data = data[(length + 3) & ~3 :]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Makes the messages about one table. Adding what exists changes nothing, unless said otherwise."""
-
-    family: int
-    name: str
-
-    def add(self, *, new: bool = False) -> Message:
-        """Add the table. `new`: refused if there is one (EEXIST)."""
-        flags = NLM_F_CREATE | (NLM_F_EXCL if new else 0)
-        return self._message(nftsocket.nft_table_msg, nftsocket.NFT_MSG_NEWTABLE, flags, NAME=self.name)
-
-    def delete(self) -> Message:
-        """Delete the table and all in it. Refused if there is none."""
-        return self._message(nftsocket.nft_table_msg, nftsocket.NFT_MSG_DELTABLE, NAME=self.name)
-
-    def add_chain(self, hook: str, priority: int) -> Message:
-        """Add a base chain named like its hook; packets that no rule drops go on."""
-        number = HOOKS[hook][self.family == NFPROTO_ARP]
-        place = {"attrs": [("NFTA_HOOK_HOOKNUM", number), ("NFTA_HOOK_PRIORITY", priority)]}
-        return self._message(
-            nftsocket.nft_chain_msg,
-            nftsocket.NFT_MSG_NEWCHAIN,
-            NLM_F_CREATE,
-            TABLE=self.name,
-            NAME=hook,
-            HOOK=place,
-            TYPE="filter",
-        )
-
-    def flush_chain(self, hook: str) -> Message:
-        """Delete every rule of the chain."""
-        return self._message(nftsocket.nft_rule_msg, nftsocket.NFT_MSG_DELRULE, TABLE=self.name, CHAIN=hook)
-
-    def add_rule(self, hook: str, expressions: Sequence[Expression]) -> Message:
-        """Append a rule to the chain."""
-        return self._message(
-            nftsocket.nft_rule_msg,
-            nftsocket.NFT_MSG_NEWRULE,
-            NLM_F_CREATE | NLM_F_APPEND,
-            TABLE=self.name,
-            CHAIN=hook,
-            EXPRESSIONS=list(expressions),
-        )
-
-    def add_set(self, name: str, key_length: int) -> Message:
-        """Add a set of addresses whose elements time out."""
-        return self._message(
-            nftsocket.nft_set_msg,
-            nftsocket.NFT_MSG_NEWSET,
-            NLM_F_CREATE,
-            TABLE=self.name,
-            NAME=name,
-            FLAGS={"NFT_SET_TIMEOUT"},
-            KEY_TYPE=_KEY_TYPES[key_length],
-            KEY_LEN=key_length,
-            ID=key_length,
-        )
-
-    def delete_set(self, name: str) -> Message:
-        """Delete a set and all in it. Refused if there is none (ENOENT), or a rule looks at it (EBUSY)."""
-        return self._message(nftsocket.nft_set_msg, nftsocket.NFT_MSG_DELSET, TABLE=self.name, NAME=name)
-
-    def add_element(self, name: str, key: bytes) -> Message:
-        """Add an element, for as long as timing() fills in. Before Linux 6.12, one that exists keeps its time-out."""
-        return self._element(nftsocket.NFT_MSG_NEWSETELEM, NLM_F_CREATE, name, key, int.from_bytes(UNTIMED))
-
-    def delete_element(self, name: str, key: bytes) -> Message:
-        """Delete an element. Refused if there is none."""
-        return self._element(nftsocket.NFT_MSG_DELSETELEM, 0, name, key)
-
-    def _element(self, kind: int, flags: int, name: str, key: bytes, timeout_ms: int | None = None) -> Message:
-        element: list[tuple[str, Any]] = [("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", key)]})]
-        if timeout_ms is not None:
-            element.append(("NFTA_SET_ELEM_TIMEOUT", timeout_ms))
-        return self._message(
-            nftsocket.nft_set_elem_list_msg, kind, flags, TABLE=self.name, SET=name, ELEMENTS=[{"attrs": element}]
-        )
-
-    def _message(self, make: Any, kind: int, flags: int = 0, **attributes: Any) -> Message:
-        message = make()
-        message["nfgen_family"] = self.family
-        message["header"]["type"] = NFNL_SUBSYS_NFTABLES << 8 | kind
-        message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | flags
-        message["attrs"] = [(make.name2nla(name.lower()), value) for name, value in attributes.items()]
-        message.encode()
-        return bytes(message.data)
+def _answers(netlink: socket.socket) -> dict[int, int]:
+    """Number and errno (0: acknowledged) of each answer that is waiting; of those before an overrun if one refuses."""
+    answers: dict[int, int] = {}
+    try:
+        for number, kind, _, body in _messages(netlink):
+            if kind == NLMSG_ERROR:
+                answers[number] = _code(body)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS or not any(answers.values()):
+            raise
+    return answers
 
 
-def load_network(offset: int, length: int) -> Expression:
-    """Load bytes of the network header (of the ARP header in an arp table)."""
-    return _expression("payload", DREG=1, BASE=1, OFFSET=offset, LEN=length)
+def _code(body: bytes) -> int:
+    try:
+        code = -int(struct.unpack_from("=l", body)[0])
+    except struct.error as error:
+        raise OSError(errno.EBADMSG, "a truncated answer") from error
+    if not 0 <= code <= 4095:  # MAX_ERRNO, linux/err.h
+        raise OSError(errno.EBADMSG, "an answer that is none")
+    return code
 
 
-def load_transport(offset: int, length: int) -> Expression:
-    """Load bytes of the transport header."""
-    return _expression("payload", DREG=1, BASE=2, OFFSET=offset, LEN=length)
-
-
-def load_nfproto() -> Expression:
-    """Load the packet's family (one byte: 2 IPv4, 10 IPv6)."""
-    return _expression("meta", KEY=15, DREG=1)
-
-
-def load_l4proto() -> Expression:
-    """Load the transport protocol's number (one byte)."""
-    return _expression("meta", KEY=16, DREG=1)
-
-
-def equal(value: bytes) -> Expression:
-    """Go on if what was loaded last equals `value`."""
-    return _expression("cmp", SREG=1, OP=0, DATA={"attrs": [("NFTA_DATA_VALUE", value)]})
-
-
-def not_in(name: str) -> Expression:
-    """Go on if what was loaded last is not an element of the set."""
-    return _expression("lookup", SET=name, SREG=1, FLAGS={"NFT_LOOKUP_F_INV"})
-
-
-def timing(message: Message, timeout_ms: int) -> Message:
-    """The message, with the time-out where it adds an element."""
-    return message.replace(UNTIMED, struct.pack(">Q", timeout_ms))
-
-
-def drop() -> Expression:
-    """Drop the packet."""
-    verdict = {"attrs": [("NFTA_DATA_VERDICT", {"attrs": [("NFTA_VERDICT_CODE", 0)]})]}
-    return _expression("immediate", DREG=0, DATA=verdict)
-
-
-def _expression(name: str, **attributes: Any) -> Expression:
-    data = [(f"NFTA_{name.upper()}_{attribute}", value) for attribute, value in attributes.items()]
-    return {"attrs": [("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", {"attrs": data})]}
+def _inside(data: Iterable[bytes], kind: int) -> list[bytes]:
+    return [value for each in data for k, value in attributes(each) if k == kind]

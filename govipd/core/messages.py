@@ -46,6 +46,7 @@ class Message(Enum):
     # etcd and the other members
     ETCD_SILENT = "0b45fed794494f27b41419070e6ea2ea", Priority.WARNING  # etcd does not answer usefully
     ETCD_ANSWERS = "452603a5fd5342d2801febe92a8d6774", Priority.NOTICE  # it does again
+    ANOTHER_CLUSTER = "3aa7691e81ce40f0af8ae6138eff728e", Priority.WARNING  # rebuilt or restored, and believed
     NAME_TAKEN = "dd7f215760c44be6a421750659bfa590", Priority.ERROR  # another machine has this member's name
     MEMBERS_DISAGREE = "1f27d02795c4413d9aa0d8b560ed4f1c", Priority.ERROR  # on a VIP group's addresses
     CLAIMED = "9d0a5c3be1f84f6fa4a7a3c7b2e95d10", Priority.ERROR  # another group holds an address of this group

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,14 +32,14 @@ class Member:
         self._extra = tuple(extra)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, cluster: str) -> None:
+    def start(self, cluster: str, token: str) -> None:
         with (self._directory / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     "etcd", "--name", self.name, "--data-dir", str(self._directory / self.name),
                     "--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint,
                     "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
-                    "--initial-cluster", cluster, "--unsafe-no-fsync", *self._extra,
+                    "--initial-cluster", cluster, "--initial-cluster-token", token, "--unsafe-no-fsync", *self._extra,
                 ],
                 stdout=log, stderr=log,
                 env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
@@ -47,6 +48,12 @@ class Member:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+        while number is signal.SIGSTOP and ") T " not in Path(f"/proc/{self._process.pid}/stat").read_text():
+            time.sleep(0.001)  # its threads stop one after the other; one that runs yet may answer
+
+    @property
+    def data(self) -> Path:
+        return self._directory / self.name
 
     def stop(self) -> None:
         if self._process is not None:
@@ -60,9 +67,8 @@ class Cluster:
 
     def __init__(self, directory: Path, size: int = 1, scheme: str = "http", extra: Sequence[str] = ()) -> None:
         ports = free_ports(2 * size)
-        self.members = [
-            Member(f"m{i}", directory, ports[2 * i], ports[2 * i + 1], scheme, extra) for i in range(size)
-        ]
+        self.members = [Member(f"m{i}", directory, ports[2 * i], ports[2 * i + 1], scheme, extra) for i in range(size)]
+        self._token = "first"
         self._initial = ",".join(f"{m.name}={m.peer}" for m in self.members)
 
     @property
@@ -81,14 +87,41 @@ class Cluster:
 
     def start(self) -> None:
         for member in self.members:
-            member.start(self._initial)
+            member.start(self._initial, self._token)
+
+    def rebuild(self, token: str, snapshot: Path | None = None) -> None:
+        """Stop, lose everything or go back to a snapshot, and be another cluster; not started."""
+        self.stop()
+        self._token = token
+        for member in self.members:
+            shutil.rmtree(member.data)
+            if snapshot:
+                self.ctl(
+                    "snapshot", "restore", str(snapshot), "--name", member.name, "--data-dir", str(member.data),
+                    "--initial-cluster", self._initial, "--initial-cluster-token", token,
+                    "--initial-advertise-peer-urls", member.peer,
+                )  # fmt: skip
 
     def restart(self, member: Member) -> None:
-        member.start(self._initial)
+        member.start(self._initial, self._token)
 
     def stop(self) -> None:
         for member in self.members:
             member.stop()
+
+    def snapshot(self, path: Path) -> None:
+        """What is in it, as one member has it."""
+        command = ["etcdctl", "--endpoints", self.endpoints[0], "snapshot", "save", str(path)]
+        subprocess.run(command, env=CTL_ENV, capture_output=True, timeout=20, check=True)
+
+    def fill(self) -> None:
+        """Write until etcd refuses to, with the alarm NOSPACE; for a small --quota-backend-bytes."""
+        block = "x" * 100_000
+        for i in range(200):
+            self.ctl("put", f"fill/{i}", block, check=False)
+            if "NOSPACE" in self.ctl("alarm", "list"):
+                return
+        raise AssertionError("etcd is not full")
 
     def ctl(self, *args: str, flags: Sequence[str] = (), check: bool = True) -> str:
         """Run etcdctl to its end and return what it printed."""

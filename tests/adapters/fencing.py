@@ -6,7 +6,8 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_interface
 
-from govipd.adapters.nftables import Message, NfTables
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.nfttable import Message
 from govipd.core.events import Address
 from govipd.ports import Clock
 from tests.adapters.namespaces import Namespace
@@ -61,6 +62,13 @@ class Asker:
         self._socket.close()
 
 
+def slot_in_use(host: Namespace, table: str = TABLE) -> set[str]:
+    """The slots that count for an address."""
+    listing = json.loads(host.run("nft", "--json", "list", "table", "inet", table))["nftables"]
+    sets = [entry["set"] for entry in listing if "set" in entry]
+    return {s["name"][-1] for s in sets if s["name"].startswith("used") and s.get("elem")}
+
+
 class KilledError(Exception):
     """The process ends here."""
 
@@ -68,8 +76,8 @@ class KilledError(Exception):
 class Killing(NfTables):
     """A process that is killed after its first transaction."""
 
-    def commit(self, messages: Iterable[Message]) -> None:
-        super().commit(messages)
+    def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
+        super().commit(messages, undisturbed=undisturbed)
         raise KilledError
 
 
@@ -80,6 +88,6 @@ class Asking(NfTables):
         super().__init__()
         self._vip = vip
 
-    def commit(self, messages: Iterable[Message]) -> None:
-        super().commit(messages)
+    def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
+        super().commit(messages, undisturbed=undisturbed)
         self._vip.ask()

@@ -30,10 +30,11 @@ class Member:
         *,
         vip: str = "api",
         runtime: Path | None = None,
+        store: type[Etcd] = Etcd,
     ) -> None:
         self.events = Events()
         self.on_event: Callable[[Event], object] = lambda _: None
-        self.store = Etcd(endpoints, timeout=0.5)
+        self.store = store(endpoints, timeout=0.5)
         parts = candidate(
             self.store,
             self._sink,

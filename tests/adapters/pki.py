@@ -12,10 +12,12 @@ def make_authorities(directory: Path) -> None:
         _openssl(directory, "req", "-x509", *_NEW, "-keyout", f"{ca}.key", "-out", f"{ca}.crt", "-subj", f"/CN={ca}")
 
 
-def make_certificate(directory: Path, name: str, *, days: int = 30, address: str = "127.0.0.1") -> None:
-    """NAME.crt and NAME.key, signed by `ca`. With `days` 0 or less it has expired."""
+def make_certificate(directory: Path, name: str, *, days: int = 30, address: str = "127.0.0.1", host: str = "") -> None:
+    """NAME.crt and NAME.key, signed by `ca`, for an address or a host's name. With `days` 0 or less it has expired."""
     extensions = directory / f"{name}.ext"
-    extensions.write_text(f"subjectAltName=IP:{address}\nextendedKeyUsage=serverAuth,clientAuth\n")
+    extensions.write_text(
+        f"subjectAltName={f'DNS:{host}' if host else f'IP:{address}'}\nextendedKeyUsage=serverAuth,clientAuth\n"
+    )
     _openssl(directory, "req", *_NEW, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
     signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", extensions.name)
     _openssl(directory, "x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.crt", "-days", str(days))

@@ -254,9 +254,27 @@ async def test_a_member_at_rest_writes_nothing(etcd: Cluster) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: Cluster) -> None:
+async def test_a_clone_does_not_take_its_twins_name(etcd: Cluster, tmp_path: Path) -> None:
+    """One name, one machine-id; but only the machine whose runtime directory names the lease may have it."""
+    twins = [Member(etcd.endpoints, "a", machine="one", runtime=tmp_path / str(i)) for i in range(2)]
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+    first, second = twins
+    async with running(first):
+        first.election.campaign(1)
+        await first.sees(Elected)
+        async with running(second):
+            second.election.campaign(1)
+            fault = await second.until(lambda e: isinstance(e, ClusterFault) and bool(e.refused))
+            assert isinstance(fault, ClusterFault)
+            assert "is taken by 192.0.2.1 or an earlier process of this machine" in fault.refused
+            await asyncio.sleep(1.0)
+            assert not any(isinstance(e, LeaseLost) for e in first.events)
+
+
+async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: Cluster, tmp_path: Path) -> None:
     """A killed process leaves lease and key; the next one on the same machine ends them before it stands."""
-    dead = Member(etcd.endpoints, "a", machine="one")
+    dead = Member(etcd.endpoints, "a", machine="one", runtime=tmp_path)
     task = asyncio.ensure_future(dead.election.run())
     dead.election.campaign(1)
     await dead.sees(Elected)
@@ -265,12 +283,12 @@ async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: C
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await dead.store.close()
-    alive = Member(etcd.endpoints, "a", machine="one")
+    alive = Member(etcd.endpoints, "a", machine="one", runtime=tmp_path)
     async with running(alive):
         await alive.sees(LeaseRenewed)
         alive.election.campaign(1)
         await alive.sees(Elected)
-        assert not any(isinstance(e, Queued) for e in alive.events)
+        assert not any(isinstance(e, Queued) or (isinstance(e, ClusterFault) and e.refused) for e in alive.events)
 
 
 async def test_only_an_orderly_resignation_lets_the_next_take_at_once(etcd: Cluster) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd import Etcd, Login, Tls
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.etcd_connection import Login, Tls
 from govipd.adapters.store import Created, Delete, Get, Put
 from govipd.errors import (
     ConfigError,

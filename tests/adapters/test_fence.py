@@ -2,18 +2,18 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Iterable
 
 import pytest
 
 from govipd.adapters.fence import AddressFence, NftFence
 from govipd.adapters.netlink import KernelAddresses
-from govipd.adapters.nftables import Message, NfTables
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.nfttable import Message
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from tests.adapters.conftest import LeapingClock, Wire
-from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker, Asking, KilledError, Killing
+from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker, Asking, KilledError, Killing, slot_in_use
 
 pytestmark = pytest.mark.root
 
@@ -131,22 +131,18 @@ async def test_open_fence_outlives_its_process(fence: NftFence, vip: Asker, cloc
 async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_has_prolonged_nothing(
     machines: Wire, fence: NftFence, clock: LeapingClock
 ) -> None:
-    """The rules look where they looked, and the next process writes where they do not."""
-
-    def looks_at() -> set[str]:
-        return set(re.findall(r"@(open\w+)", machines.host.run("nft", "list", "table", "inet", TABLE)))
-
+    """The slot counts that counted, and the next process writes into the other."""
     await fence.open(clock.now() + 60)
-    before = looks_at()
+    before = slot_in_use(machines.host)
     killing = Killing()
     killed = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing)
     with pytest.raises(KilledError):
         await killed.open(clock.now() + 90)
     killing.close()
-    assert looks_at() == before
+    assert slot_in_use(machines.host) == before
     successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
     await successor.open(clock.now() + 60)
-    assert not looks_at() & before
+    assert not slot_in_use(machines.host) & before
     await successor.remove()
 
 
@@ -155,30 +151,26 @@ class Silent(NfTables):
 
     lost = 0
 
-    def commit(self, messages: Iterable[Message]) -> None:
-        super().commit(messages)
+    def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
+        super().commit(messages, undisturbed=undisturbed)
         self.lost -= 1
         if self.lost == 0:
             raise KernelError("no answer")
 
 
 async def test_what_the_kernel_did_without_an_answer_is_found_out(machines: Wire, clock: LeapingClock) -> None:
-    """The rules look elsewhere already: the next renewal must not write there before it knows when that ends."""
+    """The other slot counts already: the next renewal must not write there before it knows when that ends."""
     kernel = Silent()
     fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
-
-    def looks_at() -> set[str]:
-        return set(re.findall(r"@(open\w+)", machines.host.run("nft", "list", "table", "inet", TABLE)))
-
     await fence.open(clock.now() + 60)
-    before = looks_at()
+    before = slot_in_use(machines.host)
     kernel.lost = 2
     with pytest.raises(KernelError, match="no answer"):
         await fence.open(clock.now() + 60)
-    unknown = looks_at()
+    unknown = slot_in_use(machines.host)
     assert not unknown & before
     await fence.open(clock.now() + 60)
-    assert not looks_at() & unknown
+    assert not slot_in_use(machines.host) & unknown
     await fence.remove()
 
 

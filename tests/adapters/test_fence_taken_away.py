@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import pytest
 
 from govipd.adapters.fence import NftFence
-from govipd.adapters.nftables import Message, NfTables
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.nfttable import Message
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker, Asking, KilledError, Killing
 
@@ -83,8 +84,8 @@ async def test_preparing_opens_nothing_where_somebody_takes_the_fence_away(
     """Between its transactions, too."""
 
     class Flushed(NfTables):
-        def commit(self, messages: Iterable[Message]) -> None:
-            super().commit(messages)
+        def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
+            super().commit(messages, undisturbed=undisturbed)
             if not transactions:
                 machines.host.run("nft", "flush ruleset")
             else:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd import Etcd, Login
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.etcd_connection import Login
 from govipd.cli import machine_identity
 from govipd.config import Config
 from govipd.core.events import Elected, EtcdState, LeaseRenewed, Resigned

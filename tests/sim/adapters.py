@@ -15,7 +15,9 @@ from itertools import chain
 from random import Random
 from typing import Self
 
-from govipd.adapters.nftables import UNTIMED, Expression, Message, NfTables, Table
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.nftexpr import Expression
+from govipd.adapters.nfttable import UNTIMED, Message, Table
 from govipd.adapters.rtnetlink import Link, RouteSocket
 from govipd.core import messages
 from govipd.core.actions import Holding
@@ -23,7 +25,7 @@ from govipd.core.events import Address, ProbeResult, UnitState
 from govipd.errors import KernelError, MemoryRefusedError
 from govipd.ports import Clock, Sink
 from tests.sim.clockwork import Process, World
-from tests.sim.kernel import IPAddress, Kernel, NftError, guarded_address
+from tests.sim.kernel import IPAddress, Kernel, NftError
 from tests.sim.network import Network
 
 INTERFACE = "eth0"
@@ -46,20 +48,26 @@ class SimNfTables(NfTables):
         self._process = process
         self._model = kernel
         self._descheduled = descheduled
+        self._changes = kernel.foreign_changes
         self._under_way: deque[list[tuple[object, ...]]] = deque()  # sent, by a process that has lost time since
 
     def table(self, family: int, name: str) -> Table:
         """See NfTables."""
         return _SimTable(family, name)
 
-    def commit(self, messages: Iterable[Message]) -> None:
-        """See NfTables."""
+    def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
+        """See NfTables. There is one fence, and nobody but the schedule changes its tables."""
         batch = [marshal.loads(message) for message in messages]
         self._process.spend(self._descheduled())
         if self._model.refuses:
             self._model.refuses -= 1
             raise KernelError("nf_tables: Device or resource busy")
-        if self._model.lacks(batch) or any(message[0] == "delete set" for message in batch):  # what may well be refused
+        if self._changes != self._model.foreign_changes:
+            self._changes = self._model.foreign_changes
+            self.epoch += 1
+            if undisturbed:
+                raise KernelError("nf_tables: Interrupted system call should be restarted", errno.ERESTART)
+        if self._model.lacks(batch):  # what may well be refused
             try:
                 self._model.try_out(chain(*self._under_way, batch))
             except NftError as error:
@@ -68,6 +76,10 @@ class SimNfTables(NfTables):
         self._under_way.append(batch)
         self._process.do(self._commit)
         self._process.spend(COMMIT_S)
+
+    def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
+        """See NfTables."""
+        return self._model.elements(family, table, name)
 
     def _commit(self) -> None:
         batch = self._under_way.popleft()
@@ -100,16 +112,14 @@ class _SimTable(Table):
         return self._say("flush chain", hook)
 
     def add_rule(self, hook: str, expressions: Sequence[Expression]) -> Message:
-        return self._say("add rule", *guarded_address(expressions))
+        lookups = [[each.looks_in, each.wants] for each in expressions if each.looks_in]
+        return self._say("add rule", hook, lookups)
 
-    def add_set(self, name: str, key_length: int) -> Message:
+    def add_set(self, name: str, key_length: int, *, times_out: bool) -> Message:
         return self._say("add set", name)
 
-    def delete_set(self, name: str) -> Message:
-        return self._say("delete set", name)
-
-    def add_element(self, name: str, key: bytes) -> Message:
-        return self._say("add element", name, key, UNTIMED)
+    def add_element(self, name: str, key: bytes, *, times_out: bool) -> Message:
+        return self._say("add element", name, key, UNTIMED if times_out else b"")
 
     def delete_element(self, name: str, key: bytes) -> Message:
         return self._say("delete element", name, key)

@@ -6,10 +6,9 @@ the business of `tests.sim.adapters`.
 
 import errno
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from ipaddress import IPv4Address, IPv6Address
 
 from govipd.core.events import Address
 from tests.sim.clockwork import Timer, World
@@ -47,7 +46,8 @@ class NftError(Exception):
 
 @dataclass(slots=True)
 class _Table:
-    guarded: dict[bytes, str] = field(default_factory=dict)  # addresses that rules drop unless they are in a set
+    # Of each hook: the rules, each by the sets that it looks in, and whether it drops what is there, or what is not.
+    rules: dict[str, list[list[tuple[str, bool]]]] = field(default_factory=dict)
     sets: dict[str, dict[bytes, float]] = field(default_factory=dict)  # element: true time of its end
 
 
@@ -71,6 +71,8 @@ class Kernel:
         self.overruns = False  # the next event is lost, and the listener told so
         self.event_delay = 0.0  # seconds by which events are late
         self.addresses: dict[Address, float] = {}  # true time at which each goes
+        self.redirected: set[IPAddress] = set()  # by NAT to a server of this machine that has another address
+        self.foreign_changes = 0  # of the tables, by others
         self.listeners: list[Callable[[str, Address | None], None]] = []  # of netlink's events
         self._world = world
         self._name = name
@@ -82,9 +84,8 @@ class Kernel:
         self._expiry: Timer | None = None
         self._changes: dict[str, Callable[..., None]] = {
             "add set": lambda table, name: table.sets.setdefault(name, {}),
-            "flush chain": self._flush_chain,
-            "add rule": lambda table, address, name: table.guarded.update({address: name}),
-            "delete set": self._delete_set,
+            "flush chain": lambda table, hook: table.rules.pop(hook, None),
+            "add rule": lambda table, hook, lookups: table.rules.setdefault(hook, []).append(lookups),
             "add element": self._add_element,
             "delete element": self._delete_element,
         }
@@ -92,18 +93,38 @@ class Kernel:
     def answers(self) -> set[IPAddress]:
         """The addresses for which a packet gets an answer now."""
         now = self._world.now
-        return {a.ip for a, goes in self.addresses.items() if goes > now and not self._drops(a.ip.packed)}
+        there = {a.ip for a, goes in self.addresses.items() if goes > now}
+        answered = {ip for ip in there if not self._drops(ip.packed, "prerouting", "input", "output")}
+        # NAT comes before input, and what it has turned elsewhere does not pass there as the VIP's.
+        turned = there & self.redirected
+        return answered | {ip for ip in turned if not self._drops(ip.packed, "prerouting", "postrouting")}
 
-    def _drops(self, address: bytes) -> bool:
+    def redirect(self, address: IPAddress) -> None:
+        """`nft add rule ip nat prerouting ip daddr ADDRESS redirect`: it counts while the address is there."""
+        self.redirected.add(address)
+        self._update()
+
+    def _drops(self, address: bytes, *hooks: str) -> bool:
+        now = self._world.now
         return any(
-            address in table.guarded and table.sets[table.guarded[address]].get(address, 0.0) <= self._world.now
+            all((table.sets[name].get(address, 0.0) > now) is wants for name, wants in rule)
             for table in self._tables.values()
+            for hook in hooks
+            for rule in table.rules.get(hook, ())
+            if rule
         )
+
+    def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
+        """The keys of a set, without those that have timed out."""
+        found = self._tables.get((family, table), _Table()).sets.get(name, {})
+        return frozenset(key for key, end in found.items() if end > self._world.now)
 
     def reboot(self) -> None:
         """Nothing is left."""
         self.addresses.clear()
         self._tables.clear()
+        self.foreign_changes += 1
+        self.redirected.clear()
         self.listeners.clear()
         self._flushed.clear()
         self._update()
@@ -148,7 +169,8 @@ class Kernel:
         return self._world.now < self._flushed.get(address.packed, 0.0)
 
     def _guarded(self, address: bytes) -> bool:
-        return any(address in table.guarded for table in self._tables.values())
+        sets = (found for t in self._tables.values() for name, found in t.sets.items() if name.startswith("guarded"))
+        return any(address in found for found in sets)
 
     def commit(self, messages: Iterable[Message]) -> None:
         """One transaction.
@@ -174,7 +196,7 @@ class Kernel:
 
     def _after(self, messages: Iterable[Message]) -> dict[tuple[int, str], _Table]:
         tables = {
-            key: _Table(dict(t.guarded), {n: dict(e) for n, e in t.sets.items()})
+            key: _Table({hook: list(r) for hook, r in t.rules.items()}, {n: dict(e) for n, e in t.sets.items()})
             for key, t in self._tables.items()
         }
         for message in messages:
@@ -184,6 +206,7 @@ class Kernel:
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
         self._tables.clear()
+        self.foreign_changes += 1
         self._flushed.update((address.ip.packed, math.inf) for address in self.addresses)
         self._update()
 
@@ -209,22 +232,10 @@ class Kernel:
         elif what == "delete table":
             del tables[key]
 
-    @staticmethod
-    def _flush_chain(table: _Table, _hook: str) -> None:
-        table.guarded.clear()
-
-    @staticmethod
-    def _delete_set(table: _Table, name: str) -> None:
-        if name not in table.sets:
-            raise NftError(errno.ENOENT)
-        if name in table.guarded.values():
-            raise NftError(errno.EBUSY)
-        del table.sets[name]
-
     def _add_element(self, table: _Table, name: str, element: bytes, timeout_ms: bytes) -> None:
         elements = table.sets[name]
         if self._moves_timeouts or elements.get(element, 0.0) <= self._world.now:
-            elements[element] = self._end_of(int.from_bytes(timeout_ms))
+            elements[element] = self._end_of(int.from_bytes(timeout_ms)) if timeout_ms else math.inf
 
     def _delete_element(self, table: _Table, name: str, element: bytes) -> None:
         if table.sets[name].pop(element, 0.0) <= self._world.now:
@@ -240,7 +251,7 @@ class Kernel:
     def _update(self) -> None:
         """Look who answers, now and when the next thing expires."""
         now = self._world.now
-        ends = [e for t in self._tables.values() for s in t.sets.values() for e in s.values() if e > now]
+        ends = [e for t in self._tables.values() for s in t.sets.values() for e in s.values() if now < e < math.inf]
         ends += [goes for goes in (*self.addresses.values(), *self._flushed.values()) if now < goes < math.inf]
         if self._expiry is not None:
             self._expiry.cancel()
@@ -254,13 +265,3 @@ class Kernel:
             self._world.note(self._name, f"{address} has expired")
             self._tell("del", address)
         self._update()
-
-
-def guarded_address(expressions: Iterable[Mapping[str, Any]]) -> tuple[bytes, str]:
-    """The address that a rule of the fence is about, and the set that it looks in."""
-    parts = [dict(dict(e["attrs"]).get("NFTA_EXPR_DATA", {}).get("attrs", ())) for e in expressions]
-    (name,) = [str(part["NFTA_LOOKUP_SET"]) for part in parts if "NFTA_LOOKUP_SET" in part]
-    values = [dict(part["NFTA_CMP_DATA"]["attrs"])["NFTA_DATA_VALUE"] for part in parts if "NFTA_CMP_DATA" in part]
-    address = max(values, key=len)
-    ip_address(address)
-    return address, name

@@ -174,18 +174,15 @@ MUTATIONS = (
     _one(
         "the fence is renewed in two steps",
         FENCE,
-        "            began = self._clock.now()\n",
-        "            await self.close()\n            began = self._clock.now()\n",
+        "        loss_max = max(0.0,",
+        "        await self.close()\n        loss_max = max(0.0,",
         within=300,
     ),
     _one(
         "an element is added without being deleted first",
         FENCE,
-        "                yield table.add_element(name, key)\n"
-        "                yield table.delete_element(name, key)\n",
-        "                if not opened:\n"
-        "                    yield table.add_element(name, key)\n"
-        "                    yield table.delete_element(name, key)\n",
+        "            yield table.add_element(name, key, times_out=True)\n            yield table.delete_element(name, key)\n",
+        "",
         within=300,
     ),
     _one(
@@ -199,7 +196,37 @@ MUTATIONS = (
         "the fence looks at elements before it is known when they end",
         FENCE,
         "            # If the process did not run meanwhile, the time-out began late by as much.\n",
-        "            self._kernel.commit((*self._sets, *self._guard[idle]))\n",
+        "            self._commit(self._using[idle])\n",
+        within=10_000,
+    ),
+    _one(
+        "elements for the next renewal are taken to end when it was planned",
+        FENCE,
+        "            self._ready = other, expected + max(0.0, self._clock.now() - began - _ALLOWANCES_S[0])\n",
+        "            self._ready = other, expected\n",
+        within=30_000,
+    ),
+    _one(
+        "elements for the next renewal are taken though they end later",
+        FENCE,
+        "if ready and 0 <= until - ready[1] <= loss_max and",
+        "if ready and until - ready[1] <= loss_max and",
+        within=10_000,
+    ),
+    _one(
+        "which slot counts is not asked",
+        FENCE,
+        "            self._slot = a if any(found) else _other(a)\n",
+        "            self._slot = a if any(found) is None else _other(a)\n",
+        within=10_000,
+    ),
+    _one(
+        "rules are taken to stand whatever others have changed",
+        FENCE,
+        "        if self._stated is None or self._stated != self._kernel.epoch:\n            return False\n"
+        "        try:\n            self._kernel.commit(batch, undisturbed=True)\n",
+        "        if self._stated is None:\n            return False\n"
+        "        try:\n            self._kernel.commit(batch)\n",
         within=10_000,
     ),
     # Health

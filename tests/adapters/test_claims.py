@@ -1,0 +1,237 @@
+"""Claims, against a real etcd: one holder for each address, whatever the groups and elections are called."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from ipaddress import ip_interface
+from pathlib import Path
+
+import pytest
+
+from govipd.adapters.election import REREAD_S, UNORDERLY_S
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.store import Compare, Get, Operation, TxnResult
+from govipd.core.events import Deposed, Elected, LeaseLost, Queued, Resigned
+from govipd.errors import EtcdRefusedError, EtcdWriteRefusedError
+from tests.adapters.etcd_cluster import Cluster
+from tests.adapters.member import Member, running
+
+FIRST, SECOND = ip_interface("192.0.2.1/32"), ip_interface("192.0.2.2/32")
+BOTH = f"{FIRST} {SECOND}"
+
+
+def claim(etcd: Cluster, ip: str = "192.0.2.1") -> dict[str, str]:
+    """What the key says; empty: let go in order, or absent."""
+    value = etcd.ctl("get", f"govip/claims/{ip}", "--print-value-only").strip()
+    return dict(json.loads(value)) if value else {}
+
+
+async def lead(member: Member, campaign: int = 1) -> Elected:
+    """Campaign until the place is proven, and the wait is over."""
+    member.election.campaign(campaign)
+    event = await member.until(lambda e: isinstance(e, Elected) and e.proved_at >= e.not_before)
+    assert isinstance(event, Elected)
+    return event
+
+
+async def test_the_holder_claims_its_addresses_under_its_lease(etcd: Cluster) -> None:
+    """With the group's and the member's name, for people."""
+    a = Member(etcd.endpoints, "a", addresses=BOTH)
+    async with running(a):
+        won = await lead(a)
+        assert won.addresses == (FIRST, SECOND)
+        kvs = json.loads(etcd.ctl("get", "--prefix", "govip/claims/", "-w", "json"))["kvs"]
+        assert [kv["lease"] for kv in kvs] == [won.lease_id] * 2
+        assert {claim(etcd)[key] for key in ("vip", "member")} == {"api", "a"}
+
+
+async def test_another_group_with_one_of_the_addresses_waits_until_it_is_let_go(etcd: Cluster) -> None:
+    """It is first in its own election; the journal names who claims what. Then it is as behind an unknown holder."""
+    a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b", vip="apii", addresses=BOTH)
+    async with running(a, b):
+        await lead(a)
+        b.election.campaign(1)
+        queued = await b.sees(Queued)
+        assert queued == Queued(1, "", "192.0.2.1 is claimed by group api of a")
+        assert claim(etcd, "192.0.2.2") == {}, "all of a group's claims, or none"
+        a.election.resign(1)
+        won = await b.sees(Elected)
+        assert isinstance(won, Elected)
+        assert won.not_before >= won.proved_at + UNORDERLY_S / 2
+        assert claim(etcd)["vip"] == "apii"
+
+
+async def test_a_claim_that_was_let_go_in_order_costs_the_next_one_no_wait(etcd: Cluster) -> None:
+    """Within a group, as the mark says of the key."""
+    a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
+    async with running(a, b):
+        await lead(a)
+        b.election.campaign(1)
+        await b.sees(Queued)
+        a.election.resign(1)
+        won = await b.sees(Elected)
+        assert isinstance(won, Elected)
+        assert won.not_before <= won.proved_at
+
+
+async def test_a_claim_that_ended_with_its_lease_is_waited_for(etcd: Cluster) -> None:
+    """Nobody has said that the holder's kernel is silent."""
+    a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
+    async with running(a, b):
+        lease = (await lead(a)).lease_id
+        b.election.campaign(1)
+        await b.sees(Queued)
+        etcd.ctl("lease", "revoke", f"{lease:x}")
+        won = await b.sees(Elected)
+        assert isinstance(won, Elected)
+        assert won.not_before > won.proved_at
+
+
+async def test_a_holder_whose_claim_was_deleted_has_lost(etcd: Cluster) -> None:
+    """Another group may take the address."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        await lead(a)
+        etcd.ctl("del", "govip/claims/192.0.2.1")
+        deposed = await a.sees(Deposed)
+        assert deposed == Deposed(1, "our claim of 192.0.2.1 is gone")
+
+
+async def test_an_address_that_a_reload_adds_is_held_when_it_is_claimed(etcd: Cluster) -> None:
+    """Another group's is not; the rest goes on."""
+    a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b", vip="web", addresses=str(SECOND))
+    async with running(a, b):
+        await lead(a)
+        await lead(b)
+        a.election.claim([FIRST, SECOND])
+        pending = await a.until(lambda e: isinstance(e, Elected) and bool(e.pending))
+        assert isinstance(pending, Elected)
+        assert (pending.addresses, pending.pending) == ((FIRST,), "192.0.2.2 is claimed by group web of b")
+        b.election.resign(1)
+        await b.sees(Resigned)
+        both = await a.until(lambda e: isinstance(e, Elected) and e.addresses == (FIRST, SECOND))
+        assert isinstance(both, Elected)
+        assert both.pending == ""
+        assert claim(etcd, "192.0.2.2")["member"] == "a"
+
+
+async def test_an_address_that_a_reload_removes_is_let_go_when_the_kernel_is_silent(etcd: Cluster) -> None:
+    """Not before."""
+    a = Member(etcd.endpoints, "a", addresses=BOTH)
+    async with running(a):
+        await lead(a)
+        since = len(a.events)
+        a.election.claim([FIRST])
+        await a.until(lambda e: isinstance(e, Elected) and e.addresses == (FIRST,), since)
+        assert claim(etcd, "192.0.2.2")["member"] == "a"
+        a.election.unclaim([SECOND])
+        async with asyncio.timeout(5):
+            while claim(etcd, "192.0.2.2"):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_member_that_is_passed_the_vip_lets_go_of_what_its_file_has_not(etcd: Cluster) -> None:
+    """While a reload goes from machine to machine."""
+    a, b = Member(etcd.endpoints, "a", addresses=BOTH), Member(etcd.endpoints, "b")
+    async with running(a, b):
+        await lead(a)
+        b.election.publish({"state": "candidate"})
+        b.election.campaign(1)
+        await b.sees(Queued)
+        a.election.pass_on(1)
+        await b.sees(Elected)
+        a.election.resign(1)
+        await a.sees(Resigned)
+        assert claim(etcd)["member"] == "b"
+        async with asyncio.timeout(5):
+            while claim(etcd, "192.0.2.2"):
+                await asyncio.sleep(0.01)
+
+
+async def fill(etcd: Cluster) -> None:
+    """Until etcd has no space left: the alarm NOSPACE."""
+    for i in range(40):
+        await asyncio.to_thread(partial(etcd.ctl, "put", f"junk{i}", "x" * 100_000, check=False))
+    assert "NOSPACE" in etcd.ctl("alarm", "list")
+
+
+class ReadOnly(Etcd):
+    """A client whose user loses the right to write."""
+
+    refuses = False
+
+    async def revoke(self, lease: int) -> None:
+        if self.refuses:
+            raise EtcdRefusedError("etcdserver: permission denied")
+        await super().revoke(lease)
+
+    async def txn(
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+    ) -> TxnResult:
+        if self.refuses and any(not isinstance(op, Get) for op in then):
+            raise EtcdWriteRefusedError("etcdserver: permission denied")
+        return await super().txn(compare, then, otherwise)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Cluster]:
+    """An etcd with little space."""
+    with Cluster(tmp_path, extra=["--quota-backend-bytes", str(2 << 20)]).running() as cluster:
+        yield cluster
+
+
+async def test_an_etcd_that_takes_no_writes_lets_its_leader_go(small: Cluster) -> None:
+    """Without a mark, so that the next one waits; it holds without a claim, until etcd takes one."""
+    a, b = Member(small.endpoints, "a"), Member(small.endpoints, "b")
+    async with running(a, b):
+        await lead(a)
+        b.election.campaign(1)
+        await b.sees(Queued)
+        await fill(small)
+        with pytest.raises(EtcdWriteRefusedError):
+            await a.election.check_writes()
+        a.election.resign(1)
+        async with asyncio.timeout(2):
+            await b.sees(Elected)
+        async with asyncio.timeout(5):
+            await a.until(lambda e: isinstance(e, Resigned | LeaseLost))
+        won = next(e for e in b.events if isinstance(e, Elected))
+        assert won.not_before > won.proved_at
+        assert won.addresses == (FIRST,)
+        small.ctl("del", "--prefix", "junk")
+        revision = json.loads(small.ctl("endpoint", "status", "-w", "json"))[0]["Status"]["header"]["revision"]
+        small.ctl("compact", str(revision))
+        small.ctl("defrag")
+        small.ctl("alarm", "disarm")
+        async with asyncio.timeout(10):
+            while claim(small).get("member") != "b":
+                await asyncio.sleep(0.1)
+
+
+async def test_a_role_that_may_not_write_any_more_lets_its_leader_go(etcd: Cluster) -> None:
+    """The lease is given back; that needs the right to write its keys, so it may have to end by itself."""
+    a = Member(etcd.endpoints, "a", store=ReadOnly)
+    async with running(a):
+        lease = (await lead(a)).lease_id
+        assert isinstance(a.store, ReadOnly)
+        a.store.refuses = True
+        a.election.resign(1)
+        async with asyncio.timeout(12):
+            lost = await a.sees(LeaseLost)
+        assert isinstance(lost, LeaseLost)
+        assert lost.lease_id == lease
+        assert await a.sees(Resigned) == Resigned(1)
+
+
+async def test_an_old_key_that_comes_back_while_we_stand_aside_is_deleted(etcd: Cluster) -> None:
+    """A restored etcd brings back keys and leases."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        lease = (await lead(a)).lease_id
+        a.election.resign(1)
+        await a.sees(Resigned)
+        etcd.ctl("put", f"govip/election/api/{lease:x}", "a", f"--lease={lease:x}")
+        async with asyncio.timeout(REREAD_S + 3):
+            while etcd.ctl("get", "--prefix", "govip/election/"):
+                await asyncio.sleep(0.1)

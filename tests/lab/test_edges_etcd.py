@@ -1,0 +1,217 @@
+"""What happens to etcd itself: rebuilt, restored, guarded, beside another cluster; and the guides about it, typed."""
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import etcds
+from tests.lab.host import until
+from tests.lab.lab import DAEMON, Lab
+from tests.lab.machine import Machine
+from tests.lab.observe import Report
+from tests.lab.play import UNASKED_SHARE, Outcome, Scenario, play
+
+SERVED_WITHIN_S = 14.0  # of the last fault, as the simulation asks it
+GUIDES = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
+
+
+def typed(node: Machine, command: str, **placeholders: str) -> None:
+    """Type a command that docs/operations.md has, with what stands there for something of the reader's filled in."""
+    assert f"    {command}" in GUIDES, command
+    for name, value in placeholders.items():
+        command = command.replace(name, value)
+    node.run(command, timeout=60)
+
+
+def pids(lab: Lab) -> list[str]:
+    """Of every daemon."""
+    return [node.run(f"systemctl show -P MainPID {DAEMON}").stdout for node in lab.nodes]
+
+
+def served_after(report: Report, mark: str) -> float:
+    """How many seconds after it the last request was lost before clients were served for good."""
+    lost = [r.sent_at for r in report.requests if not r.by]
+    return max(lost, default=0.0) - report.marks[mark]
+
+
+def never_two(report: Report) -> None:
+    """At no moment, and somebody looked."""
+    assert report.two_answering == 0, report.overlaps
+    assert report.unasked < UNASKED_SHARE * (report.ended - report.began)
+
+
+@pytest.fixture
+def etcd_lab(lab: Lab) -> Iterator[Lab]:
+    """A lab whose etcd and govip.toml are put right again."""
+    yield lab
+    etcds.disable_authentication(lab)
+    etcds.stop_other(lab.nodes[2])
+    etcds.reload(lab)
+
+
+@pytest.mark.parametrize("token", ["at-leisure", "at-once"])
+def test_etcd_is_rebuilt_empty(etcd_lab: Lab, token: str) -> None:
+    """Another cluster id, nothing in it: served again without a restart of any govipd, and never by two."""
+    lab, before = etcd_lab, pids(etcd_lab)
+    lab.wait_serving()
+    with lab.observe() as watching:
+        etcds.rebuild(lab, token)
+        if token == "at-leisure":
+            lab.wait_silent()
+        etcds.start(lab)
+        watching.mark("back")
+        lab.wait_serving()
+        until(lambda: len(lab.queue()) == len(lab.nodes), 30, "every machine stands in the queue")
+    never_two(watching.report)
+    print(f"rebuilt {token}: served after {served_after(watching.report, 'back'):.1f} s")
+    assert served_after(watching.report, "back") < SERVED_WITHIN_S
+    assert pids(lab) == before
+    for node in lab.nodes:
+        assert "etcd is another cluster now" in node.run("journalctl -u govipd -o cat").stdout
+
+
+def test_the_guide_to_restoring_etcd(etcd_lab: Lab) -> None:
+    """From a snapshot: another cluster id, and the old keys."""
+    lab, before = etcd_lab, pids(etcd_lab)
+    first = lab.nodes[0]
+    first.run(f"rm -f {etcds.SNAPSHOT}")
+    typed(first, "etcdctl snapshot save FILE", FILE=etcds.SNAPSHOT)
+    etcds.copy_snapshot(lab)
+    with lab.observe() as watching:
+        etcds.every(lab, "systemctl stop etcd && rm -r /var/lib/etcd/default")
+        for node in lab.nodes:
+            typed(
+                node,
+                "etcdctl snapshot restore FILE --name NAME --data-dir /var/lib/etcd/default --initial-cluster CLUSTER "
+                "--initial-cluster-token TOKEN --initial-advertise-peer-urls PEER",
+                FILE=etcds.SNAPSHOT, NAME=node.name, CLUSTER=etcds.initial_cluster(lab), TOKEN="restored",
+                PEER=f"http://{node.port.v4}:2380",
+            )  # fmt: skip
+            typed(node, "chown -R etcd:etcd /var/lib/etcd/default")
+        etcds.start(lab)
+        watching.mark("back")
+        lab.wait_serving()
+        until(lambda: len(lab.queue()) == len(lab.nodes), 30, "every machine stands in the queue")
+    never_two(watching.report)
+    print(f"restored: served after {served_after(watching.report, 'back'):.1f} s")
+    assert served_after(watching.report, "back") < SERVED_WITHIN_S
+    assert pids(lab) == before
+
+
+def _hiccup_beside_another(lab: Lab, _holder: Machine) -> None:
+    """An endpoint of another cluster is in everybody's list; the right ones are silent for a second."""
+    other = etcds.start_other(lab.nodes[2])
+    etcds.reload(lab, more=[other])
+    time.sleep(1.0)
+    for node in lab.nodes:
+        node.signal_unit("etcd.service", signal.SIGSTOP)
+    time.sleep(0.9)
+    for node in lab.nodes:
+        node.signal_unit("etcd.service", signal.SIGCONT)
+    time.sleep(3.0)
+
+
+def _guarded_and_not(lab: Lab, holder: Machine) -> None:
+    """The user in the files first, then authentication on, and off again."""
+    etcds.add_users(lab)
+    etcds.reload(lab, user=True)
+    time.sleep(1.0)
+    typed(lab.nodes[0], "etcdctl auth enable")
+    refused = holder.run("etcdctl get x", check=False)
+    assert "user name is empty" in refused.stderr
+    time.sleep(4.0)
+    holder.run("govipctl doctor", check=False)
+    typed(lab.nodes[0], "etcdctl --user root auth disable", root="root:root")
+    time.sleep(4.0)
+    etcds.reload(lab)
+    time.sleep(2.0)
+
+
+def _enabled_first(lab: Lab, holder: Machine) -> None:
+    """Authentication on, and within the lease the user into the holder's file, then into the others'."""
+    etcds.add_users(lab)
+    holder.run("etcdctl auth enable")
+    for node in (holder, *lab.others(holder)):
+        etcds.configure(node, lab, user=True)
+        node.run(f"systemctl reload {DAEMON}")
+    time.sleep(4.0)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        Scenario("etcd-hiccup-beside-another", "an endpoint of another cluster, and a hiccup of the right ones",
+                 Outcome.STAYS, _hiccup_beside_another, lossless=True),
+        Scenario("etcd-auth-on-and-off", "authentication is enabled, later disabled", Outcome.STAYS,
+                 _guarded_and_not, lossless=True),
+        Scenario("etcd-auth-before-the-files", "authentication is enabled, then the files are edited", Outcome.STAYS,
+                 _enabled_first, lossless=True),
+    ],
+    ids=lambda s: s.name,
+)  # fmt: skip
+def test_scenario(etcd_lab: Lab, scenario: Scenario) -> None:
+    """The VIP stays, and no request is lost."""
+    result = play(etcd_lab, scenario)
+    assert result.faults == (), "\n".join([*result.faults, *result.report.overlaps])
+
+
+def test_the_guide_to_other_endpoints(etcd_lab: Lab) -> None:
+    """A member is taken out of the list, and put back: reloads, nothing is lost."""
+    lab = etcd_lab
+    holder = lab.wait_serving()
+    with lab.observe() as watching:
+        for only in (f"http://{lab.nodes[2].port.v4}:2379", ""):
+            for node in lab.nodes:
+                etcds.configure(node, lab, only=only)
+                typed(node, "systemctl reload govipd@eth0")
+            time.sleep(2.0)
+    never_two(watching.report)
+    assert watching.report.lost == 0
+    assert watching.report.holders == [holder.name]
+    assert pids(lab)
+
+
+def test_the_guide_to_another_etcd(etcd_lab: Lab) -> None:
+    """One machine at a time would be two leaders; as the guide has it, never two, and a short gap."""
+    lab = etcd_lab
+    holder = lab.wait_serving()
+    other = etcds.start_other(lab.nodes[2])
+    with lab.observe() as watching:
+        for node in lab.others(holder):
+            typed(node, "systemctl stop govipd@eth0")
+        etcds.configure(holder, lab, only=other)
+        watching.mark("moved")
+        typed(holder, "systemctl restart govipd@eth0")
+        lab.wait_serving(by=holder)
+        for node in lab.others(holder):
+            etcds.configure(node, lab, only=other)
+            typed(node, "systemctl start govipd@eth0")
+        until(lambda: len(lab.queue()) == len(lab.nodes), 30, "every machine stands in the new queue")
+        time.sleep(1.0)
+    never_two(watching.report)
+    print(f"moved to another etcd: a gap of {1000 * watching.report.since('moved').gap:.0f} ms")
+    assert watching.report.since("moved").gap < 5.0
+    for node in lab.others(holder):  # and back
+        node.run("systemctl stop govipd@eth0")
+    for node in (holder, *lab.others(holder)):
+        etcds.configure(node, lab)
+        node.run("systemctl restart govipd@eth0")
+
+
+def test_endpoints_of_another_etcd_are_refused_while_the_old_one_answers(etcd_lab: Lab) -> None:
+    """A mere reload, on one machine after the other: the machines that are reloaded stand aside, two never answer."""
+    lab = etcd_lab
+    lab.wait_serving()
+    other = etcds.start_other(lab.nodes[2])
+    with lab.observe() as watching:
+        for node in lab.nodes:
+            etcds.configure(node, lab, only=other)
+            node.run(f"systemctl reload {DAEMON}")
+            time.sleep(5.0)
+            shown = node.run("journalctl -u govipd -o cat").stdout
+            assert re.search(r"is of another cluster \([0-9a-f]+\) than before \([0-9a-f]+\)", shown)
+    never_two(watching.report)
