@@ -54,7 +54,7 @@ MOMENTS = (
 
 
 _APART = ("equal identities", "nf_tables busy", "authentication switched")  # they have plans of their own, below
-_ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *REFUSALS, *HISTORIES, *_APART})
+_ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *REFUSALS, *HISTORIES, *_APART, *NOT_YET})
 _EDITS = [kind for kind in (*EDITS, *SLIPS) if kind not in NOT_YET]
 _STRANGE = [kind for kind in (*REFUSALS, *HISTORIES, *_APART) if kind not in NOT_YET]
 
