@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from govipd.core.state import State, Trigger
+from govipd.core.events import Elsewhere
+from govipd.core.state import ANSWERING, State, Trigger
 from govipd.core.supervisor import Supervisor
 
 _WHAT = {
@@ -84,6 +85,28 @@ def pact(timeout: float) -> str:
     return "no pact any more: nobody takes over before the lease has ended"
 
 
+def left_behind(found: Sequence[Elsewhere]) -> str:
+    """One line for the journal: the fence stays, closed, as the addresses are on this machine."""
+    where = ", ".join(map(str, found))
+    first = found[0]
+    return (
+        f"{where}: the fence stays there, closed, or this machine would answer; next: ip address delete {first.address} dev "
+        f"{first.interface}, then govipd --interface IF --clean-up"
+    )
+
+
+def trouble(supervisor: Supervisor) -> str:
+    """What is wrong around this node, though it changes no state; "" when nothing is."""
+    fault, question = supervisor.fault, supervisor.question
+    strewn = supervisor.state in ANSWERING and ", ".join(map(str, supervisor.elsewhere))
+    parts = (
+        fault.refused or fault.warning,
+        question.trouble if question is not None else "",
+        f"{strewn}: beside the interface of the VIP; this machine could not stand for election again" if strewn else "",
+    )
+    return "; ".join(part for part in parts if part)
+
+
 def adopting(left: float) -> str:
     """One line for the journal: an earlier process's lease is taken over, with `left` seconds to prove it."""
     return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"
@@ -107,8 +130,8 @@ def status(supervisor: Supervisor, addresses: Sequence[str], now: float) -> str:
     gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in supervisor.health.gates())
     parts.append(f"gates: {gates}")
     parts.append(_lease(supervisor, now))
-    if supervisor.fault.warning:
-        parts.append(f"WARNING: {supervisor.fault.warning}")
+    if text := trouble(supervisor):
+        parts.append(f"WARNING: {text}")
     return "; ".join(parts)
 
 
