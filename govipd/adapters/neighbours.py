@@ -251,7 +251,9 @@ class LinkNeighbours:
                     ear.heard()  # answers to the early questions are of no account
                 if before in _LAST_S or self._clock.now() < until - _LAST_S[0]:
                     ear.ask(self._ips, macs)
-            return None if await self._interrupted(until) else ear.heard()
+            # From the asking on, however late that was: this process may not have been given the processor.
+            answered = max(until, self._clock.now() + _LAST_S[-1])
+            return None if await self._interrupted(answered) else ear.heard()
 
     def _claims(self, heard: Mapping[IpAddress, Collection[bytes]]) -> list[Claim]:
         members = self._members()

@@ -261,11 +261,13 @@ class Supervisor:
 
     def _note_elsewhere(self, event: ev.AddressesElsewhere) -> None:
         for where in event.found:
-            if where not in self.elsewhere:
+            if where not in self.elsewhere and self.state is not State.STOPPED:
                 text = f"{where}: this machine stands aside while it is there, unless it leads"
                 follows = f"type: ip address delete {where.address} dev {where.interface}"
                 self._actions.append(ac.Alarm(f"{text}; {follows}", ac.Conflict.ADDRESS_ELSEWHERE))
         self.elsewhere = event.found
+        if event.found and self.state is State.ASIDE:
+            self._actions.append(ac.CloseFence())  # nobody else sets it up again where it was taken away
 
     def _note_lost(self, event: ev.LeaseLost, now: float) -> None:
         if self._lease is None or self._lease.id != event.lease_id:

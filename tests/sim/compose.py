@@ -8,6 +8,7 @@ from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.fence import NftFence
 from govipd.adapters.membership import Membership
+from govipd.adapters.neighbours import LinkNeighbours
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.core.events import Address, EtcdFailed
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 VIP: Address = ip_interface("192.0.2.100/32")
 SECOND: Address = ip_interface("192.0.2.101/32")  # a reload adds it
+TWIN: Address = ip_interface("192.0.2.100/24")  # somebody adds it
 ELECTION = "api"
 PREFIX = "govip/"
 TTL = 3.0
@@ -57,7 +59,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         addresses=machine.addresses,
         clock=process,
         fenced=True,
-        route=sim.SimRoute(process, machine.kernel, machine.random),
+        route=sim.SimRoute(process, machine.kernel, machine.random, machine.index),
     )
     fence = NftFence(
         addresses=machine.addresses,
@@ -81,6 +83,7 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
         member=machine.name,
         identity={"machine": machine.name, "node": machine.name, "pact": f"{machine.index}:{sim.PACT_PORT}"},
     )
+    kernels = {other.index: other.kernel for other in machine.oracle.machines}
     timeline = Timeline(process)
     ports = itertools.count(sim.PACT_PORT + 1)
     election = EtcdElection(
@@ -131,8 +134,15 @@ def _parts(machine: "Machine", process: Process, sink: Sink) -> Parts:
             addresses=machine.addresses,
             sink=sink,
             clock=process,
-            route=sim.SimRoute(process, machine.kernel, machine.random),
+            route=sim.SimRoute(process, machine.kernel, machine.random, machine.index),
             listen=lambda: sim.SimEvents(process, machine.kernel, machine.random),
+        ),
+        neighbours=LinkNeighbours(
+            addresses=machine.addresses,
+            sink=sink,
+            clock=process,
+            members=membership.macs,
+            ear=lambda: sim.SimEar(process, machine.world, machine.index, kernels, machine.network, machine.random),
         ),
         memory=sim.SimMemory(machine.directory, process),
         drain=machine.drain_mark,

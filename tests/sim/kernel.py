@@ -71,6 +71,7 @@ class Kernel:
         self.overruns = False  # the next event is lost, and the listener told so
         self.event_delay = 0.0  # seconds by which events are late
         self.addresses: dict[Address, float] = {}  # true time at which each goes
+        self.elsewhere: dict[Address, float] = {}  # on another interface, put there by somebody: since when
         self.listeners: list[Callable[[str, Address | None], None]] = []  # of netlink's events
         self._world = world
         self._name = name
@@ -92,7 +93,8 @@ class Kernel:
     def answers(self) -> set[IPAddress]:
         """The addresses for which a packet gets an answer now."""
         now = self._world.now
-        return {a.ip for a, goes in self.addresses.items() if goes > now and not self._drops(a.ip.packed)}
+        there = {a.ip for a, goes in self.addresses.items() if goes > now} | {a.ip for a in self.elsewhere}
+        return {ip for ip in there if not self._drops(ip.packed)}
 
     def _drops(self, address: bytes) -> bool:
         return any(
@@ -103,6 +105,7 @@ class Kernel:
     def reboot(self) -> None:
         """Nothing is left."""
         self.addresses.clear()
+        self.elsewhere.clear()
         self._tables.clear()
         self.listeners.clear()
         self._flushed_until = 0.0
@@ -180,7 +183,7 @@ class Kernel:
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
         self._tables.clear()
-        if self.addresses:
+        if self.addresses or self.elsewhere:
             self._flushed_until = math.inf
         self._update()
 
@@ -189,6 +192,21 @@ class Kernel:
         if self.bare:
             self._flushed_until = math.inf
         self.add_address(address, 1e6, 0.0)
+
+    def add_elsewhere(self, address: Address) -> None:
+        """`ip address add` on another interface, by somebody else."""
+        if self.bare:
+            self._flushed_until = math.inf
+        self.elsewhere[address] = self._world.now
+        self._update()
+        self._tell("new elsewhere", address)
+
+    def delete_elsewhere(self, address: Address) -> None:
+        """`ip address delete` there."""
+        if address in self.elsewhere:
+            del self.elsewhere[address]
+            self._update()
+            self._tell("del elsewhere", address)
 
     def _apply(self, tables: dict[tuple[int, str], _Table], message: Message) -> None:
         what, family, name, *rest = message

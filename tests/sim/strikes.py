@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from tests.sim.compose import ELECTION, SECOND, VIP
+from tests.sim.compose import ELECTION, SECOND, TWIN, VIP
 from tests.sim.fault import End, Fault
+from tests.sim.oracle import STREWN_S
 
 if TYPE_CHECKING:
     from tests.sim.run import Simulation
@@ -316,8 +317,27 @@ def remove_address(sim: "Simulation", fault: Fault) -> End:
 def add_address(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     if machine.daemon is not None and not machine.job:  # where no daemon runs, nobody guards the address
-        machine.kernel.add_by_hand(VIP)
+        machine.kernel.add_by_hand(VIP if fault.place < 0.5 else TWIN)
     return None
+
+
+def add_elsewhere(sim: "Simulation", fault: Fault) -> End:
+    """On an interface that is not govipd's: govipd may only see to it that it is silent."""
+    machine = sim.machine(fault)
+    if machine.daemon is None or machine.job:
+        return None
+    where = TWIN if fault.place < 0.5 else VIP
+    machine.kernel.add_elsewhere(where)
+    since, daemon = machine.kernel.elsewhere[where], machine.daemon
+
+    def look() -> None:
+        if machine.kernel.elsewhere.get(where) == since and machine.daemon is daemon:
+            queue = [kv for kv in sim.cluster.keys.values() if kv.key.startswith(f"{ELECTION}/")]
+            queue.sort(key=lambda kv: kv.create_revision)
+            sim.oracle.strewn(machine, [kv.value.decode() for kv in queue])
+
+    sim.world.after(STREWN_S, look)
+    return lambda: machine.kernel.delete_elsewhere(where)
 
 
 def overrun(sim: "Simulation", fault: Fault) -> End:
