@@ -138,8 +138,8 @@ async def clean_up(plan: Plan) -> int:
 async def stay_silent(path: Path, interface: str) -> None:
     """Close the fence of a VIP for which the file is refused because it is an address of this host.
 
-    It would answer beside the machine that leads. Not where the host itself is reached by it: that would cut the operator
-    off. The fences that an earlier process left for others stay as they are, closed by their own end.
+    It would answer beside the machine that leads. Not where the host itself is reached by it: that would cut the
+    operator off. The fences that an earlier process left for other VIPs stay as they are, closed by their own end.
     """
     try:
         config = load(path, hostname=socket.gethostname())
@@ -154,7 +154,7 @@ async def stay_silent(path: Path, interface: str) -> None:
         if not present:
             continue
         if reachable in present:
-            text = f"{vip.name}: this machine answers for {answers}: no fence is closed, as it is reached by {reachable}"
+            text = f"{vip.name}: this machine answers for {answers}, and is reached by it: so the fence is not closed"
         elif config.election.fence != "nftables" or NfTables().missing():
             text = f"{vip.name}: this machine answers for {answers}: without nf_tables there is no fence to close"
         else:

@@ -35,9 +35,9 @@ _FILTER = (
     (0x06, 0, 0, 0),  # reject
 )
 
-# Seconds before the end of the time in which is asked. The early questions find whom the last ones reach: switches learn.
-# The last ones are asked when a predecessor that passes the VIP on is silent (core.lease.PASS_S before UNORDERLY_S is
-# over), twice, as a frame may get lost; their answers count.
+# Seconds before the end of the time in which is asked. By the early questions switches learn where answers go. The
+# last ones are asked when the fence of one that passes the VIP on has ended (lease.PASS_S), twice, as a frame may get
+# lost; their answers count.
 _EARLY_S = (0.075, 0.045)
 _LAST_S = (0.018, 0.012)
 

@@ -159,6 +159,6 @@ class Alarm:
 
 KernelAction = Prepare | Hold | CloseFence | RemoveAddresses
 Action = (
-    Adopt | Campaign | Resign | Pass | Verify | Enforce | EndPact | AskWire | KernelAction | Announce | Remember | Forget
-    | Alarm | Report
+    Adopt | Campaign | Resign | Pass | Verify | Enforce | EndPact | AskWire | KernelAction | Announce | Remember
+    | Forget | Alarm | Report
 )  # fmt: skip

@@ -226,7 +226,8 @@ class Supervisor:
             case ev.AddressesElsewhere():
                 self._note_elsewhere(event)
             case ev.WireHeard() if self.state is State.TAKING and self.question is not None:
-                self._note_heard(self.question, event)
+                if self.question.awaits(event):
+                    self._note_heard(self.question, event)
             case ev.Stalled():
                 self._announce_due = True
                 if self.state in HOLDING:

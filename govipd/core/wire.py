@@ -1,11 +1,12 @@
 """The question on the wire: does another kernel still answer for what this node is about to answer for?
 
 Asked while a predecessor that left without a mark may not know yet that it has left: its lease was revoked, its key
-deleted, etcd's data lost, or it is a member of another etcd. It closes its fence as soon as it learns of it, but a process
-that does not run learns nothing, and its kernel answers until the fence ends by itself.
+deleted, etcd's data lost, or it is a member of another etcd. It closes its fence as soon as it learns of it, but a
+process that does not run learns nothing, and its kernel answers until the fence ends by itself.
 
-What it does not guarantee: that nobody answers. A question or its answer may get lost, and the machine may be on another
-link. The promise stands on etcd; this is for the day on which etcd's is broken.
+What it does not guarantee: that nobody answers. A question or its answer may get lost, the machine may be on another
+link, and a fence that has lapsed may be opened again. G1 stands on etcd; this is for the day on which etcd's promise is
+broken.
 """
 
 from dataclasses import dataclass
@@ -34,10 +35,12 @@ class Question:
     claims: tuple[Claim, ...] = ()  # of the newest answer
     pending: bool = True
 
+    def awaits(self, event: WireHeard) -> bool:
+        """Whether this answers the newest question."""
+        return self.pending and event.until == self.until
+
     def heard(self, event: WireHeard, *, stranger_waits: bool) -> list[Alarm]:
         """Take an answer in. What is to be told of it: each machine once."""
-        if event.until != self.until or not self.pending:
-            return []
         before, self.claims = self.claims, event.claims
         self.pending, self.stranger_waits = False, stranger_waits
         self.silent = not any(claim.member or stranger_waits for claim in event.claims)
@@ -63,8 +66,8 @@ class Question:
     def _alarm(self, claim: Claim) -> Alarm:
         if claim.member:
             text = (
-                f"{claim.member}'s kernel still answers for {claim.address} ({claim.mac}), though etcd says that it does "
-                "not hold it any more; next: take it as soon as it is silent"
+                f"{claim.member}'s kernel still answers for {claim.address} ({claim.mac}), though etcd says that it "
+                "has left; next: take it as soon as it is silent"
             )
             return Alarm(text, Conflict.MEMBER_ANSWERS)
         follows = "take it when it is silent (election.stranger)" if self.stranger_waits else "take it all the same"

@@ -90,8 +90,8 @@ def left_behind(found: Sequence[Elsewhere]) -> str:
     where = ", ".join(map(str, found))
     first = found[0]
     return (
-        f"{where}: the fence stays there, closed, or this machine would answer; next: ip address delete {first.address} dev "
-        f"{first.interface}, then govipd --interface IF --clean-up"
+        f"{where}: the fence stays, closed, or this machine would answer; next: ip address delete {first.address} "
+        f"dev {first.interface}, then govipd --interface IF --clean-up"
     )
 
 

@@ -78,7 +78,7 @@ def make(seed: int) -> Schedule:
         faults = plans.hostile(random, nodes)
     kinds = {fault.kind for fault in faults}
     if kinds & set(BROKEN_PROMISES) and kinds & set(SLUGGISH):
-        pact = 0.0  # a fence that follows a pact's datagrams may lapse and open again: silence says less (docs/adr/0025)
+        pact = 0.0  # a fence that follows datagrams may lapse and open again: silence says less (docs/adr/0025)
     end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
     left_out = None if calm else _left_out(random, nodes, faults)
     return Schedule(seed, nodes, margin, watchdog, rates, faults, min(max(end, 6.0), 14.0), calm, left_out, pact)
