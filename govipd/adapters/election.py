@@ -143,8 +143,10 @@ class EtcdElection:
         self._wanted = campaign
         self._renew_now.set()
 
-    def resign(self, campaign: int, heir: str = "") -> None:
+    def resign(self, campaign: int, heir: str = "", *, contested: bool = False) -> None:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
+        if contested:
+            self._not_before = None  # not free to take: no mark
         self._leaver.closed()
         self._as_heir.forget()
         self._wanted = self._passing = None
