@@ -360,8 +360,10 @@ class EtcdElection:
         sent_at = self._clock.now()
         reply, standing = await self._look(key, lease)
         own, ahead, mark, noted, pact = reply.gets[:5]
-        if pact and self._inherited:
-            await self._store.txn((), self._keys.end_pact(lease))
+        if pact and self._inherited:  # without the key, the successor has taken over by it
+            in_time = await self._txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))
+            if not in_time.succeeded:
+                return
         self._inherited = False
         self._tell("election", "")
         if self._wanted != campaign:
