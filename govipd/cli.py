@@ -40,6 +40,7 @@ from govipd.adapters.journal import journal_for
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.leases import LeaseFile
 from govipd.adapters.membership import Membership
+from govipd.adapters.neighbours import LinkNeighbours, PacketEar
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
@@ -48,6 +49,7 @@ from govipd.adapters.probe import HttpProbe
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import DEFAULT_CONFIG, Config, Vip, load
 from govipd.config_rules import least_margin, nameable
+from govipd.core import words
 from govipd.core.events import Announced, EtcdFailed
 from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
@@ -88,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = read()
     except ConfigError as e:
         print(e, file=sys.stderr)
+        if not args.check_config:
+            asyncio.run(stay_silent(args.config, args.interface))
         if "NOTIFY_SOCKET" in os.environ and not args.check_config:
             time.sleep(CONFIG_RETRY_S)  # systemd tries again for ever: a certificate may yet be mounted
         return EX_CONFIG
@@ -127,13 +131,46 @@ async def clean_up(plan: Plan) -> int:
         try:
             await parts.fence.close()
             await parts.addresses.remove()
-            await parts.fence.remove()
+            if left := await parts.addresses.anywhere():
+                print(f"{group.name}: {words.left_behind(left)}", file=sys.stderr)
+            else:
+                await parts.fence.remove()
         except KernelError as e:
             print(f"{group.name}: {e}", file=sys.stderr)
             status = 1
         parts.memory.forget()
         parts.addresses.close()
     return status
+
+
+async def stay_silent(path: Path, interface: str) -> None:
+    """Close the fence of a VIP for which the file is refused because it is an address of this host.
+
+    It would answer beside the machine that leads. Not where the host itself is reached by it: that would cut the
+    operator off. The fences that an earlier process left for other VIPs stay as they are, closed by their own end.
+    """
+    try:
+        config = load(path, hostname=socket.gethostname())
+        vips = config.for_interface(interface)
+    except ConfigError:
+        return
+    own, reachable = local_addresses(), first_address(interface)
+    for vip in vips:
+        present = [address.ip for address in vip.addresses if address.ip in own]
+        answers = ", ".join(map(str, present))
+        text = f"{vip.name}: this machine does not answer for {answers} any more: the fence is closed"
+        if not present:
+            continue
+        if reachable in present:
+            text = f"{vip.name}: this machine answers for {answers}, and is reached by it: so the fence is not closed"
+        elif config.election.fence != "nftables" or NfTables().missing():
+            text = f"{vip.name}: this machine answers for {answers}: without nf_tables there is no fence to close"
+        else:
+            try:
+                await NftFence(addresses=vip.addresses, clock=BootClock(), table=fence_table(vip)).close()
+            except KernelError as e:
+                text = f"{vip.name}: this machine answers for {answers}: {e}"
+        print(text, file=sys.stderr)
 
 
 def _read(path: Path, interface: str, journal: Journal, name: HostName) -> Plan:
@@ -312,6 +349,13 @@ def _group(
                 mac=addresses.mac,
                 clock=clock,
                 sent=announced,
+            ),
+            neighbours=LinkNeighbours(
+                addresses=vip.addresses,
+                sink=sink,
+                clock=clock,
+                members=membership.macs,
+                ear=lambda: PacketEar(vip.interface),
             ),
             monitor=NetlinkMonitor(interface=vip.interface, addresses=vip.addresses, sink=sink, clock=clock),
             memory=HandoffFile(

@@ -52,6 +52,7 @@ class Election(Struct, frozen=True, kw_only=True):
     margin: float = 0.6
     member: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")] = ""
     fence: Literal["nftables", "address"] = "nftables"
+    stranger: Literal["alarm", "wait"] = "alarm"
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -107,6 +108,7 @@ class Config(Struct, frozen=True, kw_only=True):
         health = self.health
         return Settings(
             margin=self.election.margin,
+            stranger_waits=self.election.stranger == "wait",
             rise=health.rise,
             fall=health.fall,
             unknown_limit=self.election.ttl,

@@ -12,6 +12,7 @@ from govipd.core.actions import (
     Adopt,
     Alarm,
     Announce,
+    AskWire,
     Campaign,
     CloseFence,
     EndPact,
@@ -44,6 +45,7 @@ from govipd.ports import (
     Fence,
     Journal,
     Memory,
+    Neighbours,
     Pact,
     Sink,
 )
@@ -67,6 +69,7 @@ class Parts:
     addresses: Addresses
     announcer: Announcer
     monitor: AddressMonitor
+    neighbours: Neighbours
     memory: Memory
     drain: DrainMark
     pact: Pact
@@ -141,6 +144,7 @@ class Group:
             f"{self.plan.name}: kernel worker": self._work(),
             f"{self.plan.name}: announcer": self._parts.announcer.run(),
             f"{self.plan.name}: netlink monitor": self._parts.monitor.run(),
+            f"{self.plan.name}: neighbours": self._parts.neighbours.run(),
             f"{self.plan.name}: pact": self._parts.pact.run(),
         }
 
@@ -317,7 +321,10 @@ class Group:
         """After the end: give the lease back, and take the fence down where nothing is left behind it."""
         if self.stopped and not self.supervisor.present:
             try:
-                await self._parts.fence.remove()
+                if left := await self._parts.addresses.anywhere():
+                    self.teller.line(Message.FENCE_LEFT, words.left_behind(left))
+                else:
+                    await self._parts.fence.remove()
             except KernelError as e:
                 self.teller.line(Message.FENCE_LEFT, f"the fence is still there, closed: {e}")
         self._parts.addresses.close()
@@ -341,7 +348,7 @@ class Group:
                 self._parts.pact.stop()  # etcd ends it in the same transaction
                 self._parts.election.pass_on(action.campaign, action.heir)
             case Resign():
-                self._parts.election.resign(action.campaign, action.heir)
+                self._parts.election.resign(action.campaign, action.heir, contested=action.contested)
             case Verify():
                 self._parts.election.verify()
             case Enforce():
@@ -351,11 +358,18 @@ class Group:
             case CloseFence():
                 self._parts.announcer.stop()
                 self._parts.pact.stop()
+                self._parts.neighbours.stop()
                 self._queue(action)
-            case Prepare() | Hold() | RemoveAddresses():
+            case Hold():
+                self._parts.neighbours.stop()
                 self._queue(action)
+            case Prepare() | RemoveAddresses():
+                self._queue(action)
+            case AskWire():
+                self._parts.neighbours.ask(action.until)
             case Alarm():
-                self.teller.repeats.tell(Message.ADDRESS_ADDED, action.text, self._clock.now(), subject=action.text)
+                kind = Message[action.conflict.name]
+                self.teller.repeats.tell(kind, action.text, self._clock.now(), subject=action.text)
             case Announce():
                 self._parts.announcer.start()
             case Report(state=State.LEADER):
@@ -439,6 +453,7 @@ class Group:
         await parts.fence.replace(wanted)
         parts.announcer.replace(wanted)
         parts.monitor.replace(wanted)
+        parts.neighbours.replace(wanted)
         if wanted == self._wanted:
             self._applied = wanted
         if gone := [address for address in both if address not in wanted]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from govipd.core.actions import Action, Holding
-from govipd.core.events import Address, Event
+from govipd.core.events import Address, Elsewhere, Event
 from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
 
@@ -35,8 +35,11 @@ class Election(Protocol):
     def adopt(self, campaign: int, holding: Holding) -> None:
         """Before run(): go on with an earlier process's lease and key, as with a campaign of one's own."""
 
-    def resign(self, campaign: int, heir: str = "") -> None:
-        """Want to be out of the queue, and `heir` to be first in it. Resigned follows once etcd confirmed it."""
+    def resign(self, campaign: int, heir: str = "", *, contested: bool = False) -> None:
+        """Want to be out of the queue, and `heir` to be first in it. Resigned follows once etcd confirmed it.
+
+        `contested`: without the mark of an orderly release, see core.actions.Resign.
+        """
 
     def pass_on(self, campaign: int, heir: str = "") -> None:
         """Let the next in the queue, or `heir`, become first while this node answers. Passed follows, then resign()."""
@@ -134,6 +137,13 @@ class Addresses(Protocol):
         """
 
 
+    async def anywhere(self) -> tuple[Elsewhere, ...]:
+        """Where on this machine an address of the group is, whatever its prefix and interface.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """The group consists of these from now on; those that are no longer among them are removed.
 
@@ -161,8 +171,24 @@ class Announcer(Protocol):
         """The task that sends."""
 
 
+class Neighbours(Protocol):
+    """The other machines on the VIP's link, which are asked who answers for its addresses."""
+
+    def replace(self, addresses: tuple[Address, ...]) -> None:
+        """Ask about these from now on."""
+
+    def ask(self, until: float) -> None:
+        """Ask until then (CLOCK_BOOTTIME), without a word that changes what anybody believes. WireHeard follows."""
+
+    def stop(self) -> None:
+        """The answer is not wanted any more."""
+
+    async def run(self) -> None:
+        """The task that asks."""
+
+
 class AddressMonitor(Protocol):
-    """Reports the link (LinkState) and addresses of the group that somebody else removed (AddressLost)."""
+    """Reports the link (LinkState), and addresses of the group that others remove, add, or have put elsewhere."""
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
         """Watch these from now on."""

@@ -53,6 +53,7 @@ class Teller:
         self._told_fault = ClusterFault()
         self._told_pact = ""
         self._told_claimed = ""
+        self._told_mac = ""
 
     def status_line(self) -> str:
         """One line for `systemctl status`."""
@@ -82,7 +83,7 @@ class Teller:
             campaigns_in=supervisor.wait(now),
             blockers=supervisor.blockers(now),
             etcd="" if supervisor.etcd.usable else supervisor.etcd.detail,
-            warning=supervisor.fault.refused or supervisor.claimed or supervisor.fault.warning,
+            warning=words.trouble(supervisor),
             transitions=tuple(self._transitions),
         )
 
@@ -126,7 +127,8 @@ class Teller:
             good, bad = Message.MEMBERS_AGREE, Message.NAME_TAKEN if fault.refused else Message.MEMBERS_DISAGREE
             text = fault.refused or fault.warning
             self.line(bad if text else good, text or "the members agree again")
-        if changed:
+        if changed or self._supervisor.mac != self._told_mac:
+            self._told_mac = self._supervisor.mac
             self.publish()
 
     def _tell_gate(self, gate: GateStatus) -> None:
@@ -161,6 +163,7 @@ class Teller:
             "reason": supervisor.trigger.value,
             "detail": supervisor.detail,
             "gates": gates,
+            "mac": supervisor.mac,
             "addresses": sorted(map(str, self.addresses)),
         }
         self._show(record)

@@ -48,7 +48,7 @@ class FakeElection:
         self._calls.append("adopt")
         self._sink(ev.Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))
 
-    def resign(self, campaign: int, heir: str = "") -> None:
+    def resign(self, campaign: int, heir: str = "", *, contested: bool = False) -> None:
         self._calls.append(f"resign for {heir}" if heir else "resign")
         self._sink(ev.Resigned(campaign))
 
@@ -128,7 +128,31 @@ class FakeFence(FakeKernel):
         self._call("remove fence")
 
 
+class FakeNeighbours:
+    """A link on which nobody answers."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def replace(self, addresses: tuple[ev.Address, ...]) -> None:
+        pass
+
+    def ask(self, until: float) -> None:
+        self._sink(ev.WireHeard(until, ()))
+
+    def stop(self) -> None:
+        pass
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
 class FakeAddresses(FakeKernel):
+    left: tuple[ev.Elsewhere, ...] = ()
+
+    async def anywhere(self) -> tuple[ev.Elsewhere, ...]:
+        return self.left
+
     def close(self) -> None:  # type: ignore[override]  # the port's close() of addresses is another one
         self._call("close addresses")
 

@@ -73,6 +73,7 @@ class World:
             addresses=addresses,  # type: ignore[arg-type]
             announcer=announcer,  # type: ignore[arg-type]
             monitor=monitor,  # type: ignore[arg-type]
+            neighbours=fakes.FakeNeighbours(sink),
             memory=self.memory,
             drain=self.drain,
             pact=fakes.FakePact(self.pact_calls),

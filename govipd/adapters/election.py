@@ -143,8 +143,10 @@ class EtcdElection:
         self._wanted = campaign
         self._renew_now.set()
 
-    def resign(self, campaign: int, heir: str = "") -> None:
+    def resign(self, campaign: int, heir: str = "", *, contested: bool = False) -> None:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
+        if contested:
+            self._not_before = None  # not free to take: no mark
         self._leaver.closed()
         self._as_heir.forget()
         self._wanted = self._passing = None
@@ -358,8 +360,10 @@ class EtcdElection:
         sent_at = self._clock.now()
         reply, standing = await self._look(key, lease)
         own, ahead, mark, noted, pact = reply.gets[:5]
-        if pact and self._inherited:
-            await self._store.txn((), self._keys.end_pact(lease))
+        if pact and self._inherited:  # without the key, the successor has taken over by it
+            in_time = await self._txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))
+            if not in_time.succeeded:
+                return
         self._inherited = False
         self._tell("election", "")
         if self._wanted != campaign:

@@ -22,9 +22,12 @@ def arp_announcement(mac: bytes, address: IPv4Address) -> bytes:
     return _arp(1, mac, address, target_mac=bytes(6))
 
 
-def arp_probe(mac: bytes, address: IPv4Address) -> bytes:
-    """The "ARP Probe" of RFC 5227 section 1.1: asks who has `address`; its sender address 0 changes no cache."""
-    return _arp(1, mac, address, target_mac=bytes(6), sender=IPv4Address(0))
+def arp_probe(mac: bytes, address: IPv4Address, to: bytes = _BROADCAST) -> bytes:
+    """The "ARP Probe" of RFC 5227 section 1.1: asks who has `address`; its sender address 0 changes no cache.
+
+    `to` one machine's hardware address, it asks that one alone.
+    """
+    return to + _arp(1, mac, address, target_mac=bytes(6), sender=IPv4Address(0))[6:]
 
 
 def arp_reply(mac: bytes, address: IPv4Address) -> bytes:
@@ -54,6 +57,17 @@ def neighbor_solicitation(mac: bytes, source: IPv6Address, address: IPv6Address)
     source_link_layer_address = struct.pack("!BB6s", 1, 1, mac)
     body = struct.pack("!L16s", 0, address.packed) + source_link_layer_address
     return _icmpv6(135, mac, source, b"\x33\x33\xff" + last, group, body)
+
+
+def address_probe(mac: bytes, address: IPv6Address) -> bytes:
+    """Asks who has `address` as duplicate address detection does (RFC 4862 section 5.4.2), and changes no cache.
+
+    From the unspecified address and without the source link-layer address option; the answer goes to all nodes.
+    """
+    last = address.packed[-3:]
+    group = IPv6Address(_SOLICITED_NODE.packed[:13] + last)
+    body = struct.pack("!L16s", 0, address.packed)
+    return _icmpv6(135, mac, IPv6Address(0), b"\x33\x33\xff" + last, group, body)
 
 
 def _icmpv6(kind: int, mac: bytes, source: IPv6Address, to_mac: bytes, to: IPv6Address, body: bytes) -> bytes:

@@ -8,6 +8,7 @@ machine have the same identity, but not the same memory.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 
 from govipd.adapters.store import Created, Get, KeyValue, Put, Store
@@ -19,6 +20,8 @@ from govipd.ports import Leases, Sink
 TOLD_MAX = 5  # members that are named in a warning
 LOOK_S = 3.0  # between two readings of the others' records
 RECORD_BYTES_MAX = 64 * 1024  # of a foreign record; a longer one is not parsed
+MACS_MAX = 256  # that are remembered
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Membership:
@@ -53,6 +56,14 @@ class Membership:
         self._changed = asyncio.Event()
         self._leases = leases
         self._told = ClusterFault()
+        self._macs: dict[str, str] = {}
+
+    def macs(self) -> Mapping[str, str]:
+        """The other members by the hardware address of their interface, as their records have it, or had it last.
+
+        A record goes with its member's lease, and just then it matters whose kernel it is that still answers.
+        """
+        return self._macs
 
     def publish(self, record: Mapping[str, object]) -> None:
         """The record to show from now on. Its "addresses" are what every member should have."""
@@ -128,16 +139,20 @@ class Membership:
         ours = _addresses(self._record)
         differing = []
         written = None
+        macs: dict[str, str] = {}
         for kv in reply.gets[0]:
             if kv.key == self._key:
                 written = kv.value
                 continue
-            theirs = _addresses(_parse(kv))
+            record, name = _parse(kv), line(kv.key.removeprefix(self._prefix), 64)
+            theirs = _addresses(record)
+            if _MAC.fullmatch(mac := str(record.get("mac", ""))):
+                macs[mac] = name
             if ours and theirs and ours != theirs:
-                name = line(kv.key.removeprefix(self._prefix), 64)
                 differing.append(f"{name} has {line(', '.join(sorted(theirs)))}")
         if len(differing) > TOLD_MAX:
             differing[TOLD_MAX:] = [f"{len(differing) - TOLD_MAX} more"]
+        self._macs = dict(list({**self._macs, **macs}.items())[-MACS_MAX:])
         warning = f"members disagree on the addresses: {'; '.join(differing)}" if differing else ""
         self._tell(ClusterFault(warning=warning))
         return written

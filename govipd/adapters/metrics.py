@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from govipd.adapters.scrape import ScrapeServer
-from govipd.core.actions import Action, Alarm, Hold, Report
+from govipd.core.actions import Action, Alarm, Conflict, Hold, Report
 from govipd.core.events import (
     AddressLost,
     Announced,
@@ -26,7 +26,7 @@ from govipd.ports import Operator
 
 # Seconds. A renewal takes milliseconds, and is given up after a sixth of the TTL; a probe after its time-out.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-_CONFLICTS = ("address added", "address removed", "members disagree", "name taken")
+_CONFLICTS = (*(conflict.value for conflict in Conflict), "address removed", "members disagree", "name taken")
 _VERDICTS = ("healthy", "unhealthy", "unknown")
 
 
@@ -85,7 +85,7 @@ class Metrics(Collector):
             if isinstance(action, Report):
                 self._transitions.labels(vip, action.state.value, action.trigger.value).inc()
             elif isinstance(action, Alarm):
-                self._conflicts.labels(vip, "address added").inc()
+                self._conflicts.labels(vip, action.conflict.value).inc()
 
     def _begin(self, vip: str) -> None:
         """Counters begin at 0 before they count: Prometheus cannot see a rise in a series that did not exist."""

@@ -1,7 +1,8 @@
 """Addresses and links of one interface, over rtnetlink(7).
 
 The interface is looked up by its name for each operation: it may be deleted and created anew, with another
-index. Addresses are compared with their prefix, exactly: another address of the host is never touched.
+index. Addresses are compared without their prefix: a kernel that has 192.0.2.100/24 answers for 192.0.2.100/32, and
+on whichever interface it has it (the weak host model). What is on another interface is told of, and left alone.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from govipd.adapters.rtnetlink import (
     RouteEvents,
     RouteSocket,
 )
-from govipd.core.events import Address, AddressFound, AddressLost, LinkState
+from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.ports import Clock, Sink
 
@@ -81,19 +82,17 @@ class KernelAddresses:
         Idempotent: an address that is present is renewed without a gap. Preferred lifetime 0: the VIP is
         avoided as a source address (RFC 6724 section 5 rule 3). IPv6: no duplicate address detection, which
         would mute the address for a second (RFC 4862 section 5.4): the election has decided already. An
-        address that failed it is replaced.
+        address that failed it is replaced, as is one that is there with another prefix: it would stay when the
+        lifetime ends (and of IPv6 addresses the kernel keeps one, whatever its prefix).
 
         Raises:
             InterfaceMissingError: the interface does not exist.
-            KernelError: the kernel refused, `until` has passed, or an IPv6 address is there with another
-                prefix (the kernel keeps one per address and would renew somebody else's).
+            KernelError: the kernel refused, or `until` has passed.
         """
         link = self._route.link(self._interface)
-        six = any(address.version == 6 for address in self._addresses)
-        present = self._route.addresses(link.index) if six else {}
+        present = self._route.addresses(link.index)
         for address in self._addresses:
-            if address.version == 6:
-                self._make_way(link.index, address, present)
+            self._make_way(link.index, address, present)
             what = f"adding {address} to {self._interface}"
             remaining = until - self._clock.now()
             if remaining <= 0:
@@ -102,7 +101,7 @@ class KernelAddresses:
             self._route.add(link.index, address, lifetime)
 
     async def remove(self) -> None:
-        """See that no address of the group is on the interface. An absent address is a success.
+        """See that no address of the group is on the interface, with any prefix. An absent address is a success.
 
         Raises:
             KernelError: the kernel refused, or did not answer, for at least one address; all were tried.
@@ -118,6 +117,15 @@ class KernelAddresses:
         await self._remove(tuple(address for address in self._addresses if address not in addresses))
         self._addresses = addresses
 
+    async def anywhere(self) -> tuple[Elsewhere, ...]:
+        """Where on this machine an address of the group is, on this interface or another, with any prefix.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        found = self._route.where({address.ip for address in self._addresses})
+        return tuple(Elsewhere(address, self._route.name(index)) for index, address in found)
+
     def close(self) -> None:
         """Close the socket. Nothing is removed."""
         self._route.close()
@@ -127,8 +135,10 @@ class KernelAddresses:
             link = self._route.link(self._interface)
         except InterfaceMissingError:
             return
+        ips = {address.ip for address in addresses}
+        twins = {address for address in self._route.addresses(link.index) if address.ip in ips}
         errors = []
-        for address in addresses:
+        for address in (*addresses, *sorted(twins - set(addresses), key=str)):
             try:
                 self._delete(link.index, address)
             except KernelError as error:
@@ -139,7 +149,7 @@ class KernelAddresses:
     def _make_way(self, index: int, address: Address, present: dict[Address, int]) -> None:
         for other in present:
             if other.ip == address.ip and other != address:
-                raise KernelError(f"adding {address} to {self._interface}: somebody else put {other} there")
+                self._delete(index, other)
         if present.get(address, 0) & (IFA_F_DADFAILED | IFA_F_TENTATIVE):
             self._delete(index, address)
 
@@ -152,12 +162,13 @@ class KernelAddresses:
 
 
 class NetlinkMonitor:
-    """Watches the interface and the VIP group's addresses on it (ports.AddressMonitor).
+    """Watches the interface, and the VIP group's addresses on every interface (ports.AddressMonitor).
 
     Sends LinkState at start, at each change that the kernel signals, and every `poll_s`; AddressLost when the
     kernel signals that an address of the group went, whoever removed it, and when one seen by the last poll
-    is not there any more. After any error (the socket overran, the kernel refused) it opens new sockets and
-    looks again.
+    is not there any more; AddressFound for what is on the interface with any prefix, AddressesElsewhere when what is on
+    other interfaces changes, and at every look while there is any. After any error (the socket overran, the kernel
+    refused) it opens new sockets and looks again.
     """
 
     def __init__(
@@ -180,6 +191,7 @@ class NetlinkMonitor:
         self._listen = listen
         self._index: int | None = None
         self._present: frozenset[Address] = frozenset()
+        self._elsewhere: tuple[Elsewhere, ...] = ()
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
         """Watch other addresses from now on."""
@@ -222,31 +234,42 @@ class NetlinkMonitor:
                 if message.get_attr("IFLA_IFNAME") == self._interface or message["index"] == self._index:
                     await self._look()
             case "RTM_DELADDR":
-                address = _address(message)
-                if message["index"] == self._index and address and address in self._present:
+                address, here = _address(message), message["index"] == self._index
+                if here and address and address in self._present:
                     self._present -= {address}
                     self._sink(AddressLost(address))
+                elif self._concerns(address):
+                    await self._look()
             case "RTM_NEWADDR":
-                address = _address(message)
-                if message["index"] == self._index and address in self._addresses - self._present:
+                address, here = _address(message), message["index"] == self._index
+                if self._concerns(address) and not (here and address in self._present):
                     await self._look()  # the message may be older than a removal
 
+    def _concerns(self, address: Address | None) -> bool:
+        return address is not None and any(address.ip == ours.ip for ours in self._addresses)
+
     async def _look(self) -> None:
+        found = self._route.where({address.ip for address in self._addresses})
         try:
             link = self._route.link(self._interface)
         except InterfaceMissingError:
             self._index = None
-            present: frozenset[Address] = frozenset()
             self._sink(LinkState(present=False, admin_up=False, carrier=False, mac=""))
         else:
             self._index = link.index
-            present = self._addresses & self._route.addresses(link.index).keys()
             self._sink(LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":")))
+        here = frozenset(address for index, address in found if index == self._index)
+        present = self._addresses & here
         for address in self._present - present:
             self._sink(AddressLost(address))
-        for address in present:
+        for address in sorted(here, key=str):
             self._sink(AddressFound(address))
         self._present = present
+        others = [(index, address) for index, address in found if index != self._index]
+        elsewhere = tuple(Elsewhere(address, self._route.name(index)) for index, address in others)
+        if elsewhere or self._elsewhere:
+            self._elsewhere = elsewhere
+            self._sink(AddressesElsewhere(elsewhere))
 
 
 def _address(message: Change) -> Address | None:

@@ -11,10 +11,10 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import Any, Self
 
 from govipd.core.events import Address
@@ -109,6 +109,26 @@ class RouteSocket:
         answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, index))
         found = (_address(answer) for answer in answers)
         return {address: flags for at, address, flags in found if at == index and address is not None}
+
+    def where(self, ips: Collection[IPv4Address | IPv6Address]) -> list[tuple[int, Address]]:
+        """Where each of these is, with any prefix: the index of its interface, and the address as it stands there.
+
+        Hosts of Kubernetes have thousands of addresses: those that do not have the right bytes are not decoded.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0))
+        packed = tuple(ip.packed for ip in ips)
+        found = (_address(answer) for answer in answers if any(each in answer for each in packed))
+        return [(index, address) for index, address, _ in found if address is not None and address.ip in ips]
+
+    def name(self, index: int) -> str:
+        """The name of the interface of that index, or its number where it has just gone."""
+        try:
+            return socket.if_indextoname(index)
+        except OSError:
+            return f"interface {index}"
 
     def add(self, index: int, address: Address, valid_lft: int) -> None:
         """Add an address, or renew it, for whole seconds; preferred lifetime 0, no duplicate address detection.

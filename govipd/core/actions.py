@@ -1,6 +1,7 @@
 """What the supervisor asks for. The order in which a step returns them is contract."""
 
 from dataclasses import dataclass
+from enum import Enum
 from ipaddress import IPv4Interface, IPv6Interface
 
 from govipd.core.state import State, Trigger
@@ -47,10 +48,15 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Resign:
-    """Leave the queue, retried until etcd confirms, in favour of `heir` where one is named. Answered by Resigned."""
+    """Leave the queue, retried until etcd confirms, in favour of `heir` where one is named. Answered by Resigned.
+
+    `contested`: a predecessor's kernel may answer yet, so the next in the queue must not find the mark of an orderly
+    release.
+    """
 
     campaign: int
     heir: str = ""
+    contested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,16 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class AskWire:
+    """Ask the machines on the VIP's link, until `until`, who answers for its addresses. Answered by WireHeard.
+
+    A later one, Hold and CloseFence end it without an answer.
+    """
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class CloseFence:
     """Let this kernel stop answering for the VIP, now. Answered by Done or Failed."""
 
@@ -128,15 +144,25 @@ class Report:
     since: float
 
 
+class Conflict(Enum):
+    """What an alarm is about. The names are those of messages.Message, the values the metric's labels."""
+
+    ADDRESS_ADDED = "address added"  # where this node does not hold the VIP
+    ADDRESS_ELSEWHERE = "address elsewhere"  # on another interface of this machine
+    MEMBER_ANSWERS = "member answers"  # another member's kernel, though etcd says that it has left
+    STRANGER_ANSWERS = "stranger answers"  # a machine that is no member's
+
+
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """Tell people of something that is wrong, but changes no state."""
 
     text: str
+    conflict: Conflict = Conflict.ADDRESS_ADDED
 
 
 KernelAction = Prepare | Hold | CloseFence | RemoveAddresses
 Action = (
-    Adopt | Campaign | Resign | Pass | Verify | Enforce | EndPact | KernelAction | Announce | Remember | Forget | Alarm
-    | Report
+    Adopt | Campaign | Resign | Pass | Verify | Enforce | EndPact | AskWire | KernelAction | Announce | Remember
+    | Forget | Alarm | Report
 )  # fmt: skip

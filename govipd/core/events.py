@@ -5,6 +5,7 @@ matters (a probe, a renewal, a re-read), and the supervisor compares what is wit
 """
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from govipd.core import actions
 from govipd.core.settings import Settings
@@ -181,9 +182,51 @@ class AddressLost:
 
 @dataclass(frozen=True, slots=True)
 class AddressFound:
-    """From the netlink monitor: an address of the VIP group is there; when it comes, and at every re-read."""
+    """From the netlink monitor: an address of the VIP group is there; when it comes, and at every re-read.
+
+    With its prefix there, which may be another than the group's.
+    """
 
     address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """An address of the VIP group, with its prefix there, and the interface that has it."""
+
+    address: Address
+    interface: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.address} on {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesElsewhere:
+    """From the netlink monitor: what other interfaces have of the VIP group.
+
+    When that changes, and at every re-read while there is any.
+    """
+
+    found: tuple[Elsewhere, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Another machine's kernel answers for an address of the VIP group."""
+
+    address: IPv4Address | IPv6Address
+    mac: str  # as in LinkState
+    member: str  # whose it is, by what the members publish; "" is nobody's
+
+
+@dataclass(frozen=True, slots=True)
+class WireHeard:
+    """From the neighbours, once for each AskWire of that `until`: who answered its last question. None: silence."""
+
+    until: float
+    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,5 +279,5 @@ class Tick:
 Event = (
     ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned | Passed
     | PactAnswered | PactEnded | EtcdState | EtcdFailed | ClusterFault | Done | Failed | AddressLost | AddressFound
-    | Announced | Stalled | Reconfigured | Drain | Handover | Stop | Tick
+    | AddressesElsewhere | WireHeard | Announced | Stalled | Reconfigured | Drain | Handover | Stop | Tick
 )  # fmt: skip

@@ -57,6 +57,9 @@ class Message(Enum):
     KERNEL_REFUSES = "65a8bb6d3bdc4e089150ec2eac9453d3", Priority.WARNING  # an action failed, and is tried again
     KERNEL_OBEYS = "83fbf207e8284d53962d305e1ea9d39c", Priority.NOTICE  # it succeeded at last
     ADDRESS_ADDED = "875b17566fab40d98805bed22cd104fe", Priority.ERROR  # somebody put the VIP where it is not held
+    ADDRESS_ELSEWHERE = "e638de4d660446ad99abaf530339db6a", Priority.ERROR  # the VIP is on another interface
+    MEMBER_ANSWERS = "564b19f328ed4ed0ad85518972de0388", Priority.WARNING  # a member that has left still answers
+    STRANGER_ANSWERS = "88b782985512494c9e535a857fa3ae64", Priority.ERROR  # a machine that is no member answers
     NO_NFTABLES = "c47826c836af40148e741f167d8d9740", Priority.WARNING  # only the weaker fence is there
     NO_PACT = "273e2e447ca242ef9157efe8a91ba648", Priority.WARNING  # configured, but not to be had on this machine
     PACT_MADE = "cb768783dbb347eb8c1cb41a2d8c62f0", Priority.NOTICE  # the next in the queue may take over early

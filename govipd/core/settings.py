@@ -18,3 +18,4 @@ class Settings:
     flap_window: float = 60.0  # falls within this window lengthen the wait before the next campaign
     flap_wait: float = 1.0  # the wait after the second fall; it doubles with each further one
     flap_wait_max: float = 30.0
+    stranger_waits: bool = False  # a machine that is no member's and answers for the VIP is waited for, too

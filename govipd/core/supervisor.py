@@ -17,6 +17,7 @@ from govipd.core.lease import PASS_S, Lease
 from govipd.core.pact import LeaderHalf
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, ANSWERING, HOLDING, IN_QUEUE, State, Trigger, following
+from govipd.core.wire import AGAIN_S, Question
 
 REPEAT_S = 5.0  # what the election was asked for is asked again this often: no request or answer is trusted to arrive
 RETRY_S = 0.2  # between tries of a kernel action that failed
@@ -42,6 +43,9 @@ class Supervisor:
         self.ahead = ""  # the member before us in the queue
         self.claimed = ""  # addresses of this group that another group has claimed, and by whom, in words
         self.present = True  # an address of ours may be on the interface
+        self.elsewhere: tuple[ev.Elsewhere, ...] = ()  # and these are on others of this machine
+        self.mac = ""  # the interface's
+        self.question: Question | None = None  # to the link's other machines, in this campaign
         self.drained = False  # the operator wants this node out
         self._heir = ""  # whom the operator gives the VIP to; "" is whoever is next
         self._settings = settings
@@ -61,7 +65,6 @@ class Supervisor:
         self._take_failures = 0
         self._losses = Recently(LOSSES_WINDOW_S)
         self._left_at = now
-        self._mac = ""
         self._stop_by: float | None = None
         self._actions: list[ac.Action] = []  # of the step under way
         self._reports: list[ac.Report] = []  # of the step under way; telling comes after doing
@@ -116,6 +119,8 @@ class Supervisor:
             instants.append(self._campaign_at(now))
         if self.state in (State.CANDIDATE, State.LEAVING):
             instants.append(self._repeat_at)
+        if self.state is State.TAKING and self.question is not None:
+            instants.append(self.question.next_deadline())
         if self.state in (State.STARTING, State.LEAVING, State.ASIDE):
             instants.append(self._stop_by)
         return min((max(t, now) for t in instants if t is not None), default=None)
@@ -143,7 +148,14 @@ class Supervisor:
 
     def blockers(self, now: float) -> tuple[str, ...]:
         """What keeps this node from the queue, in words; empty when nothing does."""
-        return (*self._unfit(now), *self._retired())
+        return (*self._unfit(now), *self._strewn(), *self._retired())
+
+    def _strewn(self) -> tuple[str, ...]:
+        """What other interfaces have. This kernel answers for it without being asked, as soon as the fence is gone."""
+        return tuple(
+            f"{where}, which is not govipd's to remove; type: ip address delete {where.address} dev {where.interface}"
+            for where in self.elsewhere
+        )
 
     def _unfit(self, now: float) -> tuple[str, ...]:
         """What is wrong here."""
@@ -212,6 +224,11 @@ class Supervisor:
                 holder = f"{self.ahead} is ahead of us in the election" if self.ahead else "we do not hold it"
                 self._actions.append(ac.Alarm(f"somebody added {event.address} here, while {holder}; it is removed"))
                 self._actions.append(ac.RemoveAddresses())
+            case ev.AddressesElsewhere():
+                self._note_elsewhere(event)
+            case ev.WireHeard() if self.state is State.TAKING and self.question is not None:
+                if self.question.awaits(event):
+                    self._note_heard(self.question, event)
             case ev.Stalled():
                 self._announce_due = True
                 if self.state in HOLDING:
@@ -239,10 +256,20 @@ class Supervisor:
 
     def _note_link(self, event: ev.LinkState, now: float) -> None:
         self.health.note(event, now)
-        if event.mac not in ("", self._mac):  # a bond that failed over: the neighbours know the old one
-            self._mac = event.mac
+        if event.mac not in ("", self.mac):  # a bond that failed over: the neighbours know the old one
+            self.mac = event.mac
             self._announce_due = True
             self._hold_due = True
+
+    def _note_elsewhere(self, event: ev.AddressesElsewhere) -> None:
+        for where in event.found:
+            if where not in self.elsewhere and self.state is not State.STOPPED:
+                text = f"{where}: this machine stands aside while it is there, unless it leads"
+                follows = f"type: ip address delete {where.address} dev {where.interface}"
+                self._actions.append(ac.Alarm(f"{text}; {follows}", ac.Conflict.ADDRESS_ELSEWHERE))
+        self.elsewhere = event.found
+        if event.found and self.state is State.ASIDE:
+            self._actions.append(ac.CloseFence())  # nobody else sets it up again where it was taken away
 
     def _note_lost(self, event: ev.LeaseLost, now: float) -> None:
         if self._lease is None or self._lease.id != event.lease_id:
@@ -333,6 +360,9 @@ class Supervisor:
             elif campaign_at is not None and now >= campaign_at:
                 self._fire(Trigger.FIT, "", now)
         self._retry(now)
+        if self.state is State.TAKING and self.question is not None:
+            until = self.question.again(now)
+            self._actions += [] if until is None else [ac.AskWire(until)]
         if self.state in (State.CANDIDATE, State.LEAVING) and now >= self._repeat_at:
             self._ask_election(now)
 
@@ -348,7 +378,9 @@ class Supervisor:
     def _ask_election(self, now: float) -> None:
         self._repeat_at = now + REPEAT_S
         leaving = self.state is State.LEAVING
-        self._actions.append(ac.Resign(self._campaign, self._heir) if leaving else ac.Campaign(self._campaign))
+        contested = self.question is not None and not self.question.silent
+        resign = ac.Resign(self._campaign, self._heir, contested)
+        self._actions.append(resign if leaving else ac.Campaign(self._campaign))
 
     def _proven(self, now: float) -> bool:
         """Whether I lead, by a lease that still runs and a proof that is not older than a lease."""
@@ -376,7 +408,7 @@ class Supervisor:
         match self.state:
             case State.CANDIDATE:
                 self._campaign += 1
-                self._won = None
+                self._won = self.question = None
                 self._heir = ""
                 self.ahead = self.claimed = ""
                 self._ask_election(now)
@@ -420,7 +452,7 @@ class Supervisor:
         if deadline is None or now >= deadline:
             return
         self.present = True
-        self._waits = self._won.proved_at < self._won.not_before
+        self._waits = self._awaits_silence(self._won, now)
         if self._waits:
             if self._settings.fenced:
                 self._actions.append(ac.Prepare(deadline))
@@ -430,6 +462,21 @@ class Supervisor:
         self._unwritten = [ac.Remember(ac.Holding(self._lease.id, self._won.create_revision, self._held_until))]
         if self.state is State.LEADER:
             self._remember()
+
+    def _awaits_silence(self, won: ev.Elected, now: float) -> bool:
+        """Whether a predecessor's kernel may answer yet, by the proof that is there and by what the wire says."""
+        early = won.proved_at < won.not_before
+        if early and self.question is None:
+            self.question = Question(won.not_before, max(won.not_before, now + AGAIN_S))
+            self._actions.append(ac.AskWire(self.question.until))
+        if self.question is not None and won.not_before < self.question.not_before:
+            self.question = None  # the predecessor's fence is known to be closed
+        return early or (self.question is not None and not self.question.silent)
+
+    def _note_heard(self, question: Question, event: ev.WireHeard) -> None:
+        self._actions += question.heard(event, stranger_waits=self._settings.stranger_waits)
+        if question.silent and self._won is not None:
+            self._hold_due = self._hold_due or self._won.proved_at >= self._won.not_before
 
     def _remember(self) -> None:
         """The next process may go on; when this one has begun to serve, so that it need not wait for the file."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from govipd.core.state import State, Trigger
+from govipd.core.events import Elsewhere
+from govipd.core.state import ANSWERING, State, Trigger
 from govipd.core.supervisor import Supervisor
 
 _WHAT = {
@@ -94,6 +95,28 @@ def claimed(text: str) -> str:
     return "no other group claims an address of this group any more"
 
 
+def left_behind(found: Sequence[Elsewhere]) -> str:
+    """One line for the journal: the fence stays, closed, as the addresses are on this machine."""
+    where = ", ".join(map(str, found))
+    first = found[0]
+    return (
+        f"{where}: the fence stays, closed, or this machine would answer; next: ip address delete {first.address} "
+        f"dev {first.interface}, then govipd --interface IF --clean-up"
+    )
+
+
+def trouble(supervisor: Supervisor) -> str:
+    """What is wrong around this node, though it changes no state; "" when nothing is."""
+    fault, question = supervisor.fault, supervisor.question
+    strewn = supervisor.state in ANSWERING and ", ".join(map(str, supervisor.elsewhere))
+    parts = (
+        fault.refused or supervisor.claimed or fault.warning,
+        question.trouble if question is not None else "",
+        f"{strewn}: beside the interface of the VIP; this machine could not stand for election again" if strewn else "",
+    )
+    return "; ".join(part for part in parts if part)
+
+
 def adopting(left: float) -> str:
     """One line for the journal: an earlier process's lease is taken over, with `left` seconds to prove it."""
     return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"
@@ -117,8 +140,8 @@ def status(supervisor: Supervisor, addresses: Sequence[str], now: float) -> str:
     gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in supervisor.health.gates())
     parts.append(f"gates: {gates}")
     parts.append(_lease(supervisor, now))
-    if warning := supervisor.claimed or supervisor.fault.warning:
-        parts.append(f"WARNING: {warning}")
+    if text := trouble(supervisor):
+        parts.append(f"WARNING: {text}")
     return "; ".join(parts)
 
 

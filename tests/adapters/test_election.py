@@ -394,3 +394,20 @@ async def test_a_handover_does_not_pass_over_other_programs(etcd: Cluster) -> No
         finally:
             ctl.kill()
             ctl.communicate()
+
+
+async def test_who_gives_up_a_contested_place_leaves_no_mark(etcd: Cluster) -> None:
+    """Its predecessor's kernel still answers: the next one has to wait for that, too."""
+    one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
+    async with running(one, two):
+        one.election.campaign(1)
+        await one.sees(Elected)
+        two.election.campaign(1)
+        await two.sees(Queued)
+        await asyncio.sleep(UNORDERLY_S)
+        one.election.resign(1, contested=True)
+        await one.sees(Resigned)
+        assert etcd.ctl("get", "govip/released/api") == ""
+        elected = await two.sees(Elected)
+        assert isinstance(elected, Elected)
+        assert elected.not_before > elected.proved_at

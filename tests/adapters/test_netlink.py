@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
-from govipd.core.events import Address, AddressLost, LinkState
+from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from tests.adapters.conftest import BootClock, Events, Wire
 from tests.adapters.namespaces import Namespace, wire
@@ -86,27 +86,38 @@ async def test_expired_lease_adds_nothing(net: Wire, addresses: KernelAddresses,
 
 
 async def test_remove_is_exact_and_idempotent(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
-    """Neighbours in number, and the same IPv4 address with another prefix, stay."""
-    others = {"192.0.2.10/24", "192.0.2.100/24", "192.0.2.101/32", "2001:db8::10/64", "2001:db8::1001/128"}
+    """Neighbours in number stay; the same address with another prefix, which the kernel answers for, goes."""
+    others = {"192.0.2.10/24", "192.0.2.101/32", "2001:db8::10/64", "2001:db8::1001/128"}
     for other in others:
         net.host.ip(f"address add {other} dev eth0 nodad" if ":" in other else f"address add {other} dev eth0")
     await addresses.add(clock.now() + 60)
     assert set(shown(net.host)) == {*others, str(V4), str(V6)}
+    net.host.ip("address add 192.0.2.100/24 dev eth0")
     await addresses.remove()
     assert set(shown(net.host)) == others
     await addresses.remove()
     assert set(shown(net.host)) == others
 
 
-async def test_ipv6_twin_with_another_prefix_is_reported_and_left_alone(
+async def test_a_twin_with_another_prefix_is_replaced(
     net: Wire, addresses: KernelAddresses, clock: BootClock
 ) -> None:
-    """The kernel would renew the other's address instead of adding ours."""
+    """It would stay when the lifetime ends; of IPv6 addresses the kernel keeps one, and would renew somebody else's."""
     net.host.ip("address add 2001:db8::100/64 dev eth0 nodad")
-    with pytest.raises(KernelError, match="2001:db8::100/64"):
-        await addresses.add(clock.now() + 60)
+    net.host.ip("address add 192.0.2.100/24 dev eth0")
+    await addresses.add(clock.now() + 60)
+    assert set(shown(net.host)) == {str(V4), str(V6)}
+
+
+async def test_addresses_are_found_on_every_interface_with_any_prefix(net: Wire, addresses: KernelAddresses) -> None:
+    """A kernel answers for an address on whichever interface it has it."""
+    assert await addresses.anywhere() == ()
+    net.host.ip("address add 192.0.2.100/24 dev eth0")
+    net.host.ip("address add 2001:db8::100/64 dev lo nodad")
+    found = {str(where) for where in await addresses.anywhere()}
+    assert found == {"192.0.2.100/24 on eth0", "2001:db8::100/64 on lo"}
     await addresses.remove()
-    assert shown(net.host)["2001:db8::100/64"]["valid_life_time"] == 2**32 - 1
+    assert [str(where) for where in await addresses.anywhere()] == ["2001:db8::100/64 on lo"]
 
 
 async def test_ipv6_address_that_failed_dad_is_replaced(
@@ -188,8 +199,8 @@ async def test_monitor_tells_a_removed_address_and_no_other(
     net: Wire, addresses: KernelAddresses, clock: BootClock, events: Events
 ) -> None:
     """Exact: not the same address with another prefix, not a neighbour in number."""
-    net.host.ip("address add 192.0.2.100/24 dev eth0")
     await addresses.add(clock.now() + 60)
+    net.host.ip("address add 192.0.2.100/24 dev eth0")
     async with monitoring(clock, events):
         net.host.ip("address delete 192.0.2.100/24 dev eth0")
         net.host.ip(f"address delete {V4} dev eth0")
@@ -197,6 +208,23 @@ async def test_monitor_tells_a_removed_address_and_no_other(
         net.host.ip(f"address delete {V6} dev eth0")
         await events.until(lambda: AddressLost(V6) in events)
     assert [e for e in events if isinstance(e, AddressLost)] == [AddressLost(V4), AddressLost(V6)]
+
+
+async def test_monitor_tells_of_twins_and_of_other_interfaces(net: Wire, clock: BootClock, events: Events) -> None:
+    """With the prefix that is there; what is elsewhere is told of until it is gone."""
+    twin, v6_twin = ip_interface("192.0.2.100/24"), ip_interface("2001:db8::100/64")
+    async with monitoring(clock, events):
+        net.host.ip(f"address add {twin} dev eth0")
+        await events.until(lambda: AddressFound(twin) in events)
+        net.host.ip("address add 192.0.2.100/32 dev lo")
+        await events.until(lambda: AddressesElsewhere((Elsewhere(V4, "lo"),)) in events)
+        net.host.ip("link add br0 type bridge")
+        net.host.ip(f"address add {v6_twin} dev br0 nodad")
+        both = {Elsewhere(V4, "lo"), Elsewhere(v6_twin, "br0")}
+        await events.until(lambda: any(isinstance(e, AddressesElsewhere) and set(e.found) == both for e in events))
+        net.host.ip("address delete 192.0.2.100/32 dev lo")
+        net.host.ip("link delete br0")
+        await events.until(lambda: [e for e in events if isinstance(e, AddressesElsewhere)][-1].found == ())
 
 
 async def test_monitor_looks_again_at_every_poll(net: Wire, clock: BootClock, events: Events) -> None:

@@ -153,6 +153,11 @@ def reach(state: State) -> Witness:
     return d
 
 
+CLAIMS: tuple[tuple[ev.Claim, ...], ...] = (
+    (), (ev.Claim(VIP.ip, "02:00:00:00:00:02", "x"),), (ev.Claim(VIP.ip, "02:00:00:00:00:09", ""),),
+)  # fmt: skip
+
+
 def link(*, present: bool = True, carrier: bool = True, mac: str = UP.mac) -> ev.LinkState:
     return ev.LinkState(present=present, admin_up=present, carrier=carrier, mac=mac)
 
@@ -185,6 +190,8 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         *(ev.Done(action) for action in kernel_actions(now)),
         *(ev.Failed(action, "x") for action in kernel_actions(now)),
         ev.AddressLost(VIP), ev.AddressFound(VIP),
+        ev.AddressesElsewhere((ev.Elsewhere(VIP, "lo"),)), ev.AddressesElsewhere(()),
+        *(ev.WireHeard(until, claims) for until in (now, now + 0.1) for claims in CLAIMS),
         ev.Stalled(0.5), ev.Stalled(60.0),
         ev.Reconfigured(Settings()), ev.Reconfigured(Settings(margin=1.0)), ev.Reconfigured(Settings(margin=0.1)),
         ev.Reconfigured(Settings(unit_gate=False, probe_gate=False)),

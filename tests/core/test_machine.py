@@ -39,6 +39,9 @@ MIDLIFE = 110.0  # a life begins at 100: who is stopped too early has seen nothi
 spans = st.sampled_from((0.0, 0.01, 0.1, 0.2, 0.5, 1.0, 2.5, 3.0, 6.0))
 delays = st.sampled_from((0.0, 0.01, 0.3, 1.0, 2.4, 2.6, 4.0))  # of an answer: up to longer than the lease lives
 outcomes = st.sampled_from(("done", "done", "refused", "done, but nobody knows"))
+CLAIMS: tuple[tuple[ev.Claim, ...], ...] = (
+    (), (), (ev.Claim(VIP.ip, "02:00:00:00:00:02", "node2"),), (ev.Claim(VIP.ip, "02:00:00:00:00:09", ""),),
+)  # fmt: skip
 observations = st.sampled_from((
     PASSED, FAILED, RUNNING, DEAD, ev.UnitState("reloading", "x"), ev.UnitState(None, "x"),
     UP, replace(UP, carrier=False), replace(UP, mac="02:00:00:00:00:02"), replace(UP, present=False, mac=""),
@@ -137,6 +140,8 @@ class Life(RuleBasedStateMachine):
         self.memory: ac.Holding | None = None
         self.campaign = self.over = 0  # the newest that was asked for, and the newest that was resigned
         self.stopping = False
+        self.asked: float | None = None  # the wire
+        self.answered = False  # a member, to the newest question
 
     def tell(self, event: ev.Event) -> None:
         self.do(self.supervisor.step(event, self.now))
@@ -146,11 +151,17 @@ class Life(RuleBasedStateMachine):
             match action:
                 case ac.Prepare() | ac.Hold() | ac.CloseFence() | ac.RemoveAddresses():
                     if isinstance(action, ac.Hold):
+                        assert not (self.answered and self.supervisor.state is State.TAKING), "a member answers"
                         assert self.now >= (self.etcd.free_at or 0.0)
                         assert self.etcd.passing is None, "opened again by who has passed the VIP on"
                     self.kernel.queue(action)
+                case ac.AskWire():
+                    assert self.supervisor.state is State.TAKING
+                    self.asked = action.until
                 case ac.Campaign() | ac.Adopt():
                     assert action.campaign > self.over
+                    if action.campaign > self.campaign:
+                        self.answered = False
                     self.campaign = self.etcd.wanted = action.campaign
                 case ac.Pass():
                     assert self.kernel.fence_until <= self.now + PASS_S, "passed on by who may answer for long"
@@ -237,6 +248,15 @@ class Life(RuleBasedStateMachine):
         if event is not None:
             self.tell(event)
 
+    @precondition(lambda self: self.asked is not None)
+    @rule(claims=st.sampled_from(CLAIMS))
+    def the_wire_answers(self, claims: tuple[ev.Claim, ...]) -> None:
+        asked, self.asked = self.asked, None
+        assert asked is not None
+        self.now = max(self.now, asked)
+        self.answered = any(claim.member for claim in claims)
+        self.tell(ev.WireHeard(asked, claims))
+
     @precondition(lambda self: self.etcd.key and self.etcd.wanted is not None)
     @rule()
     def somebody_deletes_the_key(self) -> None:
@@ -272,6 +292,8 @@ class Life(RuleBasedStateMachine):
             self.all_gates_speak(RUNNING if healthy else DEAD)
             self.tell(self.etcd.renew(self.now, 0.0))
             self.the_election_answers("", 0.0)
+            if self.asked is not None:
+                self.the_wire_answers(())
             while self.kernel.pending or self.kernel.answer:
                 if self.kernel.answer is None:
                     self.kernel.work("done", self.now)

@@ -7,6 +7,7 @@ import pytest
 from govipd.core import events as ev
 from govipd.core.actions import (
     Announce,
+    AskWire,
     Campaign,
     CloseFence,
     Hold,
@@ -184,9 +185,10 @@ def test_a_win_without_a_fresh_lease_waits_for_one() -> None:
 def test_a_win_after_an_unorderly_predecessor_waits_for_its_fence() -> None:
     """Nothing is opened before the place is proven anew at the instant that the election names."""
     d = Driver().to(State.CANDIDATE)
-    assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == [Prepare(102.5)]
+    assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == [AskWire(100.1), Prepare(102.5)]
     assert d.done() == []
-    assert d.step(ev.Elected(d.campaign, LEASE, 100.05, 5, not_before=100.1), after=0.2) == [Prepare(102.5)]
+    assert d.step(ev.WireHeard(100.1, ()), after=0.1) == []
+    assert d.step(ev.Elected(d.campaign, LEASE, 100.05, 5, not_before=100.1), after=0.1) == [Prepare(102.5)]
     assert d.step(ev.Elected(d.campaign, LEASE, 100.1, 5, not_before=100.1)) == [Hold(102.5)]
 
 
@@ -200,7 +202,8 @@ def test_a_wait_ends_when_the_predecessors_fence_is_known_to_be_closed() -> None
 def test_without_nftables_nothing_is_prepared() -> None:
     """An address that is there answers."""
     d = Driver(Settings(fenced=False)).to(State.CANDIDATE)
-    assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == []
+    assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == [AskWire(100.1)]
+    assert d.step(ev.WireHeard(100.1, ())) == []
     assert d.step(ev.Elected(d.campaign, LEASE, 100.1, 5, not_before=100.1), after=0.1) == [Hold(102.5)]
 
 

@@ -29,7 +29,7 @@ from tests.sim.kernel import IPAddress, Kernel, NftError
 from tests.sim.network import Network
 
 INTERFACE = "eth0"
-MAC = bytes.fromhex("020000000001")
+_WIRE_S = (0.00005, 0.0005)  # from a question on the wire to the other machine, and back again
 COMMIT_S = 0.001  # what a transaction costs the process that waits for it
 _EVENT_S = (0.0002, 0.003)  # from a change in the kernel to its event in the process
 
@@ -131,18 +131,35 @@ class _SimTable(Table):
 # rtnetlink
 
 
+def mac_of(host: int) -> bytes:
+    """The hardware address of a machine's interface."""
+    return bytes((2, 0, 0, 0, 0, 1 + host))
+
+
 class SimRoute(RouteSocket):
     """Requests to the modelled rtnetlink."""
 
-    def __init__(self, process: Process, kernel: Kernel, random: Random) -> None:
+    def __init__(self, process: Process, kernel: Kernel, random: Random, host: int) -> None:
         super().__init__()
         self._process = process
         self._model = kernel
         self._random = random
+        self._mac = mac_of(host)
+        self._going: list[Address] = []  # asked to be deleted, by a process that has lost time since
 
     def link(self, name: str) -> Link:
         """See RouteSocket."""
-        return Link(1, admin_up=True, carrier=self._model.link, mac=MAC)
+        return Link(1, admin_up=True, carrier=self._model.link, mac=self._mac)
+
+    def where(self, ips: Collection[IPAddress]) -> list[tuple[int, Address]]:
+        """See RouteSocket."""
+        both = ((1, self._model.addresses), (2, self._model.elsewhere))
+        found = [(index, address) for index, there in both for address in there if address.ip in ips]
+        return [(index, address) for index, address in found if index > 1 or address not in self._going]
+
+    def name(self, index: int) -> str:
+        """See RouteSocket."""
+        return {1: INTERFACE, 2: "lo"}[index]
 
     def addresses(self, index: int) -> dict[Address, int]:
         """See RouteSocket."""
@@ -156,7 +173,12 @@ class SimRoute(RouteSocket):
     def delete(self, index: int, address: Address) -> None:
         """See RouteSocket."""
         self._cost(f"removing {address}")
-        self._process.do(self._model.delete_address, address)
+        self._going.append(address)
+        self._process.do(self._delete, address)
+
+    def _delete(self, address: Address) -> None:
+        self._going.remove(address)
+        self._model.delete_address(address)
 
     def _cost(self, what: str) -> None:
         if self._model.route_refuses:
@@ -214,10 +236,65 @@ class SimEvents:
         elif address is None:
             event = _Event(event="RTM_NEWLINK", index=1, IFLA_IFNAME=INTERFACE)
         else:
-            kind = "RTM_NEWADDR" if what == "new" else "RTM_DELADDR"
-            event = _Event(event=kind, index=1, prefixlen=address.network.prefixlen, IFA_LOCAL=str(address.ip))
+            kind = "RTM_NEWADDR" if what.startswith("new") else "RTM_DELADDR"
+            index = 2 if what.endswith("elsewhere") else 1
+            event = _Event(event=kind, index=index, prefixlen=address.network.prefixlen, IFA_LOCAL=str(address.ip))
         delay = self._random.uniform(*_EVENT_S) + self._model.event_delay
         self._process.call_later(delay, self._heard.put_nowait, event)
+
+
+# The wire
+
+
+class SimEar:
+    """The link between the machines (adapters.neighbours.Ear): a kernel answers for what it answers for."""
+
+    def __init__(
+        self,
+        process: Process,
+        world: World,
+        host: int,
+        kernels: Mapping[int, Kernel],
+        network: Network,
+        random: Random,
+    ) -> None:
+        self._process, self._world, self._host, self._network = process, world, host, network
+        self._kernels = kernels
+        self._random = random
+        self._claims: dict[IPAddress, set[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, targets: Collection[IPAddress], macs: Collection[bytes]) -> None:
+        """See Ear."""
+        self._process.do(self._ask, tuple(targets))
+
+    def heard(self) -> dict[IPAddress, set[bytes]]:
+        """See Ear."""
+        heard, self._claims = self._claims, {}
+        return heard
+
+    def _ask(self, targets: tuple[IPAddress, ...]) -> None:
+        for other in self._kernels:
+            if other != self._host:
+                self._later(self._host, other, self._asked, other, targets)
+
+    def _asked(self, other: int, targets: tuple[IPAddress, ...]) -> None:
+        answers = self._kernels[other].answers()
+        for target in targets:
+            if target in answers:
+                self._later(other, self._host, self._answered, target, mac_of(other))
+
+    def _answered(self, target: IPAddress, mac: bytes) -> None:
+        self._claims.setdefault(target, set()).add(mac)
+
+    def _later(self, source: int, target: int, call: Callable[..., object], *args: object) -> None:
+        if self._network.passes(source, target) and self._kernels[source].link and self._kernels[target].link:
+            self._world.after(self._random.uniform(*_WIRE_S), call, *args)
 
 
 # Health

@@ -9,6 +9,7 @@ from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.fence import NftFence
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.membership import Membership
+from govipd.adapters.neighbours import LinkNeighbours
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.core.events import EtcdFailed
@@ -66,7 +67,7 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         addresses=group.addresses,
         clock=process,
         fenced=True,
-        route=sim.SimRoute(process, machine.kernel, machine.random),
+        route=sim.SimRoute(process, machine.kernel, machine.random, machine.index),
     )
     fence = NftFence(
         addresses=group.addresses,
@@ -94,6 +95,7 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         leases=sim.SimLeases(machine.directory, name, [group.name for group in file.groups]),
         identity={"machine": machine.member, "node": machine.name, "pact": f"{machine.index}:{port}"},
     )
+    kernels = {other.index: other.kernel for other in machine.oracle.machines}
     timeline = Timeline(process)
     election = EtcdElection(
         store=store,
@@ -138,8 +140,15 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
             addresses=group.addresses,
             sink=sink,
             clock=process,
-            route=sim.SimRoute(process, machine.kernel, machine.random),
+            route=sim.SimRoute(process, machine.kernel, machine.random, machine.index),
             listen=lambda: sim.SimEvents(process, machine.kernel, machine.random),
+        ),
+        neighbours=LinkNeighbours(
+            addresses=group.addresses,
+            sink=sink,
+            clock=process,
+            members=membership.macs,
+            ear=lambda: sim.SimEar(process, machine.world, machine.index, kernels, machine.network, machine.random),
         ),
         memory=sim.SimMemory(machine.directory, process, name, group.election),
         drain=machine.drain_mark(name),

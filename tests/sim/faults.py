@@ -48,6 +48,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "kernel refuses": kernel.refuse_everything,
     "address removed": kernel.remove_address,
     "address added": kernel.add_address,
+    "address added elsewhere": kernel.add_elsewhere,
     "netlink overrun": kernel.overrun,
     "netlink late": kernel.late_events,
     "link down": kernel.link_down,
@@ -170,6 +171,9 @@ BREAKS_PROXY = ("haproxy failed", "haproxy answers errors")
 TAMPERING = (
     "address added",
     "address added",
+    "address added elsewhere",
+    "address added elsewhere",
+    "govipd stopped",
     "address removed",
     "nft flushed",
     "netlink overrun",
@@ -182,6 +186,8 @@ TAMPERING = (
 # Somebody takes the lease away from a holder that did not ask for it. That breaks etcd's promise, on which G1 stands:
 # what remains is that a holder which hears of it closes its fence before the next may open (docs/adr/0004).
 BROKEN_PROMISES = ("lease revoked", "key deleted")
+# What keeps a holder from learning of it, or from closing its fence: then its kernel still answers when it is asked.
+SLUGGISH = ("govipd frozen", "govipd slow", "govipd without processor", "nft refuses", "kernel refuses")
 BESIDE_BROKEN_PROMISES = (
     "haproxy failed",
     "haproxy answers errors",
@@ -189,6 +195,8 @@ BESIDE_BROKEN_PROMISES = (
     "reload of a bad file",
     "link down",
     *LEAVES,
+    *SLUGGISH,
+    *SLUGGISH,
 )
 # These let a message arrive long after it was sent.
 LATE = (

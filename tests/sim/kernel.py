@@ -73,6 +73,7 @@ class Kernel:
         self.addresses: dict[Address, float] = {}  # true time at which each goes
         self.redirected: set[IPAddress] = set()  # by NAT to a server of this machine that has another address
         self.foreign_changes = 0  # of the tables, by others
+        self.elsewhere: dict[Address, float] = {}  # on another interface, put there by somebody: since when
         self.listeners: list[Callable[[str, Address | None], None]] = []  # of netlink's events
         self._world = world
         self._name = name
@@ -93,7 +94,7 @@ class Kernel:
     def answers(self) -> set[IPAddress]:
         """The addresses for which a packet gets an answer now."""
         now = self._world.now
-        there = {a.ip for a, goes in self.addresses.items() if goes > now}
+        there = {a.ip for a, goes in self.addresses.items() if goes > now} | {a.ip for a in self.elsewhere}
         answered = {ip for ip in there if not self._drops(ip.packed, "prerouting", "input", "output")}
         # NAT comes before input, and what it has turned elsewhere does not pass there as the VIP's.
         turned = there & self.redirected
@@ -122,6 +123,7 @@ class Kernel:
     def reboot(self) -> None:
         """Nothing is left."""
         self.addresses.clear()
+        self.elsewhere.clear()
         self._tables.clear()
         self.foreign_changes += 1
         self.redirected.clear()
@@ -207,7 +209,7 @@ class Kernel:
         """`nft flush ruleset`, by somebody else."""
         self._tables.clear()
         self.foreign_changes += 1
-        self._flushed.update((address.ip.packed, math.inf) for address in self.addresses)
+        self._flushed.update((address.ip.packed, math.inf) for address in (*self.addresses, *self.elsewhere))
         self._update()
 
     def add_by_hand(self, address: Address) -> None:
@@ -215,6 +217,21 @@ class Kernel:
         if not self._guarded(address.ip.packed):
             self._flushed[address.ip.packed] = math.inf
         self.add_address(address, 1e6, 0.0)
+
+    def add_elsewhere(self, address: Address) -> None:
+        """`ip address add` on another interface, by somebody else."""
+        if not self._guarded(address.ip.packed):
+            self._flushed[address.ip.packed] = math.inf
+        self.elsewhere[address] = self._world.now
+        self._update()
+        self._tell("new elsewhere", address)
+
+    def delete_elsewhere(self, address: Address) -> None:
+        """`ip address delete` there."""
+        if address in self.elsewhere:
+            del self.elsewhere[address]
+            self._update()
+            self._tell("del elsewhere", address)
 
     def _apply(self, tables: dict[tuple[int, str], _Table], message: Message) -> None:
         what, family, name, *rest = message

@@ -130,6 +130,28 @@ MUTATIONS = (
         "orderly = True",
         within=10_000,
     ),
+    # The wire
+    _one(
+        "the wire is not asked",
+        SUPERVISOR,
+        "        return early or (self.question is not None and not self.question.silent)\n",
+        "        return early\n",
+        within=10_000,
+    ),
+    _one(
+        "a member that answers is not waited for",
+        "govipd.core.wire",
+        "        self.silent = not any(claim.member or stranger_waits for claim in event.claims)\n",
+        "        self.silent = True\n",
+        within=10_000,
+    ),
+    _one(
+        "a member's hardware address is forgotten with its record",
+        "govipd.adapters.membership",
+        "        self._macs = dict(list({**self._macs, **macs}.items())[-MACS_MAX:])\n",
+        "        self._macs = macs\n",
+        within=30_000,
+    ),
     # Releasing
     _one(
         "resigned before the fence is closed",
@@ -487,6 +509,36 @@ MUTATIONS = (
         "            case ev.AddressFound() if self.state in ABSENT and not self.present:\n",
         "            case ev.AddressFound() if False:\n",
         within=2000,
+    ),
+    Mutation(
+        "addresses are compared with their prefix",
+        (
+            Edit(
+                "govipd.adapters.netlink",
+                "found if index == self._index)\n",
+                "found if index == self._index and address in self._addresses)\n",
+            ),
+            Edit(
+                "govipd.adapters.netlink",
+                "for address in self._route.addresses(link.index) if address.ip in ips}\n",
+                "for address in self._route.addresses(link.index) if address in addresses}\n",
+            ),
+        ),
+        within=10_000,
+    ),
+    _one(
+        "a machine with the VIP on another interface stands",
+        SUPERVISOR,
+        "        return (*self._unfit(now), *self._strewn(), *self._retired())\n",
+        "        return (*self._unfit(now), *self._retired())\n",
+        within=30_000,
+    ),
+    _one(
+        "the fence is removed though the address is on the machine",
+        "govipd.group",
+        "                if left := await self._parts.addresses.anywhere():\n",
+        "                if left := ():\n",
+        within=10_000,
     ),
     _one(
         "a reload starts anew",

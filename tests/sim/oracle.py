@@ -17,6 +17,7 @@ TAKEN_S = 2.0  # how long after its proxy broke nobody may begin to answer
 UNHEALTHY_S = 4.5  # how long a machine with a dead proxy may answer at most: a lease, a probe and the verdict
 PASSED_S = 0.1  # how long after its key was deleted a machine that passes the VIP on may answer
 DESERTED_S = 7.0  # how long nobody may answer while a healthy member stands in the queue: two leases, and a retry
+STREWN_S = 3.5  # after which a machine knows what its other interfaces have, whatever became of the kernel's news
 QUEUE_MAX = 200  # events that wait in a daemon which is up to date
 
 
@@ -148,6 +149,11 @@ class Oracle:
         drained = machine.drained_since.get(group, now)
         if now - drained > TAKEN_S:
             self.fail("G4", f"{machine.name} campaigns {now - drained:.1f} s after it was drained")
+
+    def strewn(self, machine: "Machine", queue: list[str]) -> None:
+        """A machine whose other interfaces have had the VIP for STREWN_S: it leads already, or is not in the queue."""
+        if self.direct and machine.name in queue[1:] and self._world.now > machine.disturbed_until + TAKEN_S:
+            self.fail("elsewhere", f"{machine.name} stands in the queue with the VIP on another interface")
 
     def announced(self, machine: "Machine", addresses: "set[IPAddress]") -> None:
         """A machine told the neighbours that these are there."""

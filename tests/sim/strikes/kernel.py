@@ -1,9 +1,11 @@
 """How faults of the kernel begin, and what people do to it; what is returned ends it (None: it ends by itself)."""
 
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from govipd.core.events import Address
 from tests.sim.fault import End, Fault
+from tests.sim.oracle import STREWN_S
 
 if TYPE_CHECKING:
     from tests.sim.run import Simulation
@@ -55,8 +57,34 @@ def remove_address(sim: "Simulation", fault: Fault) -> End:
 def add_address(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     if machine.read is not None and not machine.job:  # where no daemon runs, nobody guards the address
-        machine.kernel.add_by_hand(_one(machine.read.addresses, fault))
+        address = _one(machine.read.addresses, fault)
+        machine.kernel.add_by_hand(_twin(address) if 0.25 <= fault.place < 0.5 else address)
     return None
+
+
+def add_elsewhere(sim: "Simulation", fault: Fault) -> End:
+    """On an interface that is not govipd's: govipd may only see to it that it is silent."""
+    machine = sim.machine(fault)
+    if machine.read is None or machine.job:
+        return None
+    group = machine.read.groups[0]
+    where = _twin(group.addresses[0]) if fault.place < 0.5 else group.addresses[0]
+    machine.kernel.add_elsewhere(where)
+    since, daemon, read = machine.kernel.elsewhere[where], machine.daemon, machine.read
+
+    def look() -> None:
+        if machine.kernel.elsewhere.get(where) == since and machine.daemon is daemon and machine.read is read:
+            queue = [kv for kv in sim.cluster.keys.values() if kv.key.startswith(f"{group.election}/")]
+            queue.sort(key=lambda kv: kv.create_revision)
+            sim.oracle.strewn(machine, [kv.value.decode() for kv in queue])
+
+    sim.world.after(STREWN_S, look)
+    return lambda: machine.kernel.delete_elsewhere(where)
+
+
+def _twin(address: Address) -> Address:
+    """The address with another prefix."""
+    return ip_interface(f"{address.ip}/24")
 
 
 def _one(addresses: tuple[Address, ...], fault: Fault) -> Address:
