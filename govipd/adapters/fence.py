@@ -90,7 +90,7 @@ class NftFence:
         addresses: the group's.
         clock: that of `until`.
         table: name of the tables, one in inet and one in arp, which belong to this fence alone.
-        kernel: where transactions go; the fences of a process share it. The fence closes it when it is removed.
+        kernel: where transactions go; the fences of a process share it.
         interface: the VIP's; "" guards against NAT only what is addressed to this machine's own addresses.
         mac: the interface's hardware address now.
     """
@@ -106,6 +106,7 @@ class NftFence:
         mac: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         self._clock = clock
+        self._shared = kernel is not None
         self._kernel = kernel or NfTables()
         self._inet = self._kernel.table(NFPROTO_INET, table)
         self._arp = self._kernel.table(NFPROTO_ARP, table)
@@ -113,7 +114,7 @@ class NftFence:
         self._sets = (*guard.sets(self._inet, (4, 6)), *guard.sets(self._arp, (4,)))
         self._interface, self._mac = interface, mac
         self._rules: tuple[Message, ...] = ()
-        self._rules_for: bytes | None = b"none yet"  # the hardware address
+        self._rules_for: bytes | None = None  # the hardware address
         self._stated: int | None = None  # the kernel's epoch in which everything was stated
         self._slot: str | None = None  # that counts; an earlier process knew
         self._ready: tuple[str, float] | None = None  # a slot that does not count, and when its elements end
@@ -189,10 +190,13 @@ class NftFence:
     def _whole(self) -> tuple[Message, ...]:
         """What stands in tables and sets that are there: rules, and the addresses that are guarded."""
         mac = self._mac()
-        if mac != self._rules_for:
-            self._rules = tuple(guard.rules(self._inet, self._arp, self._interface, mac))
+        if not self._rules or mac != self._rules_for:
+            versions = {address.version for address in self._addresses}
+            # And what an earlier process has guarded.
+            versions |= {v for v in (4, 6) if self._kernel.elements(NFPROTO_INET, self._inet.name, guard.guarded(v))}
+            self._rules = tuple(guard.rules(self._inet, self._arp, sorted(versions), self._interface, mac))
             self._rules_for = mac
-        return (*self._rules, *self._guarding)
+        return (self._inet.add(), self._arp.add(), *self._rules, *self._guarding)
 
     async def _fill(self, until: float, *, bridge_ms: int) -> str:
         """Put elements that end at `until` into the slot that does not count; that slot. See _set_up()."""
@@ -240,10 +244,16 @@ class NftFence:
         """
         new = _without(addresses, self._addresses)
         if new:
-            self._ready = None
+            self._ready = self._stated = None
+            self._rules = ()  # the new ones may be of another version
+            before, self._addresses = self._addresses, (*self._addresses, *new)
             guarding = self._each(new, lambda t, v, key: [_add(t, guard.guarded(v), key)])
-            self._commit((*guarding, *self._closes(new)), self._sets)
-            self._encode((*self._addresses, *new))
+            try:
+                self._commit((*guarding, *self._closes(new)), self._sets)
+            except KernelError:
+                self._addresses, self._rules = before, ()
+                raise
+            self._encode(self._addresses)
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """Guard these addresses from now on. Those that are no longer among them must be off the interface.
@@ -270,8 +280,8 @@ class NftFence:
             self._commit(self._closing, self._sets)
         except KernelError:
             # What stands there under these names is of another making: in its place, in one transaction.
-            made_new = (m for table in (self._inet, self._arp) for m in (table.add(), table.delete()))
-            self._kernel.commit((*made_new, *self._sets, *self._whole()))
+            theirs = [t for t in (self._inet, self._arp) if t.name in self._kernel.tables(t.name, [t.family])]
+            self._kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole()))
             self._stated = self._kernel.epoch
         self._slot = self._slot or SLOTS[0]  # neither counts
 
@@ -305,7 +315,8 @@ class NftFence:
             tables = (self._inet, self._arp)
             self._kernel.commit(message for table in tables for message in (table.add(), table.delete()))
             self._stated = None
-        self._kernel.close()
+        if not self._shared:
+            self._kernel.close()
 
     def _each(
         self, addresses: tuple[Address, ...], make: Callable[[Table, int, bytes], Iterable[Message]]
@@ -348,6 +359,14 @@ def guarded(kernel: NfTables, table: str) -> frozenset[IPAddress]:
     """
     kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
     return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guard.guarded(v)))
+
+
+def lacking(kernel: NfTables) -> str:
+    """Why this kernel's nf_tables cannot be a fence; "": it can, or this process may not ask. Nothing is changed."""
+    name = "govipd_trial"
+    error = kernel.would_refuse(guard.trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
+    kernel.close()
+    return "" if error is None or error.number in {errno.EPERM, errno.EACCES} else str(error)
 
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:

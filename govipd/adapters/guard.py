@@ -8,7 +8,7 @@ answer asks three questions, and none of the rules accepts anything:
 3. the same of slot b.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from govipd.adapters import nftexpr as expr
 from govipd.adapters.nfttable import Message, Table
@@ -56,8 +56,16 @@ def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
             yield table.add_set(opened(version, slot), length, times_out=True)
 
 
-def rules(inet: Table, arp: Table, interface: str, mac: bytes | None) -> Iterator[Message]:
-    """Chains as they should be, with their rules written again.
+def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
+    """All that a fence is made of: what a kernel accepts if it has what is needed."""
+    element = (m for t in (inet, arp) for m in (t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True),))
+    return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *element)
+
+
+def rules(
+    inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None
+) -> Iterator[Message]:
+    """Chains as they should be, with their rules for addresses of these versions written again.
 
     `interface` is the VIP's, and `mac` its hardware address, by which a packet to this machine is told from one that
     it only bridges (with br_netfilter such packets pass these hooks, too).
@@ -75,7 +83,7 @@ def rules(inet: Table, arp: Table, interface: str, mac: bytes | None) -> Iterato
         # To bridge is not to answer: no interface that it came by, and a frame from another machine.
         bridged = (*expr.came_by(""), expr.link_source(), expr.unequal(mac), expr.accept())
         yield inet.add_rule("postrouting", bridged)
-    for version in (4, 6):
+    for version in versions:
         yield from _closed(inet, "prerouting", version, _TO[version], expr.is_local())
         if interface:
             for_us = (expr.link_destination(), expr.equal(mac)) if mac else ()
@@ -83,9 +91,11 @@ def rules(inet: Table, arp: Table, interface: str, mac: bytes | None) -> Iterato
             yield from _closed(inet, "postrouting", version, (*expr.leaves_by(interface), *_FROM[version]))
         yield from _closed(inet, "input", version, _TO[version])
         yield from _closed(inet, "output", version, _FROM[version])
-    yield from _closed(inet, "input", 6, _ASKED_FOR)
-    yield from _closed(inet, "output", 6, _CLAIMED)
-    yield from _closed(arp, "output", 4, _ARP_SENDER)
+    if 4 in versions:
+        yield from _closed(arp, "output", 4, _ARP_SENDER)
+    if 6 in versions:
+        yield from _closed(inet, "input", 6, _ASKED_FOR)
+        yield from _closed(inet, "output", 6, _CLAIMED)
 
 
 def _closed(table: Table, hook: str, version: int, match: Match, last: Match = ()) -> Iterator[Message]:
