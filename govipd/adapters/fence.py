@@ -22,6 +22,9 @@ _BRIDGE_MS = 10
 _LOSS_MAX_S = 0.02
 _EARLY_MAX_S = 0.005  # by which they are planned to end before the end that is expected
 
+# What the kernel says where a table, set or chain of this name is there, but another one.
+_OF_ANOTHER_MAKING = frozenset({errno.EEXIST, errno.EOPNOTSUPP, errno.EBUSY, errno.EINVAL, errno.ENOENT})
+
 IPAddress = IPv4Address | IPv6Address
 
 
@@ -278,10 +281,12 @@ class NftFence:
             self._stated = None
         try:
             self._commit(self._closing, self._sets)
-        except KernelError:
-            # What stands there under these names is of another making: in its place, in one transaction.
+        except KernelError as error:
+            if error.number not in _OF_ANOTHER_MAKING:
+                raise
+            # In the place of what stands there under these names, in one transaction.
             theirs = [t for t in (self._inet, self._arp) if t.name in self._kernel.tables(t.name, [t.family])]
-            self._kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole()))
+            self._kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole(), *self._closing))
             self._stated = self._kernel.epoch
         self._slot = self._slot or SLOTS[0]  # neither counts
 
