@@ -24,13 +24,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from govipd.adapters.addressfence import AddressFence
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.control import ControlSocket
 from govipd.adapters.datagrams import UdpPort, UdpPostbox
 from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd, Login, Tls
-from govipd.adapters.fence import AddressFence, NftFence, lacking
+from govipd.adapters.fence import NftFence
+from govipd.adapters.guard import lacking
 from govipd.adapters.handoff import HandoffFile
 from govipd.adapters.hooks import Hooks
 from govipd.adapters.job import job_type

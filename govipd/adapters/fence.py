@@ -3,15 +3,14 @@
 import errno
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from govipd.adapters import guard
-from govipd.adapters.guard import SLOTS
+from govipd.adapters.guard import SLOTS, IPAddress
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table, timing
 from govipd.core.events import Address
 from govipd.errors import KernelError
-from govipd.ports import Addresses, Clock
+from govipd.ports import Clock
 
 # From reading the clock to the kernel's acknowledgement: taken off the time-out, and measured. Longer ones for
 # processes that get little time.
@@ -24,40 +23,6 @@ _EARLY_MAX_S = 0.005  # by which they are planned to end before the end that is 
 
 # What the kernel says where a table, set or chain of this name is there, but another one.
 _OF_ANOTHER_MAKING = frozenset({errno.EEXIST, errno.EOPNOTSUPP, errno.EBUSY, errno.EINVAL, errno.ENOENT})
-
-IPAddress = IPv4Address | IPv6Address
-
-
-class AddressFence:
-    """The addresses' own lifetime as the fence: `Addresses.add`, which follows `open`, sets it.
-
-    Weaker than nftables: lifetimes are whole seconds, and the kernel removes an address late (see
-    `govipd.adapters.netlink.KernelAddresses`).
-    """
-
-    def __init__(self, addresses: Addresses) -> None:
-        self._addresses = addresses
-
-    async def open(self, until: float) -> None:
-        """Nothing to open: an address answers as soon, and for as long, as it is there."""
-
-    async def prepare(self, until: float) -> None:  # noqa: ARG002  # the port's
-        """Nothing but to be closed: an address that is there answers."""
-        await self.close()
-
-    async def replace(self, addresses: tuple[Address, ...]) -> None:
-        """See Addresses.replace."""
-        await self._addresses.replace(addresses)
-
-    async def guard(self, addresses: tuple[Address, ...]) -> None:
-        """Nothing to guard: an address answers as soon as it is there."""
-
-    async def remove(self, present: Collection[IPAddress] = ()) -> None:
-        """Nothing to take down."""
-
-    async def close(self) -> None:
-        """Remove the addresses: the kernel stops answering when they are gone."""
-        await self._addresses.remove()
 
 
 class NftFence:
@@ -304,7 +269,7 @@ class NftFence:
         Raises:
             KernelError: the kernel did not tell.
         """
-        return guarded(self._kernel, self._inet.name)
+        return guard.every(self._kernel, self._inet.name)
 
     async def remove(self, present: Collection[IPAddress] = ()) -> None:
         """Take the fence down: nothing is dropped any more. Succeeds when there is none.
@@ -354,24 +319,6 @@ class NftFence:
     def _closes(self, addresses: tuple[Address, ...]) -> Iterator[Message]:
         """Neither slot counts."""
         return self._each(addresses, lambda t, v, key: [m for s in SLOTS for m in _delete(t, guard.used(v, s), key)])
-
-
-def guarded(kernel: NfTables, table: str) -> frozenset[IPAddress]:
-    """The addresses that tables of this name guard, whichever process set them up.
-
-    Raises:
-        KernelError: the kernel did not tell.
-    """
-    kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
-    return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guard.guarded(v)))
-
-
-def lacking(kernel: NfTables) -> str:
-    """Why this kernel's nf_tables cannot be a fence; "": it can, or this process may not ask. Nothing is changed."""
-    name = "govipd_trial"
-    error = kernel.would_refuse(guard.trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
-    kernel.close()
-    return "" if error is None or error.number in {errno.EPERM, errno.EACCES} else str(error)
 
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:

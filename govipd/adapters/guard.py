@@ -8,10 +8,13 @@ answer asks three questions, and none of the rules accepts anything:
 3. the same of slot b.
 """
 
+import errno
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from govipd.adapters import nftexpr as expr
-from govipd.adapters.nfttable import Message, Table
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table
 
 SLOTS = ("a", "b")
 EARLY = -300  # before connection tracking, NAT, and the filters of others (NF_IP_PRI_RAW)
@@ -28,6 +31,7 @@ _CLAIMED = (*_ICMPV6, expr.equal(b"\x88"), expr.load_transport(8, 16))
 _ARP_SENDER = (expr.load_network(14, 4),)
 
 Match = tuple[expr.Expression, ...]
+IPAddress = IPv4Address | IPv6Address
 
 
 def guarded(version: int) -> str:
@@ -106,3 +110,21 @@ def _closed(table: Table, hook: str, version: int, match: Match, last: Match = (
     for slot in SLOTS:
         ended = expr.is_in(used(version, slot)), expr.not_in(opened(version, slot))
         yield table.add_rule(hook, (*match, *ended, *last, expr.drop()))
+
+
+def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
+    """The addresses that tables of this name guard, whichever process set them up.
+
+    Raises:
+        KernelError: the kernel did not tell.
+    """
+    kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
+    return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guarded(v)))
+
+
+def lacking(kernel: NfTables) -> str:
+    """Why this kernel's nf_tables cannot be a fence; "": it can, or this process may not ask. Nothing is changed."""
+    name = "govipd_trial"
+    error = kernel.would_refuse(trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
+    kernel.close()
+    return "" if error is None or error.number in {errno.EPERM, errno.EACCES} else str(error)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from govipd.adapters import guard
-from govipd.adapters.fence import IPAddress, guarded
+from govipd.adapters.guard import IPAddress
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table
 
@@ -34,9 +34,9 @@ async def clear_orphans(
     """
     told = []
     ours, every = kernel.tables(prefix), kernel.tables(FENCES)
-    elsewhere = frozenset[IPAddress]().union(*(guarded(kernel, name) for name in every - ours))
+    elsewhere = frozenset[IPAddress]().union(*(guard.every(kernel, name) for name in every - ours))
     for name in sorted(ours):
-        orphans = guarded(kernel, name) - set(owned.get(name, ()))
+        orphans = guard.every(kernel, name) - set(owned.get(name, ()))
         if not orphans and name in owned:
             continue
         tables = [kernel.table(family, name) for family in _FAMILIES]

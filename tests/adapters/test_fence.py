@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from govipd.adapters.fence import AddressFence, NftFence
+from govipd.adapters.addressfence import AddressFence
+from govipd.adapters.fence import NftFence
 from govipd.adapters.netlink import KernelAddresses
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nfttable import Message

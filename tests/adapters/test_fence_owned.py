@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 import pytest
 
-from govipd.adapters.fence import NftFence, guarded
+from govipd.adapters import guard
+from govipd.adapters.fence import NftFence
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nfttable import NFPROTO_INET, OWNED
 from govipd.adapters.orphans import clear_orphans
@@ -158,7 +159,7 @@ async def test_an_address_that_was_taken_out_of_the_file_is_removed_and_let_go(
     kernel = NfTables()
     (told,) = await clear_orphans(kernel, fence_prefix("eth0"), {table: {V4.ip}}, removing)
     assert "2001:db8::100" in told
-    assert guarded(kernel, table) == {V4.ip}
+    assert guard.every(kernel, table) == {V4.ip}
     asker = Asker(machines.host, machines.peer, V4)
     assert await asker.answered(clock)
     asker.close()
