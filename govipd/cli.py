@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from govipd.adapters.addressfence import AddressFence
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.claims import Claims
 from govipd.adapters.control import ControlSocket
@@ -31,7 +33,8 @@ from govipd.adapters.drain import DrainFile
 from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.etcd_connection import Access, Login, Tls
-from govipd.adapters.fence import AddressFence, NftFence
+from govipd.adapters.fence import NftFence
+from govipd.adapters.guard import lacking
 from govipd.adapters.handoff import HandoffFile
 from govipd.adapters.hooks import Hooks
 from govipd.adapters.hostname import HostName, NameService
@@ -44,8 +47,10 @@ from govipd.adapters.neighbours import LinkNeighbours, PacketEar
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
+from govipd.adapters.orphans import clear_orphans
 from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.adapters.probe import HttpProbe
+from govipd.adapters.rtnetlink import RouteSocket
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import DEFAULT_CONFIG, Config, Vip, load
 from govipd.config_rules import least_margin, nameable
@@ -54,7 +59,7 @@ from govipd.core.events import Announced, EtcdFailed
 from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
 from govipd.daemon import Daemon, Plan
-from govipd.errors import ConfigError, KernelError
+from govipd.errors import ConfigError, InterfaceMissingError, KernelError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Clock, Fence, Journal, Operator, Pact, Service, Sink, Source
 from govipd.timeline import Timeline
@@ -66,9 +71,14 @@ START_S = 0.8  # from a process's end to the next one's adoption, without system
 _MACHINE_SALT = b"govipd member identity"
 
 
-NO_NFTABLES = (
-    "this kernel has no nf_tables: the addresses' own lifetime is the only fence, which the kernel keeps to within a "
-    "second, so the margin is a second longer; load nf_tables and restart"
+_WEAKER = (
+    "the addresses' own lifetime is the only fence, which the kernel keeps to within a second, so the margin is a "
+    "second longer"
+)
+NO_NFTABLES = f"this kernel has no nf_tables: {_WEAKER}; load nf_tables and restart"
+LACKING = (
+    "this kernel's nf_tables lacks what the fence needs (families inet and arp, sets with time-outs, fib): {why}: "
+    f"{_WEAKER}; load what is missing and restart"
 )
 
 
@@ -85,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments().parse_args(argv)
     journal = journal_for(os.environ, sys.stderr)
     name = HostName(_beside("RUNTIME_DIRECTORY", "hostname"), nameable)
-    read = partial(_read, args.config, args.interface, journal, name)
+    read = partial(_read, args.config, args.interface, journal, name, NfTables())
     try:
         plan = read()
     except ConfigError as e:
@@ -97,6 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_CONFIG
     if args.check_config:
         return 0
+    orphans = asyncio.run(orphan_fences(args.interface, plan))
+    for line in orphans:
+        journal.write(Message.FENCE_ORPHAN, line, {})
     if args.clean_up:
         return asyncio.run(clean_up(plan))
     name.keep()
@@ -121,6 +134,29 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--clean-up", action="store_true", help="remove what a killed daemon left, and exit")
     parser.add_argument("--version", action="version", version=f"govipd {version('govipd')}")
     return parser
+
+
+async def orphan_fences(interface: str, plan: Plan) -> Sequence[str]:
+    """See clear_orphans(): an address behind a fence that no group opens would be dead for ever (docs/adr/0022)."""
+    kernel, route = NfTables(), RouteSocket()
+
+    async def remove(addresses: Collection[IPv4Address | IPv6Address]) -> Collection[IPv4Address | IPv6Address]:
+        with suppress(InterfaceMissingError):
+            index = route.link(interface).index
+            for address in route.addresses(index):
+                if address.ip in addresses:
+                    route.delete(index, address)
+        return {address.ip for link in route.links() for address in route.addresses(link.index)}
+
+    groups = [group for group in plan.groups.values() if group.settings.fenced]
+    owned = {fence_table(interface, group.name): [a.ip for a in group.addresses] for group in groups}
+    try:
+        return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)
+    except KernelError as e:
+        return (f"fences that an earlier process may have left could not be looked through: {e}",)
+    finally:
+        kernel.close()
+        route.close()
 
 
 async def clean_up(plan: Plan) -> int:
@@ -167,14 +203,16 @@ async def stay_silent(path: Path, interface: str) -> None:
             text = f"{vip.name}: this machine answers for {answers}: without nf_tables there is no fence to close"
         else:
             try:
-                await NftFence(addresses=vip.addresses, clock=BootClock(), table=fence_table(vip)).close()
+                await NftFence(
+                    addresses=vip.addresses, clock=BootClock(), table=fence_table(interface, vip.name)
+                ).close()
             except KernelError as e:
                 text = f"{vip.name}: this machine answers for {answers}: {e}"
         print(text, file=sys.stderr)
 
 
-def _read(path: Path, interface: str, journal: Journal, name: HostName) -> Plan:
-    """The configuration as a plan for the daemon.
+def _read(path: Path, interface: str, journal: Journal, name: HostName, kernel: NfTables) -> Plan:
+    """The configuration as a plan for the daemon, whose fences share `kernel`.
 
     Raises:
         ConfigError: it is refused.
@@ -194,13 +232,15 @@ def _read(path: Path, interface: str, journal: Journal, name: HostName) -> Plan:
     fenced, warnings = config.election.fence == "nftables", tuple[tuple[Message, str], ...]()
     if fenced and NfTables().missing():
         fenced, warnings = False, ((Message.NO_NFTABLES, NO_NFTABLES),)
+    elif fenced and (why := lacking(NfTables())):
+        fenced, warnings = False, ((Message.NO_NFTABLES, LACKING.format(why=why)),)
     reachable = first_address(interface) if fenced else None
     if config.pact.timeout and not reachable:
         text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
         warnings += ((Message.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
     endpoints = nearest_first(config.etcd.endpoints, own)
     groups = {
-        vip.name: _group(config, vip, clock, journal, endpoints, reachable, fenced=fenced)
+        vip.name: _group(config, vip, clock, journal, endpoints, reachable, kernel if fenced else None)
         for vip in config.for_interface(interface)
     }
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
@@ -261,13 +301,14 @@ def _group(
     journal: Journal,
     endpoints: Sequence[str],
     reachable: IPv4Address | IPv6Address | None,
-    *,
-    fenced: bool,
+    kernel: NfTables | None,
 ) -> GroupPlan:
     """One VIP group, and how to make its parts.
 
-    `reachable`: where others can send datagrams. `fenced`: by nf_tables, not only by the addresses' lifetime.
+    `reachable`: where others can send datagrams. `kernel`: for the fences of this process; None: there is only the
+    addresses' lifetime.
     """
+    fenced = kernel is not None
     election = config.election
     places = (config.etcd.prefix, config.etcd.claims)
     identity = (places, config.pact, election.ttl, election.member, fenced, vip.election, vip.interface)
@@ -288,8 +329,15 @@ def _group(
 
         addresses = KernelAddresses(interface=vip.interface, addresses=vip.addresses, clock=clock, fenced=fenced)
         fence: Fence = AddressFence(addresses)
-        if fenced:
-            fence = NftFence(addresses=vip.addresses, clock=clock, table=fence_table(vip))
+        if kernel is not None:
+            fence = NftFence(
+                addresses=vip.addresses,
+                clock=clock,
+                table=fence_table(vip.interface, vip.name),
+                kernel=kernel,
+                interface=vip.interface,
+                mac=addresses.mac,
+            )
         store = Etcd(
             access.endpoints,
             etcd_timeout(config),
@@ -382,10 +430,18 @@ def _directory(variable: str) -> Path | None:
     return Path(directory) if directory else None
 
 
-def fence_table(vip: Vip) -> str:
+def fence_table(interface: str, group: str) -> str:
     """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
-    plain = re.sub(r"[^A-Za-z0-9]", lambda c: f"_{ord(c[0]):02x}", f"{vip.interface}.{vip.name}")
-    return f"govipd_{plain}"
+    return fence_prefix(interface) + _plain(group)
+
+
+def fence_prefix(interface: str) -> str:
+    """What the names of an interface's tables begin with, and no other's: quoted, nothing has two `_` in a row."""
+    return f"govipd_{_plain(interface)}__"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", lambda c: "".join(f"_{byte:02x}" for byte in c[0].encode()), name)
 
 
 def nearest_first(endpoints: Sequence[str], own: Collection[IPv4Address | IPv6Address]) -> Sequence[str]:

@@ -4,7 +4,8 @@ Every coroutine here ends by itself within a bound that its implementation state
 `govipd.errors`, and may be cancelled. `run()` coroutines run for ever: the shell takes a return as a fault.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from govipd.core.actions import Action, Holding
@@ -107,8 +108,17 @@ class Fence(Protocol):
         """
 
 
-    async def remove(self) -> None:
+    async def guard(self, addresses: tuple[Address, ...]) -> None:
+        """Guard these as well from now on: closed until the fence is opened next. The others are as they were.
+
+        Raises:
+            KernelError: not confirmed; may be repeated.
+        """
+
+    async def remove(self, present: Collection[IPv4Address | IPv6Address] = ()) -> None:
         """Take the fence down, when no address is left behind it. Succeeds when there is none.
+
+        `present`: what is on this machine all the same, on whichever interface. It keeps the fence up, closed.
 
         Raises:
             KernelError: the kernel did not confirm.

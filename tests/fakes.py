@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from govipd.core import events as ev
@@ -124,7 +124,10 @@ class FakeFence(FakeKernel):
         self._call("replace fence")
 
 
-    async def remove(self) -> None:
+    async def guard(self, addresses: tuple[ev.Address, ...]) -> None:
+        self._call("guard")
+
+    async def remove(self, present: Collection[object] = ()) -> None:
         self._call("remove fence")
 
 

@@ -3,15 +3,14 @@
 import errno
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from govipd.adapters import guard
-from govipd.adapters.guard import SLOTS
+from govipd.adapters.guard import SLOTS, IPAddress
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table, timing
 from govipd.core.events import Address
 from govipd.errors import KernelError
-from govipd.ports import Addresses, Clock
+from govipd.ports import Clock
 
 # From reading the clock to the kernel's acknowledgement: taken off the time-out, and measured. Longer ones for
 # processes that get little time.
@@ -22,39 +21,8 @@ _BRIDGE_MS = 10
 _LOSS_MAX_S = 0.02
 _EARLY_MAX_S = 0.005  # by which they are planned to end before the end that is expected
 
-IPAddress = IPv4Address | IPv6Address
-
-
-class AddressFence:
-    """The addresses' own lifetime as the fence: `Addresses.add`, which follows `open`, sets it.
-
-    Weaker than nftables: lifetimes are whole seconds, and the kernel removes an address late (see
-    `govipd.adapters.netlink.KernelAddresses`).
-    """
-
-    def __init__(self, addresses: Addresses) -> None:
-        self._addresses = addresses
-
-    async def open(self, until: float) -> None:
-        """Nothing to open: an address answers as soon, and for as long, as it is there."""
-
-    async def prepare(self, until: float) -> None:  # noqa: ARG002  # the port's
-        """Nothing but to be closed: an address that is there answers."""
-        await self.close()
-
-    async def replace(self, addresses: tuple[Address, ...]) -> None:
-        """See Addresses.replace."""
-        await self._addresses.replace(addresses)
-
-    async def guard(self, addresses: tuple[Address, ...]) -> None:
-        """Nothing to guard: an address answers as soon as it is there."""
-
-    async def remove(self, present: Collection[IPAddress] = ()) -> None:
-        """Nothing to take down."""
-
-    async def close(self) -> None:
-        """Remove the addresses: the kernel stops answering when they are gone."""
-        await self._addresses.remove()
+# What the kernel says where a table, set or chain of this name is there, but another one.
+_OF_ANOTHER_MAKING = frozenset({errno.EEXIST, errno.EOPNOTSUPP, errno.EBUSY, errno.EINVAL, errno.ENOENT})
 
 
 class NftFence:
@@ -90,7 +58,7 @@ class NftFence:
         addresses: the group's.
         clock: that of `until`.
         table: name of the tables, one in inet and one in arp, which belong to this fence alone.
-        kernel: where transactions go; the fences of a process share it. The fence closes it when it is removed.
+        kernel: where transactions go; the fences of a process share it.
         interface: the VIP's; "" guards against NAT only what is addressed to this machine's own addresses.
         mac: the interface's hardware address now.
     """
@@ -106,6 +74,7 @@ class NftFence:
         mac: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         self._clock = clock
+        self._shared = kernel is not None
         self._kernel = kernel or NfTables()
         self._inet = self._kernel.table(NFPROTO_INET, table)
         self._arp = self._kernel.table(NFPROTO_ARP, table)
@@ -113,7 +82,7 @@ class NftFence:
         self._sets = (*guard.sets(self._inet, (4, 6)), *guard.sets(self._arp, (4,)))
         self._interface, self._mac = interface, mac
         self._rules: tuple[Message, ...] = ()
-        self._rules_for: bytes | None = b"none yet"  # the hardware address
+        self._rules_for: bytes | None = None  # the hardware address
         self._stated: int | None = None  # the kernel's epoch in which everything was stated
         self._slot: str | None = None  # that counts; an earlier process knew
         self._ready: tuple[str, float] | None = None  # a slot that does not count, and when its elements end
@@ -189,10 +158,13 @@ class NftFence:
     def _whole(self) -> tuple[Message, ...]:
         """What stands in tables and sets that are there: rules, and the addresses that are guarded."""
         mac = self._mac()
-        if mac != self._rules_for:
-            self._rules = tuple(guard.rules(self._inet, self._arp, self._interface, mac))
+        if not self._rules or mac != self._rules_for:
+            versions = {address.version for address in self._addresses}
+            # And what an earlier process has guarded.
+            versions |= {v for v in (4, 6) if self._kernel.elements(NFPROTO_INET, self._inet.name, guard.guarded(v))}
+            self._rules = tuple(guard.rules(self._inet, self._arp, sorted(versions), self._interface, mac))
             self._rules_for = mac
-        return (*self._rules, *self._guarding)
+        return (self._inet.add(), self._arp.add(), *self._rules, *self._guarding)
 
     async def _fill(self, until: float, *, bridge_ms: int) -> str:
         """Put elements that end at `until` into the slot that does not count; that slot. See _set_up()."""
@@ -240,10 +212,16 @@ class NftFence:
         """
         new = _without(addresses, self._addresses)
         if new:
-            self._ready = None
+            self._ready = self._stated = None
+            self._rules = ()  # the new ones may be of another version
+            before, self._addresses = self._addresses, (*self._addresses, *new)
             guarding = self._each(new, lambda t, v, key: [_add(t, guard.guarded(v), key)])
-            self._commit((*guarding, *self._closes(new)), self._sets)
-            self._encode((*self._addresses, *new))
+            try:
+                self._commit((*guarding, *self._closes(new)), self._sets)
+            except KernelError:
+                self._addresses, self._rules = before, ()
+                raise
+            self._encode(self._addresses)
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """Guard these addresses from now on. Those that are no longer among them must be off the interface.
@@ -268,10 +246,12 @@ class NftFence:
             self._stated = None
         try:
             self._commit(self._closing, self._sets)
-        except KernelError:
-            # What stands there under these names is of another making: in its place, in one transaction.
-            made_new = (m for table in (self._inet, self._arp) for m in (table.add(), table.delete()))
-            self._kernel.commit((*made_new, *self._sets, *self._whole()))
+        except KernelError as error:
+            if error.number not in _OF_ANOTHER_MAKING:
+                raise
+            # In the place of what stands there under these names, in one transaction.
+            theirs = [t for t in (self._inet, self._arp) if t.name in self._kernel.tables(t.name, [t.family])]
+            self._kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole(), *self._closing))
             self._stated = self._kernel.epoch
         self._slot = self._slot or SLOTS[0]  # neither counts
 
@@ -289,7 +269,7 @@ class NftFence:
         Raises:
             KernelError: the kernel did not tell.
         """
-        return guarded(self._kernel, self._inet.name)
+        return guard.every(self._kernel, self._inet.name)
 
     async def remove(self, present: Collection[IPAddress] = ()) -> None:
         """Take the fence down: nothing is dropped any more. Succeeds when there is none.
@@ -305,7 +285,8 @@ class NftFence:
             tables = (self._inet, self._arp)
             self._kernel.commit(message for table in tables for message in (table.add(), table.delete()))
             self._stated = None
-        self._kernel.close()
+        if not self._shared:
+            self._kernel.close()
 
     def _each(
         self, addresses: tuple[Address, ...], make: Callable[[Table, int, bytes], Iterable[Message]]
@@ -338,16 +319,6 @@ class NftFence:
     def _closes(self, addresses: tuple[Address, ...]) -> Iterator[Message]:
         """Neither slot counts."""
         return self._each(addresses, lambda t, v, key: [m for s in SLOTS for m in _delete(t, guard.used(v, s), key)])
-
-
-def guarded(kernel: NfTables, table: str) -> frozenset[IPAddress]:
-    """The addresses that tables of this name guard, whichever process set them up.
-
-    Raises:
-        KernelError: the kernel did not tell.
-    """
-    kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
-    return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guard.guarded(v)))
 
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:

@@ -8,10 +8,13 @@ answer asks three questions, and none of the rules accepts anything:
 3. the same of slot b.
 """
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from govipd.adapters import nftexpr as expr
-from govipd.adapters.nfttable import Message, Table
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table
 
 SLOTS = ("a", "b")
 EARLY = -300  # before connection tracking, NAT, and the filters of others (NF_IP_PRI_RAW)
@@ -28,6 +31,7 @@ _CLAIMED = (*_ICMPV6, expr.equal(b"\x88"), expr.load_transport(8, 16))
 _ARP_SENDER = (expr.load_network(14, 4),)
 
 Match = tuple[expr.Expression, ...]
+IPAddress = IPv4Address | IPv6Address
 
 
 def guarded(version: int) -> str:
@@ -56,8 +60,16 @@ def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
             yield table.add_set(opened(version, slot), length, times_out=True)
 
 
-def rules(inet: Table, arp: Table, interface: str, mac: bytes | None) -> Iterator[Message]:
-    """Chains as they should be, with their rules written again.
+def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
+    """All that a fence is made of: what a kernel accepts if it has what is needed."""
+    element = (m for t in (inet, arp) for m in (t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True),))
+    return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *element)
+
+
+def rules(
+    inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None
+) -> Iterator[Message]:
+    """Chains as they should be, with their rules for addresses of these versions written again.
 
     `interface` is the VIP's, and `mac` its hardware address, by which a packet to this machine is told from one that
     it only bridges (with br_netfilter such packets pass these hooks, too).
@@ -75,7 +87,7 @@ def rules(inet: Table, arp: Table, interface: str, mac: bytes | None) -> Iterato
         # To bridge is not to answer: no interface that it came by, and a frame from another machine.
         bridged = (*expr.came_by(""), expr.link_source(), expr.unequal(mac), expr.accept())
         yield inet.add_rule("postrouting", bridged)
-    for version in (4, 6):
+    for version in versions:
         yield from _closed(inet, "prerouting", version, _TO[version], expr.is_local())
         if interface:
             for_us = (expr.link_destination(), expr.equal(mac)) if mac else ()
@@ -83,9 +95,11 @@ def rules(inet: Table, arp: Table, interface: str, mac: bytes | None) -> Iterato
             yield from _closed(inet, "postrouting", version, (*expr.leaves_by(interface), *_FROM[version]))
         yield from _closed(inet, "input", version, _TO[version])
         yield from _closed(inet, "output", version, _FROM[version])
-    yield from _closed(inet, "input", 6, _ASKED_FOR)
-    yield from _closed(inet, "output", 6, _CLAIMED)
-    yield from _closed(arp, "output", 4, _ARP_SENDER)
+    if 4 in versions:
+        yield from _closed(arp, "output", 4, _ARP_SENDER)
+    if 6 in versions:
+        yield from _closed(inet, "input", 6, _ASKED_FOR)
+        yield from _closed(inet, "output", 6, _CLAIMED)
 
 
 def _closed(table: Table, hook: str, version: int, match: Match, last: Match = ()) -> Iterator[Message]:
@@ -96,3 +110,21 @@ def _closed(table: Table, hook: str, version: int, match: Match, last: Match = (
     for slot in SLOTS:
         ended = expr.is_in(used(version, slot)), expr.not_in(opened(version, slot))
         yield table.add_rule(hook, (*match, *ended, *last, expr.drop()))
+
+
+def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
+    """The addresses that tables of this name guard, whichever process set them up.
+
+    Raises:
+        KernelError: the kernel did not tell.
+    """
+    kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
+    return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guarded(v)))
+
+
+def lacking(kernel: NfTables) -> str:
+    """Why this kernel's nf_tables cannot be a fence; "": it can, or this process may not ask. Nothing is changed."""
+    name = "govipd_trial"
+    error = kernel.would_refuse(trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
+    kernel.close()
+    return "" if error is None or error.number in {errno.EPERM, errno.EACCES} else str(error)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from govipd.adapters.nftexpr import attribute, attributes
-from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table, kind_of
+from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, OWNED, Message, Table, kind_of
 from govipd.adapters.pyroute import (
     NFNL_SUBSYS_NFTABLES,
     NLM_F_ACK,
@@ -38,7 +38,8 @@ class NfTables:
 
     It knows whether anybody else has changed any table since its own last transaction: nf_tables counts them
     (NFTA_GEN_ID), and refuses a batch that names another number than the current one. Fences of one process share
-    it, or each would take the others' transactions for a stranger's.
+    it, or each would take the others' transactions for a stranger's. `owns`: the tables are this socket's alone, where
+    the kernel can do that (docs/adr/0024).
 
     Attributes:
         epoch: changes when others have, or may have, changed something. What was stated in this one, stands.
@@ -46,18 +47,22 @@ class NfTables:
         longest_s: how long the longest one took, seconds; other programs' transactions go first.
     """
 
-    def __init__(self, protocol: int = _NETLINK_NETFILTER) -> None:
+    def __init__(self, protocol: int = _NETLINK_NETFILTER, *, owns: bool = True) -> None:
         self.epoch = 0
         self.commits = 0
         self.longest_s = 0.0
         self._protocol = protocol
+        self._flags = None if owns else 0  # of tables; not known yet
         self._end = _frame(_BATCH_END)
         self._socket: socket.socket | None = None
         self._generation: int | None = None  # after this object's last transaction
 
     def table(self, family: int, name: str) -> "Table":
         """Makes the messages about a table, whether it exists or not."""
-        return Table(family, name)
+        if self._flags is None:
+            refused = self.would_refuse((Table(family, "govipd_trial", OWNED).add(),))
+            self._flags = 0 if refused else OWNED
+        return Table(family, name, self._flags)
 
     def missing(self) -> bool:
         """Whether this kernel has no nf_tables. Any other trouble, such as missing rights, is not that."""
@@ -155,14 +160,14 @@ class NfTables:
                     return int.from_bytes(value)
         return None
 
-    def tables(self, prefix: str) -> set[str]:
-        """Names of the tables that begin so, in inet and in arp.
+    def tables(self, prefix: str, families: Iterable[int] = (NFPROTO_INET, NFPROTO_ARP)) -> set[str]:
+        """Names of the tables that begin so.
 
         Raises:
             KernelError: the kernel did not tell.
         """
         found = set()
-        for family in (NFPROTO_INET, NFPROTO_ARP):
+        for family in families:
             for message in self._dumped(nftsocket.NFT_MSG_GETTABLE, family):
                 found |= {name.rstrip(b"\0").decode(errors="replace") for name in _inside([message], 1)}
         return {name for name in found if name.startswith(prefix)}

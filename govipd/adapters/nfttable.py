@@ -21,6 +21,9 @@ Message = bytes  # encoded; costs up to a millisecond, so a message is made once
 UNTIMED = bytes.fromhex("fedcba9876543211")
 _KEY_TYPES = {4: 7, 6: 9, 16: 8}  # what nft(8) calls ipv4_addr, ether_addr and ipv6_addr, by length
 
+# NFT_TABLE_F_OWNER (5.12) and NFT_TABLE_F_PERSIST (6.9): others cannot change the table while the socket is open that
+# added it, nor does `nft flush ruleset`; afterwards it stays, for the next one to own.
+OWNED = 0x2 | 0x4
 NFPROTO_INET = 1  # linux/netfilter.h
 NFPROTO_ARP = 3
 # Hook numbers: of inet, of arp (linux/netfilter_arp.h).
@@ -38,11 +41,14 @@ class Table:
 
     family: int
     name: str
+    flags: int = 0  # with which it is added
 
     def add(self, *, new: bool = False) -> Message:
         """Add the table. `new`: refused if there is one (EEXIST)."""
-        flags = NLM_F_CREATE | (NLM_F_EXCL if new else 0)
-        return self._message(nftsocket.nft_table_msg, nftsocket.NFT_MSG_NEWTABLE, flags, NAME=self.name)
+        data = attribute(1, self.name.encode() + b"\0") + attribute(2, struct.pack(">L", self.flags))
+        how = NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_EXCL if new else 0)
+        header = struct.pack("=LHHLL", 20 + len(data), kind_of(nftsocket.NFT_MSG_NEWTABLE), how, 0, 0)
+        return header + struct.pack("=BBH", self.family, 0, 0) + data
 
     def delete(self) -> Message:
         """Delete the table and all in it. Refused if there is none."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.fence import NftFence
+from govipd.adapters.nftables import NfTables
 from govipd.core.events import Event
 from tests.adapters.etcd_cluster import Cluster
 from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker
@@ -112,6 +113,9 @@ def vip(machines: Wire, request: pytest.FixtureRequest) -> Iterator[Asker]:
 
 @pytest.fixture
 async def fence(net: Wire, clock: LeapingClock) -> AsyncIterator[NftFence]:
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    """As it is on kernels whose tables have no owners: everybody may change it."""
+    kernel = NfTables(owns=False)
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
     yield fence
     await fence.remove()
+    kernel.close()

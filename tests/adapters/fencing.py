@@ -85,7 +85,7 @@ class Asking(NfTables):
     """Asks for the VIP after each transaction."""
 
     def __init__(self, vip: Asker) -> None:
-        super().__init__()
+        super().__init__(owns=False)
         self._vip = vip
 
     def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:

@@ -176,8 +176,8 @@ async def test_without_etcd_nobody_knows_who_should_answer(sound: Wire, config: 
 async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
     """Open: all right; closed, or not there: failed. Where another leads, it does not matter."""
     clock = BootClock()
-    fence = NftFence(addresses=VIPS, clock=clock, table=fence_table(config.vip[0]))
-    text = "api: fence: this member leads, but table govipd_eth0_2eapi is not there in inet and arp"
+    fence = NftFence(addresses=VIPS, clock=clock, table=fence_table("eth0", "api"))
+    text = "api: fence: this member leads, but table govipd_eth0__api is not there in inet and arp"
     assert await only(await packets.examine(config, OURSELVES), Verdict.FAILED) == text
     await fence.open(clock.now() + 60)
     assert bad(await packets.examine(config, OURSELVES)) == []

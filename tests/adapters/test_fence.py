@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from govipd.adapters.fence import AddressFence, NftFence
+from govipd.adapters.addressfence import AddressFence
+from govipd.adapters.fence import NftFence
 from govipd.adapters.netlink import KernelAddresses
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nfttable import Message
@@ -119,13 +120,14 @@ async def test_a_process_that_gets_no_time_does_not_hold(fence: NftFence, vip: A
 async def test_open_fence_outlives_its_process(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
     """The next one takes it over without a gap, and can close it."""
     await fence.open(clock.now() + 60)
-    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=NfTables(owns=False))
     assert await vip.answered(clock)
     await successor.open(clock.now() + 60)
     assert await vip.answered(clock)
     await successor.close()
     assert not await vip.answered(clock)
     await successor.remove()
+    successor._kernel.close()
 
 
 async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_has_prolonged_nothing(
@@ -134,16 +136,17 @@ async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_ha
     """The slot counts that counted, and the next process writes into the other."""
     await fence.open(clock.now() + 60)
     before = slot_in_use(machines.host)
-    killing = Killing()
+    killing = Killing(owns=False)
     killed = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing)
     with pytest.raises(KilledError):
         await killed.open(clock.now() + 90)
     killing.close()
     assert slot_in_use(machines.host) == before
-    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=NfTables(owns=False))
     await successor.open(clock.now() + 60)
     assert not slot_in_use(machines.host) & before
     await successor.remove()
+    successor._kernel.close()
 
 
 class Silent(NfTables):
@@ -160,7 +163,7 @@ class Silent(NfTables):
 
 async def test_what_the_kernel_did_without_an_answer_is_found_out(machines: Wire, clock: LeapingClock) -> None:
     """The other slot counts already: the next renewal must not write there before it knows when that ends."""
-    kernel = Silent()
+    kernel = Silent(owns=False)
     fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
     await fence.open(clock.now() + 60)
     before = slot_in_use(machines.host)
@@ -172,6 +175,7 @@ async def test_what_the_kernel_did_without_an_answer_is_found_out(machines: Wire
     await fence.open(clock.now() + 60)
     assert not slot_in_use(machines.host) & unknown
     await fence.remove()
+    kernel.close()
 
 
 async def test_a_prepared_fence_is_closed_and_opens_by_one_transaction(vip: Asker, clock: LeapingClock) -> None:
@@ -190,6 +194,7 @@ async def test_a_prepared_fence_is_closed_and_opens_by_one_transaction(vip: Aske
         assert await vip.answered(clock)
     assert transactions == {"prepared": 1, "other": 2, "closed": 2}
     await fence.remove()
+    kernel.close()
 
 
 async def test_replaced_addresses_are_let_go(machines: Wire, fence: NftFence, clock: LeapingClock) -> None:

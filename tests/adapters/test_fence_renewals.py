@@ -25,7 +25,7 @@ class Counting(NfTables):
     """Remembers how many messages each transaction that was asked for had."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(owns=False)
         self.sizes: list[int] = []
 
     def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
@@ -186,7 +186,7 @@ async def test_sixteen_addresses_are_set_up_again_whatever_the_sockets_buffer(
 ) -> None:
     """One message is acknowledged for all; refusals that overrun the socket are known by the first ones."""
     more = [ip_interface(text) for n in range(1, 8) for text in (f"198.51.100.{n}/32", f"2001:db8::{n}/128")]
-    fence = NftFence(addresses=(V4, V6, *more), clock=clock, table=TABLE, kernel=Narrow())
+    fence = NftFence(addresses=(V4, V6, *more), clock=clock, table=TABLE, kernel=Narrow(owns=False))
     await fence.open(clock.now() + 60)
     assert await vip.answered(clock)
     machines.host.run("nft", "flush ruleset")
@@ -195,6 +195,7 @@ async def test_sixteen_addresses_are_set_up_again_whatever_the_sockets_buffer(
     await fence.close()
     assert not await vip.answered(clock)
     await fence.remove()
+    fence._kernel.close()
 
 
 async def test_closing_replaces_a_table_of_another_making(machines: Wire, vip: Asker, clock: LeapingClock) -> None:

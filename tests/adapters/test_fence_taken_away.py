@@ -38,7 +38,7 @@ async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_tran
     await fence.open(clock.now() + 60)
     machines.host.run("nft", "flush", "ruleset")
     assert await vip.answered(clock)
-    killing = Killing()
+    killing = Killing(owns=False)
     with pytest.raises(KilledError):
         await NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing).open(clock.now() + 60)
     killing.close()
@@ -61,6 +61,7 @@ async def test_setting_up_anew_what_somebody_took_away_loses_nothing(
     await asyncio.sleep(0.2)
     assert vip.listen(clock.now()) == vip.asked - unanswered
     await fence.remove()
+    fence._kernel.close()
 
 
 @pytest.mark.parametrize("part", ["inet", "arp"])
@@ -76,6 +77,7 @@ async def test_only_a_fence_that_is_gone_as_a_whole_is_open_between_the_transact
     assert vip.asked > 2
     assert vip.listen(clock.now()) == 1
     await fence.remove()
+    fence._kernel.close()
 
 
 async def test_preparing_opens_nothing_where_somebody_takes_the_fence_away(
@@ -93,9 +95,10 @@ async def test_preparing_opens_nothing_where_somebody_takes_the_fence_away(
             transactions.append(1)
 
     transactions: list[int] = []
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Flushed())
+    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Flushed(owns=False))
     await fence.prepare(clock.now() + 60)
     await asyncio.sleep(0.2)
     assert len(transactions) >= 2
     assert not vip.listen(clock.now())
     await fence.remove()
+    fence._kernel.close()

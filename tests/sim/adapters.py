@@ -17,7 +17,7 @@ from typing import Self
 
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nftexpr import Expression
-from govipd.adapters.nfttable import UNTIMED, Message, Table
+from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, UNTIMED, Message, Table
 from govipd.adapters.rtnetlink import Link, RouteSocket
 from govipd.core import messages
 from govipd.core.actions import Holding
@@ -76,6 +76,10 @@ class SimNfTables(NfTables):
         self._under_way.append(batch)
         self._process.do(self._commit)
         self._process.spend(COMMIT_S)
+
+    def tables(self, prefix: str, families: Iterable[int] = (NFPROTO_INET, NFPROTO_ARP)) -> set[str]:
+        """See NfTables."""
+        return self._model.tables(prefix, families)
 
     def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
         """See NfTables."""

@@ -86,7 +86,7 @@ class Kernel:
         self._changes: dict[str, Callable[..., None]] = {
             "add set": lambda table, name: table.sets.setdefault(name, {}),
             "flush chain": lambda table, hook: table.rules.pop(hook, None),
-            "add rule": lambda table, hook, lookups: table.rules.setdefault(hook, []).append(lookups),
+            "add rule": self._add_rule,
             "add element": self._add_element,
             "delete element": self._delete_element,
         }
@@ -114,6 +114,10 @@ class Kernel:
             for rule in table.rules.get(hook, ())
             if rule
         )
+
+    def tables(self, prefix: str, families: Iterable[int]) -> set[str]:
+        """The names of tables of these families."""
+        return {name for family, name in self._tables if family in families and name.startswith(prefix)}
 
     def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
         """The keys of a set, without those that have timed out."""
@@ -249,13 +253,19 @@ class Kernel:
         elif what == "delete table":
             del tables[key]
 
+    @staticmethod
+    def _add_rule(table: _Table, hook: str, lookups: list[tuple[str, bool]]) -> None:
+        for name, _ in lookups:
+            _existing(table, name)
+        table.rules.setdefault(hook, []).append(lookups)
+
     def _add_element(self, table: _Table, name: str, element: bytes, timeout_ms: bytes) -> None:
-        elements = table.sets[name]
+        elements = _existing(table, name)
         if self._moves_timeouts or elements.get(element, 0.0) <= self._world.now:
             elements[element] = self._end_of(int.from_bytes(timeout_ms)) if timeout_ms else math.inf
 
     def _delete_element(self, table: _Table, name: str, element: bytes) -> None:
-        if table.sets[name].pop(element, 0.0) <= self._world.now:
+        if _existing(table, name).pop(element, 0.0) <= self._world.now:
             raise NftError(errno.ENOENT)
 
     def _end_of(self, timeout_ms: int) -> float:
@@ -282,3 +292,9 @@ class Kernel:
             self._world.note(self._name, f"{address} has expired")
             self._tell("del", address)
         self._update()
+
+
+def _existing(table: _Table, name: str) -> dict[bytes, float]:
+    if name not in table.sets:
+        raise NftError(errno.ENOENT)
+    return table.sets[name]

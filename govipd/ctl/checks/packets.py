@@ -1,12 +1,14 @@
 """nf_tables: that the kernel has it, that the fence stands where it must, and whether others drop what a VIP needs."""
 
+import itertools
 import json
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from govipd.adapters.guard import SLOTS, opened, used
 from govipd.adapters.nftables import NfTables
-from govipd.cli import NO_NFTABLES, fence_table
+from govipd.cli import NO_NFTABLES, fence_prefix, fence_table
 from govipd.config import Config, Vip
 from govipd.core.text import line
 from govipd.ctl.checks.finding import Cluster, Finding, failed, ok, skipped, warning
@@ -33,22 +35,40 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
     if wanted and cluster is not None:
         leading = [vip for vip in config.vip if cluster[vip.name].leader == config.election.member]
         findings += [_fence(vip, ruleset) for vip in leading]
-    return [*findings, *_foreign(config, ruleset)]
+    return [*findings, *_orphans(config, ruleset), *_foreign(config, ruleset)]
 
 
 def _fence(vip: Vip, ruleset: list[dict[str, Any]]) -> Finding:
     """On the machine that leads: both tables, and every address open."""
-    check, table = f"{vip.name}: fence", fence_table(vip)
+    check, table = f"{vip.name}: fence", fence_table(vip.interface, vip.name)
     families = {t["family"] for t in _all(ruleset, "table") if t["name"] == table}
     remedy = "govipd repairs it within a renewal; if this lasts: journalctl -u govipd -n 20"
     if families != {"inet", "arp"}:
         return failed(check, f"this member leads, but table {table} is not there in inet and arp", remedy)
     sets = [s for s in _all(ruleset, "set") if s["table"] == table and s["family"] == "inet"]
-    opened = {ip_address(str(e["elem"]["val"])) for s in sets for e in s.get("elem", []) if "elem" in e}
-    closed = [str(address.ip) for address in vip.addresses if address.ip not in opened]
+    elements = {s["name"]: {_address(e) for e in s.get("elem", [])} for s in sets}
+    open_now = set[IPv4Address | IPv6Address]()
+    for slot, version in itertools.product(SLOTS, (4, 6)):  # what counts, and has not ended
+        open_now |= elements.get(used(version, slot), set()) & elements.get(opened(version, slot), set())
+    closed = [str(address.ip) for address in vip.addresses if address.ip not in open_now]
     if closed:
         return failed(check, f"this member leads, but the fence is closed for {', '.join(closed)}", remedy)
     return ok(check, "open, until the lease runs out")
+
+
+def _address(element: Any) -> IPv4Address | IPv6Address:
+    """An element's: on its own, or where it times out."""
+    return ip_address(str(element["elem"]["val"] if isinstance(element, dict) else element))
+
+
+def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
+    """Fences of this file's interfaces that none of its VIPs owns: what they guard is dead on this machine."""
+    prefixes = tuple({fence_prefix(vip.interface) for vip in config.vip})
+    orphans = {t["name"] for t in _all(ruleset, "table") if t["name"].startswith(prefixes)}
+    if config.election.fence == "nftables":
+        orphans -= {fence_table(vip.interface, vip.name) for vip in config.vip}
+    remedy = "restart govipd: it removes what an earlier file has left"
+    return [warning("fence", f"table {line(name, 60)} belongs to no VIP here", remedy) for name in sorted(orphans)]
 
 
 def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
