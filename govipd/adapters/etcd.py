@@ -269,7 +269,9 @@ class Etcd:
         if login is None or self._token is not None:
             return
         try:
-            self._token = (await connection.authenticate(login)).token
+            token = (await connection.authenticate(login)).token
+            if login == self._access.login:  # else a reload came between
+                self._token = token
         except grpc.aio.AioRpcError as e:
             if NOT_ENABLED not in (e.details() or ""):
                 raise
