@@ -105,6 +105,19 @@ async def test_refused_new_addresses_are_tried_again() -> None:
         await w.until(lambda: "replace monitor" in w.calls)
 
 
+async def test_another_way_to_etcd_is_applied_without_letting_go() -> None:
+    """Endpoints, certificates, user: handed to the client that runs, once."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.next_plan = replace(w.plan, groups={"api": replace(w.group("api"), access="another")})
+        for times in (1, 2):
+            w.daemon.reload()
+            await w.until(lambda times=times: w.notifier.said.count("reloading") == times)  # type: ignore[misc]
+        assert w.reached == ["another"]
+        assert "resign" not in w.calls
+        assert len(w.elections) == 1
+
+
 async def test_another_election_releases_and_starts_anew() -> None:
     """The identity changed: the old group leaves completely before the new one begins."""
     async with running() as w:

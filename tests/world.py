@@ -37,6 +37,7 @@ class World:
         self.memory = fakes.FakeMemory()
         self.drain = fakes.FakeDrain()
         self.pact_calls: list[str] = []
+        self.reached: list[object] = []  # etcds, by a reload
         self.job = "stop"
         self.lease_given_back = True  # what must have become of it in the end
         self.daemon = Daemon(
@@ -78,6 +79,7 @@ class World:
             drain=self.drain,
             pact=fakes.FakePact(self.pact_calls),
             timeline=Timeline(self.clock),
+            reach=self.reached.append,
         )
 
     def _load(self) -> Plan:

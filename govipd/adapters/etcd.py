@@ -8,7 +8,7 @@ No answer is believed before it is known from which cluster it comes (adapters.e
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -16,8 +16,8 @@ import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 from etcd3.etcdrpc import rpc_pb2_grpc as stubs
 
-from govipd.adapters.etcd_cluster import UNKNOWN, Believed
-from govipd.adapters.etcd_connection import Access, Connection, Login, Tls
+from govipd.adapters.etcd_cluster import Believed
+from govipd.adapters.etcd_connection import Access, Connection, Login, Tls, cluster_of, raise_if_asked_to_cancel
 from govipd.adapters.etcd_names import Names, lookup
 from govipd.adapters.etcd_words import (
     NOT_ENABLED,
@@ -88,6 +88,7 @@ class Etcd:
         self._believed = Believed()
         self._look: asyncio.Task[None] | None = None  # at every endpoint, when one was of another cluster
         self._looked_at = float("-inf")
+        self._learned_over: Connection | None = None  # where the cluster's members are
         self._beside: set[asyncio.Task[None]] = set()
 
     def reconfigure(self, access: Access) -> None:
@@ -123,6 +124,8 @@ class Etcd:
             self._believe(connection, reply.header)
             if lease != reply.ID:
                 raise EtcdUnavailableError(f"{connection.endpoint}: answered for another lease")
+            if self._learned_over is not connection:
+                self._aside(self._learn_members(connection))
             return reply
 
     async def revoke(self, lease: int) -> None:
@@ -174,7 +177,7 @@ class Etcd:
         except grpc.aio.AioRpcError as e:
             raise WatchLostError(str(e.details())) from e
         except asyncio.CancelledError as e:
-            _raise_if_asked_to_cancel()
+            raise_if_asked_to_cancel()
             raise WatchLostError("connection closed") from e
         finally:
             if stream is not None:
@@ -253,7 +256,7 @@ class Etcd:
                 self._move_on(connection, NOT_BELIEVED if other else e.code().name.lower())
             raise error from e
         except asyncio.CancelledError as e:
-            _raise_if_asked_to_cancel()
+            raise_if_asked_to_cancel()
             raise EtcdUnavailableError(f"{connection.endpoint}: connection closed") from e
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as e:
             self._move_on(connection, "closed")
@@ -270,7 +273,9 @@ class Etcd:
         if login is None or self._token is not None:
             return
         try:
-            self._token = (await connection.authenticate(login)).token
+            token = (await connection.authenticate(login)).token
+            if login == self._access.login:  # else a reload came between
+                self._token = token
         except grpc.aio.AioRpcError as e:
             if NOT_ENABLED not in (e.details() or ""):
                 raise
@@ -327,7 +332,11 @@ class Etcd:
         access, began, before = self._access, self._now(), self._believed.id
         self._looked_at = began
         endpoints = self._believed.asked(access.endpoints)
-        answers = dict(zip(endpoints, await asyncio.gather(*map(self._cluster_of, endpoints)), strict=True))
+        asking = (
+            cluster_of(Connection(endpoint, access.tls, self._names), self._timeout, self._metadata())
+            for endpoint in endpoints
+        )
+        answers = dict(zip(endpoints, await asyncio.gather(*asking), strict=True))
         if access != self._access or not self._believed.looked(answers, access.endpoints, began, self._now()):
             return
         self._token = None
@@ -336,25 +345,8 @@ class Etcd:
             "is of the old one, and every lease of that has ended; next: it is believed, with a new lease"
         )
 
-    async def _cluster_of(self, endpoint: str) -> int:
-        """Of one endpoint, on a connection of its own; UNKNOWN where it does not tell."""
-        connection = Connection(endpoint, self._access.tls, self._names)
-        try:
-            async with asyncio.timeout(self._timeout):
-                await connection.open()
-                return int((await connection.header(self._timeout, self._metadata())).cluster_id)
-        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError, EtcdError):
-            return UNKNOWN
-        finally:
-            await connection.close(0.0)
-
-
-def _raise_if_asked_to_cancel() -> None:
-    """Re-raise the CancelledError being handled if this task was cancelled.
-
-    gRPC raises the same error in whoever waits for a call whose channel somebody else has closed; taken for
-    a cancellation it would end the task in silence.
-    """
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        raise  # noqa: PLE0704  # called only while one is handled
+    async def _learn_members(self, connection: Connection) -> None:
+        """Where the believed cluster's members are, whatever the list of endpoints says; a courtesy to _look_around."""
+        self._learned_over = connection
+        with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            self._believed.members = await connection.members(self._timeout, self._metadata())

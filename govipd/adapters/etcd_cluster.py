@@ -15,6 +15,7 @@ class Believed:
 
     def __init__(self) -> None:
         self.id = UNKNOWN
+        self.members: tuple[str, ...] = ()  # where its members take clients, in the list of endpoints or not
         self._ttl = 0.0  # of the longest lease: how long the old cluster may be believed by others
         self._home: tuple[str, ...] = ()  # the endpoints in use when it answered last
         self._next = UNKNOWN  # the cluster that every endpoint is of, as it seems,
@@ -37,8 +38,12 @@ class Believed:
         )
 
     def asked(self, endpoints: tuple[str, ...]) -> tuple[str, ...]:
-        """Whom to ask before another cluster may be believed: also those of a list that is not in force any more."""
-        return tuple(dict.fromkeys([*endpoints, *self._home]))
+        """Whom to ask before another cluster may be believed.
+
+        Also those of a list that is not in force any more, and the old cluster's members: where each machine lists its
+        own member only, one that was made a cluster of its own must not be taken for a rebuilt etcd.
+        """
+        return tuple(dict.fromkeys([*endpoints, *self._home, *self.members]))
 
     def looked(self, answers: Mapping[str, int], endpoints: tuple[str, ...], began: float, now: float) -> bool:
         """Every endpoint was asked, between `began` and `now`; `answers` are the cluster ids of those that told theirs.
@@ -55,5 +60,5 @@ class Believed:
             self._next, self._since = cluster, now
         if began < self._since + self._ttl:
             return False
-        self.id, self._home, self._next = cluster, endpoints, UNKNOWN
+        self.id, self._home, self._next, self.members = cluster, endpoints, UNKNOWN, ()
         return True

@@ -1,5 +1,6 @@
 """How an endpoint of etcd is reached: addresses, TLS, who asks. One gRPC channel to one endpoint."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -12,8 +13,9 @@ import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 from etcd3.etcdrpc import rpc_pb2_grpc as stubs
 
+from govipd.adapters.etcd_cluster import UNKNOWN
 from govipd.adapters.etcd_names import Names
-from govipd.errors import ConfigError, EtcdRefusedError
+from govipd.errors import ConfigError, EtcdError, EtcdRefusedError
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
@@ -86,7 +88,7 @@ class Connection:
 
     def __init__(self, endpoint: str, tls: Tls, names: Names) -> None:
         url = urlsplit(endpoint)
-        if url.scheme not in {"http", "https"} or not url.netloc or not url.hostname:
+        if not _usable(endpoint) or url.hostname is None:
             raise ConfigError(f"etcd endpoint {endpoint!r}: allowed is http://HOST:PORT or https://HOST:PORT")
         self.endpoint = endpoint
         self.keepalive: Any = None
@@ -154,6 +156,17 @@ class Connection:
             await self.stub(stubs.MaintenanceStub).Status(pb.StatusRequest(), timeout=timeout, metadata=metadata)
         ).header
 
+    async def members(self, timeout: float, metadata: tuple[tuple[str, str], ...]) -> tuple[str, ...]:  # noqa: ASYNC109
+        """Where every member of the endpoint's cluster takes clients, as they advertise it.
+
+        Raises:
+            grpc.aio.AioRpcError: as header().
+        """
+        call = self.stub(stubs.ClusterStub).MemberList
+        reply = await call(pb.MemberListRequest(), timeout=timeout, metadata=metadata)
+        urls = (url for member in reply.members for url in member.clientURLs)
+        return tuple(url for url in urls if _usable(url))
+
     def failed(self) -> None:
         """Nothing useful came over it: another address of the same name is tried before this one."""
         if self._address:
@@ -166,6 +179,33 @@ class Connection:
             self.keepalive.cancel()
         if self._channel is not None:
             await self._channel.close(grace)
+
+
+def raise_if_asked_to_cancel() -> None:
+    """Re-raise the CancelledError being handled if this task was cancelled.
+
+    gRPC raises the same error in whoever waits for a call whose channel somebody else has closed; taken for
+    a cancellation it would end the task in silence.
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise  # noqa: PLE0704  # called only while one is handled
+
+
+async def cluster_of(connection: Connection, timeout: float, metadata: tuple[tuple[str, str], ...]) -> int:  # noqa: ASYNC109
+    """The cluster id that an endpoint tells, over a connection of its own; UNKNOWN where it does not tell."""
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.open()
+            return int((await connection.header(timeout, metadata)).cluster_id)
+    except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError, EtcdError):
+        return UNKNOWN
+    finally:
+        await connection.close(0.0)
+
+
+def _usable(endpoint: str) -> bool:
+    return urlsplit(endpoint).scheme in {"http", "https"} and bool(urlsplit(endpoint).hostname)
 
 
 def _is_address(host: str) -> bool:

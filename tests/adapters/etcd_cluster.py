@@ -102,6 +102,17 @@ class Cluster:
                     "--initial-advertise-peer-urls", member.peer,
                 )  # fmt: skip
 
+    def secede(self, member: Member) -> None:
+        """One member loses its data and is started as a cluster of its own."""
+        member.stop()
+        shutil.rmtree(member.data)
+        member.start(f"{member.name}={member.peer}", "seceded")
+
+    def stop_all_but(self, member: Member) -> None:
+        for other in self.members:
+            if other is not member:
+                other.stop()
+
     def restart(self, member: Member) -> None:
         member.start(self._initial, self._token)
 

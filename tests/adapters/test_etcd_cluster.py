@@ -97,8 +97,7 @@ async def test_a_rebuilt_cluster_is_believed_when_every_lease_has_ended(tmp_path
         cluster.start()
         cluster.wait_healthy()
         began = time.monotonic()
-        with pytest.raises(EtcdUnavailableError, match="is of another cluster"):
-            await until_not_unreachable(etcd, lease)
+        await until_another_answers(etcd, lease)
         with pytest.raises(LeaseNotFoundError):
             await until_believed(etcd, lease)
         took = time.monotonic() - began
@@ -111,22 +110,39 @@ async def test_a_rebuilt_cluster_is_believed_when_every_lease_has_ended(tmp_path
         await etcd.close()
 
 
-async def until_not_unreachable(etcd: Etcd, lease: int) -> None:
-    """The first answer that comes from an etcd at all."""
-    while True:
-        try:
-            await etcd.renew(lease)
-        except EtcdUnavailableError as e:
-            if "another cluster" in str(e):
-                raise
-
-
 async def until_believed(etcd: Etcd, lease: int) -> None:
     while True:
         try:
             await etcd.renew(lease)
         except EtcdUnavailableError:
             await asyncio.sleep(0.05)
+
+
+async def test_a_member_that_left_for_a_cluster_of_its_own_is_refused(tmp_path: Path) -> None:
+    """It is all that this machine lists; the others, which are not listed, are of the old cluster still."""
+    with Cluster(tmp_path, size=3).running() as cluster:
+        client = Etcd(cluster.endpoints[:1], 0.5)
+        lease, _ = await client.grant(2)
+        await until(lambda: client.renew(lease))
+        await asyncio.sleep(0.3)
+        cluster.secede(cluster.members[0])
+        await until_another_answers(client, lease)
+        found = await errors(lambda: client.renew(lease), 5.0)
+        assert all("another cluster" in str(e) for e in found)
+        cluster.stop_all_but(cluster.members[0])
+        await until(lambda: client.grant(5))
+        await client.close()
+
+
+async def until_another_answers(etcd: Etcd, lease: int) -> None:
+    """Until an etcd of another cluster answers."""
+    while True:
+        try:
+            await etcd.renew(lease)
+        except EtcdUnavailableError as e:
+            if "another cluster" in str(e):
+                return
+        await asyncio.sleep(0.05)
 
 
 async def test_a_restored_cluster_is_believed_with_what_is_in_it(tmp_path: Path) -> None:
@@ -252,6 +268,9 @@ def test_the_endpoints_of_an_earlier_list_are_asked_too() -> None:
     assert known.asked(("x", "y")) == ("x", "y", *HOME)
     assert not any(known.looked({"x": 2, "y": 2, "a": 1}, ("x", "y"), t, t) for t in range(60))
     assert not known.looked({"x": 2, "y": 0, "a": 2, "b": 2, "c": 2}, ("x", "y"), 60.0, 60.0)
+    known.members = ("x", "z")
+    assert known.asked(("x", "y")) == ("x", "y", *HOME, "z")
+    assert not known.looked({"x": 2, "y": 2, "z": 1}, ("x", "y"), 60.0, 60.0)
     assert not known.looked({"x": 2, "y": 2}, ("x", "y"), 60.0, 60.0)
     assert known.looked({"x": 2, "y": 2}, ("x", "y"), 63.0, 63.0)
 

@@ -1,5 +1,6 @@
 """What people do to etcd in the lab: rebuild, restore, fill, guard it, and name other endpoints of it."""
 
+import json
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -122,13 +123,18 @@ def fill(lab: Lab, quota: int = 16 << 20) -> None:
     raise AssertionError("etcd is not full")
 
 
+def remove_filling(lab: Lab) -> str:
+    """What filled it, not the space that it takes; the revision of that."""
+    lab.nodes[0].run("etcdctl del --prefix fill/")
+    status = json.loads(lab.nodes[0].run("etcdctl endpoint status -w json").stdout)
+    return str(status[0]["Status"]["header"]["revision"])
+
+
 def empty(lab: Lab) -> None:
-    """What docs/operations.md says of a full etcd."""
-    first = lab.nodes[0]
-    first.run("etcdctl del --prefix fill/ ; rev=$(etcdctl endpoint status -w json | grep -o '\"revision\":[0-9]*' | "
-              "head -1 | cut -d: -f2); etcdctl compact $rev", check=False)  # fmt: skip
-    every(lab, "etcdctl defrag")
-    first.run("etcdctl alarm disarm")
+    """Not full any more, and with the default quota again."""
+    revision = remove_filling(lab)
+    lab.nodes[0].run(f"etcdctl compact {revision}", check=False)  # it may be done already
+    every(lab, "etcdctl defrag; etcdctl alarm disarm")
     _set_quota(lab, "")
 
 

@@ -202,6 +202,32 @@ def test_the_guide_to_another_etcd(etcd_lab: Lab) -> None:
         node.run("systemctl restart govipd@eth0")
 
 
+@pytest.fixture
+def full(etcd_lab: Lab) -> Iterator[Lab]:
+    """Its etcd refuses every write."""
+    etcd_lab.wait_serving()
+    try:
+        etcds.fill(etcd_lab)
+        yield etcd_lab
+    finally:
+        etcds.empty(etcd_lab)
+
+
+def test_the_guide_to_a_full_etcd(full: Lab) -> None:
+    """The holder keeps the VIP all the time; doctor shows the alarm; as the guide has it, etcd writes again."""
+    first, holder = full.nodes[0], full.wait_serving()
+    assert "alarm NOSPACE: etcd refuses to write" in holder.run("govipctl doctor", check=False).stdout
+    with full.observe() as watching:
+        time.sleep(4.0)
+        revision = etcds.remove_filling(full)
+        typed(first, "etcdctl compact REVISION", REVISION=revision)
+        typed(first, "etcdctl defrag --cluster")
+        typed(first, "etcdctl alarm disarm")
+        first.run("etcdctl put x y && etcdctl del x")
+    never_two(watching.report)
+    assert watching.report.holders == [holder.name]
+
+
 def test_endpoints_of_another_etcd_are_refused_while_the_old_one_answers(etcd_lab: Lab) -> None:
     """A mere reload, on one machine after the other: the machines that are reloaded stand aside, two never answer."""
     lab = etcd_lab
