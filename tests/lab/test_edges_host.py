@@ -183,10 +183,10 @@ def test_machines_that_get_their_names_late_sort_themselves_out(lab: Lab, templa
 
 def configured(node: Machine, *, reserve: bool) -> str:
     """haproxy's configuration with a global limit; with the guide's reserve for the page, or without."""
-    text = node.read("/etc/haproxy/haproxy.cfg").replace("global\n", "global\n    maxconn 60\n", 1)
-    if not reserve:
-        return text.replace("    maxconn 10\n", "")
-    return text.replace("frontend service\n", "frontend service\n    maxconn 50\n", 1)
+    text = node.read("/etc/haproxy/haproxy.cfg").replace("    maxconn 2000\n", "    maxconn 60\n")
+    if reserve:
+        return text.replace("    maxconn 1900\n", "    maxconn 50\n")
+    return text.replace("    maxconn 1900\n", "").replace("    maxconn 10\n", "")
 
 
 @contextmanager
