@@ -17,6 +17,7 @@ addresses = ["{VIP4}/32", "{VIP6}/128"]
 
 HAPROXY_CFG = """\
 global
+    maxconn 2000
     stats socket /run/haproxy/admin.sock mode 660 level admin
     user haproxy
     group haproxy
@@ -26,6 +27,7 @@ defaults
     timeout client 10s
     timeout server 10s
 frontend service
+    maxconn 1900
     bind :::80 v4v6
     http-request return status 200 content-type text/plain string {name}
 """

@@ -117,9 +117,10 @@ async def _lease(store: Etcd, config: Config) -> Finding:
 
 
 async def _rights(store: Store, config: Config) -> list[Finding]:
-    """Whether what govipd reads and writes is allowed: its prefix, and elections that lie elsewhere."""
+    """Whether what govipd reads and writes is allowed: its prefix, and elections and claims that lie elsewhere."""
     prefix = config.etcd.prefix
-    ranges = [prefix, *(f"{vip.election}/" for vip in config.vip if not f"{vip.election}/".startswith(prefix))]
+    others = [*(f"{vip.election}/" for vip in config.vip), config.etcd.claims]
+    ranges = [prefix, *(range_ for range_ in others if not range_.startswith(prefix))]
     user = f"user {config.etcd.user}" if config.etcd.user else "no user"
     findings = []
     for range_ in ranges:
