@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from ipaddress import ip_interface
 
 from govipd.core import events as ev
 from govipd.core.actions import Hold
 from govipd.core.messages import Message
 from govipd.core.state import State
+from tests.fakes import FakeAddresses
 from tests.world import PASSED, RUNNING, running
 
 
@@ -21,6 +23,16 @@ async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> No
     assert end == ["pass on", "silence", "close", "resign", "remove", "remove fence", "close addresses"]
     assert "stopping" in w.notifier.said
     assert w.elections[0].records[-1]["state"] == "stopped"
+
+
+async def test_the_fence_stays_while_an_address_is_on_another_interface() -> None:
+    """The kernel would answer for it; what is to be done is said."""
+    async with running() as w:
+        await w.until(w.leads)
+        addresses = next(kernel for kernel in w.kernels if isinstance(kernel, FakeAddresses))
+        addresses.left = (ev.Elsewhere(ip_interface("192.0.2.100/24"), "lo"),)
+    assert "remove fence" not in w.calls
+    assert w.says("192.0.2.100/24 on lo: the fence stays, closed")()
 
 
 async def test_each_step_of_a_move_is_told_after_it() -> None:

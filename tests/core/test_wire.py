@@ -140,3 +140,10 @@ def test_a_leader_goes_on_with_the_vip_on_another_interface() -> None:
     assert d.step(ON_LO) == []
     assert d.state is State.LEADER
     assert "192.0.2.100/24 on lo" in words.status(d.supervisor, ["192.0.2.100"], d.now)
+
+
+def test_what_is_left_behind_is_named_with_the_remedy() -> None:
+    """Which address, where, why the fence stays, and what to type."""
+    text = words.left_behind([ev.Elsewhere(IPv4Interface("192.0.2.100/24"), "lo")])
+    assert text.startswith("192.0.2.100/24 on lo: the fence stays, closed")
+    assert "ip address delete 192.0.2.100/24 dev lo" in text
