@@ -12,6 +12,7 @@ from govipd.adapters.membership import Membership
 from govipd.adapters.neighbours import LinkNeighbours
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
+from govipd.cli import fence_table
 from govipd.core.events import EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Plan
@@ -72,7 +73,7 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
     fence = NftFence(
         addresses=group.addresses,
         clock=process,
-        table=f"govipd_{name}",
+        table=fence_table(sim.INTERFACE, name),
         kernel=sim.SimNfTables(process, machine.kernel, lambda: _lost_processor(machine)),
     )
     store = SimStore(

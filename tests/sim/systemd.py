@@ -5,12 +5,13 @@ import itertools
 import math
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
-from govipd.cli import CONFIG_RETRY_S, clean_up
+from govipd.cli import CONFIG_RETRY_S, clean_up, orphan_fences
 from govipd.daemon import Daemon, Plan
-from govipd.errors import ConfigError
+from govipd.errors import ConfigError, KernelError
 from tests.sim import adapters as sim
 from tests.sim.clockwork import Process, Timer, World
 from tests.sim.kernel import Clock, Kernel
@@ -164,8 +165,22 @@ class Unit:
             job_type=self._job_type,
         )
         self.job = "" if self.job == "restart" else self.job
-        task = process.create_task(self.daemon.run(), name="main")
+        task = process.create_task(self._run(process, configured, self.daemon), name="main")
         task.add_done_callback(lambda t: self._returned(process, t))
+
+    async def _run(self, process: Process, configured: Plan, daemon: Daemon) -> int:
+        try:
+            await self._clear_orphans(process, configured)
+        except KernelError:
+            self.task_broken = True  # systemd starts it again
+            return 1
+        return await daemon.run()
+
+    async def _clear_orphans(self, process: Process, configured: Plan) -> None:
+        kernel = sim.SimNfTables(process, self.kernel, lambda: 0.0)
+        route = sim.SimRoute(process, self.kernel, self.random, 0)
+        for line in await orphan_fences(sim.INTERFACE, configured, kernel, route):
+            self.world.note(self.name, line)
 
     async def _job_type(self) -> str:
         await asyncio.sleep(10.0 if self.job_type_hangs else 0.003)
@@ -239,10 +254,15 @@ class Unit:
             except ConfigError:
                 process.do(self._stopped)
                 return
-            task = process.create_task(clean_up(configured), name="clean-up")
+            task = process.create_task(self._main_of_clean_up(process, configured), name="clean-up")
             task.add_done_callback(lambda _: self._stopped())
 
         self._later(self.random.uniform(*_PYTHON_S), process.call_soon, main)
+
+    async def _main_of_clean_up(self, process: Process, configured: Plan) -> None:
+        with suppress(KernelError):
+            await self._clear_orphans(process, configured)
+            await clean_up(configured)
 
     def _stopped(self) -> None:
         """RuntimeDirectoryPreserve=restart."""
