@@ -1,5 +1,6 @@
 """What `govipd.cli` composes, of a modelled machine's parts."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ from govipd.adapters.keys import GroupKeys
 from govipd.adapters.membership import Membership
 from govipd.adapters.neighbours import LinkNeighbours
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
+from govipd.adapters.orphans import clear_orphans
 from govipd.adapters.pact import EtcdPact, NoPact
+from govipd.cli import fence_prefix, fence_table
 from govipd.core.events import EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Plan
-from govipd.errors import ConfigError
+from govipd.errors import ConfigError, KernelError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Pact, Sink
 from govipd.timeline import Timeline
@@ -23,6 +26,7 @@ from tests.sim import adapters as sim
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
 from tests.sim.files import File, Group
+from tests.sim.kernel import IPAddress
 
 if TYPE_CHECKING:
     from tests.sim.machine import Machine
@@ -72,8 +76,8 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
     fence = NftFence(
         addresses=group.addresses,
         clock=process,
-        table=f"govipd_{name}",
-        kernel=sim.SimNfTables(process, machine.kernel, lambda: _lost_processor(machine)),
+        table=fence_table(sim.INTERFACE, name),
+        kernel=machine.nftables(process),
     )
     store = SimStore(
         process=process,
@@ -157,10 +161,21 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
     )
 
 
-def _lost_processor(machine: "Machine") -> float:
-    """Seconds by which a transaction is late."""
-    if machine.mutex_held and machine.random.random() < 0.7:
-        return machine.mutex_held * machine.random.uniform(0.1, 1.0)
-    if not machine.lost_processor or machine.random.random() < 0.5:
-        return 0.0
-    return machine.random.random() * machine.lost_processor
+async def clear_fences(machine: "Machine", process: Process, configured: Plan) -> None:
+    """What `govipd.cli` does about fences that no group owns."""
+    route = sim.SimRoute(process, machine.kernel, machine.random, machine.index)
+
+    async def remove(addresses: Collection[IPAddress]) -> Collection[IPAddress]:
+        gone = [address for address in route.addresses(1) if address.ip in addresses]
+        for address in gone:
+            route.delete(1, address)
+        return {a.ip for a in (*machine.kernel.addresses, *machine.kernel.elsewhere) if a not in gone}
+
+    groups = configured.groups.values()
+    owned = {fence_table(sim.INTERFACE, group.name): [a.ip for a in group.addresses] for group in groups}
+    try:
+        told = await clear_orphans(machine.nftables(process), fence_prefix(sim.INTERFACE), owned, remove)
+    except KernelError as e:
+        told = [str(e)]
+    for line in told:
+        machine.world.note(machine.name, line)

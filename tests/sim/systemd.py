@@ -64,6 +64,10 @@ class Unit:
         """
         raise NotImplementedError
 
+    async def clear_fences(self, process: Process, configured: Plan) -> None:
+        """Let go of fences that an earlier process left and no group owns."""
+        raise NotImplementedError
+
     # The operator: systemctl
 
     def start(self) -> None:
@@ -164,8 +168,16 @@ class Unit:
             job_type=self._job_type,
         )
         self.job = "" if self.job == "restart" else self.job
-        task = process.create_task(self.daemon.run(), name="main")
+        task = process.create_task(self._run(process, configured, self.daemon), name="main")
         task.add_done_callback(lambda t: self._returned(process, t))
+
+    async def _run(self, process: Process, configured: Plan, daemon: Daemon) -> int:
+        await self.clear_fences(process, configured)
+        return await daemon.run()
+
+    async def _clear(self, process: Process, configured: Plan) -> int:
+        await self.clear_fences(process, configured)
+        return await clean_up(configured)
 
     async def _job_type(self) -> str:
         await asyncio.sleep(10.0 if self.job_type_hangs else 0.003)
@@ -239,7 +251,7 @@ class Unit:
             except ConfigError:
                 process.do(self._stopped)
                 return
-            task = process.create_task(clean_up(configured), name="clean-up")
+            task = process.create_task(self._clear(process, configured), name="clean-up")
             task.add_done_callback(lambda _: self._stopped())
 
         self._later(self.random.uniform(*_PYTHON_S), process.call_soon, main)
