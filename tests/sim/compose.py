@@ -12,7 +12,7 @@ from govipd.adapters.membership import Membership
 from govipd.adapters.neighbours import LinkNeighbours
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
-from govipd.cli import fence_table
+from govipd.cli import fence_table, orphan_fences
 from govipd.core.events import EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Plan
@@ -74,7 +74,7 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         addresses=group.addresses,
         clock=process,
         table=fence_table(sim.INTERFACE, name),
-        kernel=sim.SimNfTables(process, machine.kernel, lambda: _lost_processor(machine)),
+        kernel=machine.nftables(process),
     )
     store = SimStore(
         process=process,
@@ -158,10 +158,12 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
     )
 
 
-def _lost_processor(machine: "Machine") -> float:
-    """Seconds by which a transaction is late."""
-    if machine.mutex_held and machine.random.random() < 0.7:
-        return machine.mutex_held * machine.random.uniform(0.1, 1.0)
-    if not machine.lost_processor or machine.random.random() < 0.5:
-        return 0.0
-    return machine.random.random() * machine.lost_processor
+async def clear_fences(machine: "Machine", process: Process, configured: Plan) -> None:
+    """What `govipd.cli` does about fences that no group owns.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    route = sim.SimRoute(process, machine.kernel, machine.random, machine.index)
+    for line in await orphan_fences(sim.INTERFACE, configured, machine.nftables(process), route):
+        machine.world.note(machine.name, line)

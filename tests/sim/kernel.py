@@ -107,13 +107,16 @@ class Kernel:
 
     def _drops(self, address: bytes, *hooks: str) -> bool:
         now = self._world.now
-        return any(
-            all((table.sets[name].get(address, 0.0) > now) is wants for name, wants in rule)
-            for table in self._tables.values()
-            for hook in hooks
-            for rule in table.rules.get(hook, ())
-            if rule
-        )
+        for table in self._tables.values():
+            for hook in hooks:
+                for rule in table.rules.get(hook, ()):
+                    for name, wants in rule:
+                        if (table.sets[name].get(address, 0.0) > now) is not wants:
+                            break
+                    else:
+                        if rule:
+                            return True
+        return False
 
     def tables(self, prefix: str, families: Iterable[int]) -> set[str]:
         """The names of tables of these families."""

@@ -8,7 +8,7 @@ from govipd.daemon import Daemon, Plan
 from govipd.errors import RefusedError
 from tests.sim import adapters as sim
 from tests.sim.clockwork import Process, World
-from tests.sim.compose import plan
+from tests.sim.compose import clear_fences, plan
 from tests.sim.etcd import Cluster
 from tests.sim.files import File
 from tests.sim.kernel import Clock, Kernel
@@ -50,6 +50,7 @@ class Machine(Unit):
         self.lost_processor = 0.0  # seconds that the next transactions may be late by
         self.mutex_held = 0.0  # seconds for which another program holds nf_tables' mutex, time and again
         self.member = self.name  # election.member, and the machine's id
+        self._nftables: tuple[Process, sim.SimNfTables] | None = None
         self.file = file
         self.file_is_bad = False
         self.drain_marks: dict[str, sim.SimDrainMark] = {}  # by group
@@ -63,6 +64,24 @@ class Machine(Unit):
         if process is self.process:
             self.read = self.file
         return made
+
+    async def clear_fences(self, process: Process, configured: Plan) -> None:
+        """See Unit."""
+        await clear_fences(self, process, configured)
+
+    def nftables(self, process: Process) -> sim.SimNfTables:
+        """A process's, which all of its fences share."""
+        if self._nftables is None or self._nftables[0] is not process:
+            self._nftables = process, sim.SimNfTables(process, self.kernel, self._late)
+        return self._nftables[1]
+
+    def _late(self) -> float:
+        """Seconds by which a transaction is late."""
+        if self.mutex_held and self.random.random() < 0.7:
+            return self.mutex_held * self.random.uniform(0.1, 1.0)
+        if not self.lost_processor or self.random.random() < 0.5:
+            return 0.0
+        return self.random.random() * self.lost_processor
 
     def edit(self, file: File) -> None:
         """Another file from now on; a daemon that runs has not read it yet."""

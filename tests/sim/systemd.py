@@ -9,7 +9,7 @@ from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
-from govipd.cli import CONFIG_RETRY_S, clean_up, orphan_fences
+from govipd.cli import CONFIG_RETRY_S, clean_up
 from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from tests.sim import adapters as sim
@@ -63,6 +63,10 @@ class Unit:
         Raises:
             ConfigError: it is refused.
         """
+        raise NotImplementedError
+
+    async def clear_fences(self, process: Process, configured: Plan) -> None:
+        """Let go of fences that an earlier process left and no group owns."""
         raise NotImplementedError
 
     # The operator: systemctl
@@ -170,17 +174,16 @@ class Unit:
 
     async def _run(self, process: Process, configured: Plan, daemon: Daemon) -> int:
         try:
-            await self._clear_orphans(process, configured)
+            await self.clear_fences(process, configured)
         except KernelError:
             self.task_broken = True  # systemd starts it again
             return 1
         return await daemon.run()
 
-    async def _clear_orphans(self, process: Process, configured: Plan) -> None:
-        kernel = sim.SimNfTables(process, self.kernel, lambda: 0.0)
-        route = sim.SimRoute(process, self.kernel, self.random, 0)
-        for line in await orphan_fences(sim.INTERFACE, configured, kernel, route):
-            self.world.note(self.name, line)
+    async def _clear(self, process: Process, configured: Plan) -> None:
+        with suppress(KernelError):
+            await self.clear_fences(process, configured)
+            await clean_up(configured)
 
     async def _job_type(self) -> str:
         await asyncio.sleep(10.0 if self.job_type_hangs else 0.003)
@@ -254,15 +257,10 @@ class Unit:
             except ConfigError:
                 process.do(self._stopped)
                 return
-            task = process.create_task(self._main_of_clean_up(process, configured), name="clean-up")
+            task = process.create_task(self._clear(process, configured), name="clean-up")
             task.add_done_callback(lambda _: self._stopped())
 
         self._later(self.random.uniform(*_PYTHON_S), process.call_soon, main)
-
-    async def _main_of_clean_up(self, process: Process, configured: Plan) -> None:
-        with suppress(KernelError):
-            await self._clear_orphans(process, configured)
-            await clean_up(configured)
 
     def _stopped(self) -> None:
         """RuntimeDirectoryPreserve=restart."""

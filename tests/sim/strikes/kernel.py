@@ -31,6 +31,13 @@ def hold_mutex(sim: "Simulation", fault: Fault) -> End:
     return end
 
 
+def redirect(sim: "Simulation", fault: Fault) -> End:
+    """NAT turns what is addressed to the VIP to a server of this machine that has another address, until the boot."""
+    machine = sim.machine(fault)
+    machine.kernel.redirect(_one(machine.file.addresses, fault).ip)
+    return None
+
+
 def refuse_fence(sim: "Simulation", fault: Fault) -> End:
     sim.machine(fault).kernel.refuses += 1 + int(8 * fault.place)
     return None
