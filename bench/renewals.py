@@ -26,6 +26,7 @@ RATES = {"default": (0.5, 2.5), "fast": (0.04, 0.18)}  # seconds: between two re
 COUNTED_S = 8.0
 PATIENCE_S = 10.0  # with `nft list ruleset`
 TABLES = 2
+OFTEN = (0.005, 2.5)  # so that one comes while another program's transaction is under way
 WAITS_FOR = (5_000, 30_000)  # rules in one transaction of another program
 _GETGEN = struct.pack("=LHHLLBBH", 20, 10 << 8 | 16, 1, 0, 0, 0, 0, 0)  # NFT_MSG_GETGEN, NLM_F_REQUEST
 
@@ -108,8 +109,8 @@ def measure(fence: object) -> None:
             middle = sorted(took)[len(took) // 2]
         print(f"| {name} | {rate:.1f} | {rate * TABLES:.0f} | {listed} | {middle * 1000:.2f} ms |")
     for number in WAITS_FOR:
-        with renewing(fence, *RATES["default"]) as (loop, took):
-            loop.run_until_complete(asyncio.sleep(1.0))
+        with renewing(fence, *OFTEN) as (loop, took):
+            loop.run_until_complete(asyncio.sleep(0.5))
             loop.run_until_complete(loading(number))
         print(f"\nlongest renewal beside `nft -f` of {number} rules and their deletion: {max(took) * 1000:.0f} ms")
 
