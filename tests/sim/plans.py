@@ -179,7 +179,8 @@ def _tampering(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
     """Somebody's hands, on any machine."""
     faults = []
     for kind in random.choices(TAMPERING, k=random.randint(1, 4)):
-        node, length = random.choice((HOLDER, *range(nodes))), random.uniform(0.1, 2.0)
+        longest = 6.0 if kind == "address added elsewhere" else 2.0  # until it is known, and the queue is left
+        node, length = random.choice((HOLDER, *range(nodes))), random.uniform(0.1, longest)
         faults.append(Fault(kind, node, length, random.random(), hot + random.random()))
     return tuple(faults)
 
