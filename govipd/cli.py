@@ -66,6 +66,8 @@ from govipd.timeline import Timeline
 
 EX_CONFIG = 78
 CONFIG_RETRY_S = 2.0
+ORPHAN_TRIES = 10
+ORPHAN_PAUSE_S = 0.03
 START_S = 0.8  # from a process's end to the next one's adoption, without systemd's watchdog
 # Derives this application's own id from /etc/machine-id, which must not be shown to others (machine-id(5)).
 _MACHINE_SALT = b"govipd member identity"
@@ -107,7 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_CONFIG
     if args.check_config:
         return 0
-    orphans = asyncio.run(orphan_fences(args.interface, plan))
+    try:
+        orphans = asyncio.run(orphan_fences(args.interface, plan, NfTables(), RouteSocket()))
+    except KernelError as e:
+        print(f"fences that an earlier process left could not be removed: {e}; next: start again", file=sys.stderr)
+        return 1
     for line in orphans:
         journal.write(Message.FENCE_ORPHAN, line, {})
     if args.clean_up:
@@ -136,24 +142,32 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-async def orphan_fences(interface: str, plan: Plan) -> Sequence[str]:
-    """See clear_orphans(): an address behind a fence that no group opens would be dead for ever (docs/adr/0022)."""
-    kernel, route = NfTables(), RouteSocket()
+async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: RouteSocket) -> Sequence[str]:
+    """See clear_orphans(): an address behind a fence that no group opens would be dead for ever (docs/adr/0022).
+
+    Raises:
+        KernelError: the kernel refused ORPHAN_TRIES times.
+    """
 
     async def remove(addresses: Collection[IPv4Address | IPv6Address]) -> Collection[IPv4Address | IPv6Address]:
         with suppress(InterfaceMissingError):
-            index = route.link(interface).index
-            for address in route.addresses(index):
-                if address.ip in addresses:
+            ours = route.link(interface).index
+            for index, address in route.where(addresses):
+                if index == ours:
                     route.delete(index, address)
-        return {address.ip for link in route.links() for address in route.addresses(link.index)}
+        return {address.ip for _, address in route.where(addresses)}
 
     groups = [group for group in plan.groups.values() if group.settings.fenced]
     owned = {fence_table(interface, group.name): [a.ip for a in group.addresses] for group in groups}
     try:
-        return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)
-    except KernelError as e:
-        return (f"fences that an earlier process may have left could not be looked through: {e}",)
+        for left in range(ORPHAN_TRIES - 1, -1, -1):
+            try:
+                return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)
+            except KernelError:
+                if not left:
+                    raise
+                await asyncio.sleep(ORPHAN_PAUSE_S)
+        return ()
     finally:
         kernel.close()
         route.close()

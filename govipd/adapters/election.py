@@ -84,6 +84,7 @@ class EtcdElection:
         self._member = member
         self._claims = claims
         self._claim_due = False  # we may be first: the next look claims
+        self._claim_unanswered = False  # a transaction that claims has no answer: it may take effect yet
         self._settled = True  # the holders before us let go of every address in order
         self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
         self._surplus: set[Address] = set()  # our kernel does not answer for them any more: to be let go
@@ -235,6 +236,7 @@ class EtcdElection:
         self._key, self._stray = None, False
         self._wanted = self._passing = self._leaving_since = None
         self._claims.held = {}
+        self._claim_unanswered = False
         self._surplus.clear()
         self._leaver.forget()
         self._as_heir.forget()
@@ -410,12 +412,15 @@ class EtcdElection:
         compare, puts = self._claims.take(lease, self._member, partly=leading) if self._claim_due else ({}, ())
         self._timeline.mark("proof asked")
         if puts:
+            unanswered, self._claim_unanswered = self._claim_unanswered, True
             place = (Created(key.key, key.create_revision), Oldest(self._keys.queue, key.create_revision))
             try:
                 reply = await self._txn((*place, *compare.values()), (*puts, *gets), gets)
             except EtcdWriteRefusedError:  # it answers, and the election stands
                 self._refused_until = now + REREAD_S
+                self._claim_unanswered = unanswered
                 reply = await self._txn((), gets)
+            self._claim_unanswered = unanswered  # this one was answered
         else:
             reply = await self._txn((), gets)
         self._timeline.mark("proof answered")
@@ -536,7 +541,7 @@ class EtcdElection:
         Leaving needs no write: where etcd takes none, the key is deleted without a mark, or goes with the lease. A
         lease that etcd does not take back ends by itself, since the renewer stops renewing it.
         """
-        if self._key is None and not self._claims.held and not self._stray:
+        if self._key is None and not self._claims.held and not self._stray and not self._claim_unanswered:
             self._confirm_resigned()
             return
         if self._leaving_since is None:
@@ -577,6 +582,9 @@ class EtcdElection:
         name = self._keys.candidate(lease)
         keys: Sequence[KeyValue] = () if key is None else (key, *passed)
         for _ in range(DELETE_TRIES):
+            if self._claim_unanswered:
+                wanted = self._claims.wanted
+                self._claims.look(wanted, (await self._txn((), self._claims.reads(wanted))).gets, lease)
             held = tuple(self._claims.held)
             gone = [Created(kv.key, kv.create_revision) for kv in keys] or [Created(name, 0)]
             operations: list[Operation] = [Delete(kv.key) for kv in keys]
@@ -589,11 +597,15 @@ class EtcdElection:
             reads = (Get(name), *self._claims.reads(held))
             reply = await self._txn([*gone, *self._claims.unchanged(held)], operations, reads)
             self._timeline.mark("deletion confirmed")
+            if reply.succeeded and keys and self._claim_unanswered:
+                keys = ()  # it may have taken effect just before; without the key it cannot any more
+                continue
             if reply.succeeded:
                 break
             self._claims.look(held, reply.gets[1:], lease)  # a claim of ours changed, or a key behind ours left
             keys = keys[:1] if reply.gets[0] else ()
         self._claims.held = {}
+        self._claim_unanswered = False
 
     def _confirm_resigned(self) -> None:
         if self._resigning is not None:

@@ -101,7 +101,7 @@ async def test_a_rebuilt_cluster_is_believed_when_every_lease_has_ended(tmp_path
         with pytest.raises(LeaseNotFoundError):
             await until_believed(etcd, lease)
         took = time.monotonic() - began
-        assert 2.0 < took < 4.0
+        assert 2.0 < took < 6.0
         after = await etcd.status()
         assert after.cluster != before.cluster
         assert len(told) == 1

@@ -14,6 +14,7 @@ from tests.lab.lab import DAEMON, Lab
 from tests.lab.machine import Machine
 from tests.lab.observe import Report
 from tests.lab.play import UNASKED_SHARE, Outcome, Scenario, play
+from tests.lab.scenarios import typed as typed_on_holder
 
 SERVED_WITHIN_S = 14.0  # of the last fault, as the simulation asks it
 GUIDES = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
@@ -240,4 +241,25 @@ def test_endpoints_of_another_etcd_are_refused_while_the_old_one_answers(etcd_la
             time.sleep(5.0)
             shown = node.run("journalctl -u govipd -o cat").stdout
             assert re.search(r"is of another cluster \([0-9a-f]+\) than before \([0-9a-f]+\)", shown)
+    never_two(watching.report)
+
+
+def test_a_full_etcd_does_not_keep_the_vip_on_a_machine_that_must_leave(full: Lab) -> None:
+    """haproxy is stopped on the holder while every Put is refused: another machine serves, and two never answer."""
+    scenario = Scenario("haproxy-stopped-etcd-full", "haproxy is stopped on the holder, etcd is full", Outcome.MOVES,
+                        typed_on_holder("systemctl stop haproxy"))  # fmt: skip
+    result = play(full, scenario)
+    assert result.faults == (), "\n".join([*result.faults, *result.report.overlaps])
+
+
+def test_a_drain_under_a_full_etcd(full: Lab) -> None:
+    """The operator's word moves it, too, or is refused beforehand: the VIP is served either way."""
+    holder = full.wait_serving()
+    try:
+        with full.observe() as watching:
+            holder.run("govipctl drain --wait", check=False)
+            full.wait_serving()
+            time.sleep(1.0)
+    finally:
+        holder.run("govipctl undrain")
     never_two(watching.report)

@@ -81,6 +81,10 @@ class SimNfTables(NfTables):
         """See NfTables."""
         return self._model.tables(prefix, families)
 
+    def missing(self) -> bool:
+        """See NfTables."""
+        return False
+
     def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
         """See NfTables."""
         return self._model.elements(family, table, name)

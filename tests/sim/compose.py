@@ -1,6 +1,5 @@
 """What `govipd.cli` composes, of a modelled machine's parts."""
 
-from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,12 @@ from govipd.adapters.keys import GroupKeys
 from govipd.adapters.membership import Membership
 from govipd.adapters.neighbours import LinkNeighbours
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
-from govipd.adapters.orphans import clear_orphans
 from govipd.adapters.pact import EtcdPact, NoPact
-from govipd.cli import fence_prefix, fence_table
+from govipd.cli import fence_table, orphan_fences
 from govipd.core.events import EtcdFailed
 from govipd.core.status import NodeStatus
 from govipd.daemon import Plan
-from govipd.errors import ConfigError, KernelError
+from govipd.errors import ConfigError
 from govipd.group import GroupPlan, Parts
 from govipd.ports import Pact, Sink
 from govipd.timeline import Timeline
@@ -26,7 +24,6 @@ from tests.sim import adapters as sim
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
 from tests.sim.files import File, Group
-from tests.sim.kernel import IPAddress
 
 if TYPE_CHECKING:
     from tests.sim.machine import Machine
@@ -162,20 +159,11 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
 
 
 async def clear_fences(machine: "Machine", process: Process, configured: Plan) -> None:
-    """What `govipd.cli` does about fences that no group owns."""
+    """What `govipd.cli` does about fences that no group owns.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
     route = sim.SimRoute(process, machine.kernel, machine.random, machine.index)
-
-    async def remove(addresses: Collection[IPAddress]) -> Collection[IPAddress]:
-        gone = [address for address in route.addresses(1) if address.ip in addresses]
-        for address in gone:
-            route.delete(1, address)
-        return {a.ip for a in (*machine.kernel.addresses, *machine.kernel.elsewhere) if a not in gone}
-
-    groups = configured.groups.values()
-    owned = {fence_table(sim.INTERFACE, group.name): [a.ip for a in group.addresses] for group in groups}
-    try:
-        told = await clear_orphans(machine.nftables(process), fence_prefix(sim.INTERFACE), owned, remove)
-    except KernelError as e:
-        told = [str(e)]
-    for line in told:
+    for line in await orphan_fences(sim.INTERFACE, configured, machine.nftables(process), route):
         machine.world.note(machine.name, line)

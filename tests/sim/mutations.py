@@ -483,7 +483,7 @@ MUTATIONS = (
     _one(
         "the pact: an adopted VIP keeps the earlier process's",
         ELECTION,
-        "        if pact and self._inherited:\n",
+        "        if pact and self._inherited:  # without the key, the successor has taken over by it\n",
         "        if False:\n",
         within=30_000,
     ),

@@ -5,12 +5,13 @@ import itertools
 import math
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
 from govipd.cli import CONFIG_RETRY_S, clean_up
 from govipd.daemon import Daemon, Plan
-from govipd.errors import ConfigError
+from govipd.errors import ConfigError, KernelError
 from tests.sim import adapters as sim
 from tests.sim.clockwork import Process, Timer, World
 from tests.sim.kernel import Clock, Kernel
@@ -172,12 +173,17 @@ class Unit:
         task.add_done_callback(lambda t: self._returned(process, t))
 
     async def _run(self, process: Process, configured: Plan, daemon: Daemon) -> int:
-        await self.clear_fences(process, configured)
+        try:
+            await self.clear_fences(process, configured)
+        except KernelError:
+            self.task_broken = True  # systemd starts it again
+            return 1
         return await daemon.run()
 
-    async def _clear(self, process: Process, configured: Plan) -> int:
-        await self.clear_fences(process, configured)
-        return await clean_up(configured)
+    async def _clear(self, process: Process, configured: Plan) -> None:
+        with suppress(KernelError):
+            await self.clear_fences(process, configured)
+            await clean_up(configured)
 
     async def _job_type(self) -> str:
         await asyncio.sleep(10.0 if self.job_type_hangs else 0.003)
