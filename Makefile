@@ -122,6 +122,11 @@ bench: venv ## govipd against keepalived and vip-manager, into docs/benchmarks; 
 bench-fence: venv ## how precisely the kernel ends a lease (root)
 	$(BIN)/python -m bench.fence
 
+TREE ?=
+.PHONY: bench-renewals
+bench-renewals: venv ## what renewing the fence costs the host; of the sources in TREE (root)
+	$(BIN)/python -m bench.renewals $(if $(TREE),--tree $(TREE))
+
 .PHONY: bench-probe
 bench-probe: venv ## what a check of haproxy costs, and how often it would be wrong (root)
 	$(BIN)/python -m bench.probe

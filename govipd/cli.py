@@ -258,14 +258,14 @@ def _read(path: Path, interface: str, journal: Journal, name: HostName, kernel: 
         for vip in config.for_interface(interface)
     }
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
-    services = dict(_services(config, interface, clock, journal))
+    services = dict(_services(config, interface, clock, journal, kernel))
     if config.election.member == name():
         services["name",] = partial(NameService, name)
     return Plan(node, groups, sources, services, warnings)
 
 
 def _services(
-    config: Config, interface: str, clock: Clock, journal: Journal
+    config: Config, interface: str, clock: Clock, journal: Journal, kernel: NfTables
 ) -> Mapping[Hashable, Callable[[Operator], Service]]:
     """What runs beside the groups, as configured. What is off is not imported."""
     services: dict[Hashable, Callable[[Operator], Service]] = {}
@@ -280,7 +280,9 @@ def _services(
         from govipd.adapters.scrape import ScrapeServer  # noqa: PLC0415
 
         services["metrics", address] = lambda operator: Metrics(
-            operator, ScrapeServer(*address, journal=journal, clock=clock)
+            operator,
+            ScrapeServer(*address, journal=journal, clock=clock),
+            longest_transaction=lambda: kernel.longest_s,
         )
     hooks = config.hooks
     commands = {"leader": hooks.leader, "standby": hooks.standby, "fault": hooks.fault}

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from govipd.adapters import nftexpr as expr
 from govipd.adapters.nftables import NfTables
-from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table
+from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, Message, Table, timing
 
 SLOTS = ("a", "b")
 EARLY = -300  # before connection tracking, NAT, and the filters of others (NF_IP_PRI_RAW)
@@ -29,6 +29,9 @@ _FROM = {4: (*_IPV4, expr.load_network(12, 4)), 6: (*_IPV6, expr.load_network(8,
 _ASKED_FOR = (*_ICMPV6, expr.equal(b"\x87"), expr.load_transport(8, 16))
 _CLAIMED = (*_ICMPV6, expr.equal(b"\x88"), expr.load_transport(8, 16))
 _ARP_SENDER = (expr.load_network(14, 4),)
+
+# How a kernel refuses a family, an expression or a flag that it does not know.
+_NOT_KNOWN = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ENOENT, errno.EINVAL})
 
 Match = tuple[expr.Expression, ...]
 IPAddress = IPv4Address | IPv6Address
@@ -62,8 +65,8 @@ def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
 
 def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
     """All that a fence is made of: what a kernel accepts if it has what is needed."""
-    element = (m for t in (inet, arp) for m in (t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True),))
-    return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *element)
+    elements = (timing(t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True), 1000) for t in (inet, arp))
+    return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *elements)
 
 
 def rules(
@@ -123,8 +126,8 @@ def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
 
 
 def lacking(kernel: NfTables) -> str:
-    """Why this kernel's nf_tables cannot be a fence; "": it can, or this process may not ask. Nothing is changed."""
+    """What this kernel's nf_tables does not know of a fence; "": it knows all, or did not tell. Nothing is changed."""
     name = "govipd_trial"
     error = kernel.would_refuse(trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
     kernel.close()
-    return "" if error is None or error.number in {errno.EPERM, errno.EACCES} else str(error)
+    return str(error) if error is not None and error.number in _NOT_KNOWN else ""

@@ -36,9 +36,12 @@ class Metrics(Collector):
     Labels come from the configuration and from closed sets of words: what strangers write is never one.
     """
 
-    def __init__(self, operator: Operator, server: ScrapeServer) -> None:
+    def __init__(
+        self, operator: Operator, server: ScrapeServer, *, longest_transaction: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._operator = operator
         self._server = server
+        self._longest_transaction = longest_transaction
         self._seen: Event | None = None  # what is handed to every group is one happening
         self._known: set[str] = set()
         self.registry = registry = prometheus.CollectorRegistry()
@@ -134,6 +137,8 @@ class Metrics(Collector):
         node = self._operator.status()
         about = {"version": node.version, "member": node.member, "interface": node.interface}
         yield _gauge("build_info", "1, with what runs here.", tuple(about), [(tuple(about.values()), 1.0)])
+        longest = self._longest_transaction()
+        yield _gauge("fence_transaction_longest_seconds", "Of those with nf_tables so far.", (), [((), longest)])
         states = [((g.vip, s.value), g.state == s.value) for g in node.groups for s in State]
         yield _gauge("state", "1 for the state that it is in.", ("vip", "state"), states)
         gates = [((g.vip, r.gate, v), r.verdict == v) for g in node.groups for r in g.gates for v in _VERDICTS]

@@ -20,6 +20,7 @@ IpAddress = IPv4Address | IPv6Address
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _ETH_P_ALL = 3
+_ASKED_APART_MAX = 16  # members; the others are asked with everybody
 _HEARD_MAX = 1000  # frames that are read at once
 # Classic BPF (linux/filter.h; code, true, false, value): lets ARP and neighbour advertisements pass, so that a busy
 # link does not drown the answers.
@@ -242,7 +243,7 @@ class LinkNeighbours:
         """Who answered the last questions; None where that is not wanted any more."""
         if await self._interrupted(until - _EARLY_S[0]):
             return None
-        macs = {bytes.fromhex(mac.replace(":", "")) for mac in self._members()}
+        macs = {bytes.fromhex(mac.replace(":", "")) for mac in list(self._members())[:_ASKED_APART_MAX]}
         with self._ear() as ear:
             for before in (*_EARLY_S, *_LAST_S):
                 if await self._interrupted(until - before):

@@ -8,12 +8,12 @@ if not _whole and (_spec := importlib.util.find_spec("pyroute2")):
     sys.modules["pyroute2"] = importlib.util.module_from_spec(_spec)  # a package whose __init__ is not run
 try:
     from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR
-    from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg, nftsocket
+    from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nftsocket
 finally:
     if not _whole:
         sys.modules.pop("pyroute2", None)  # whoever asks for the whole of it gets it
 
 __all__ = (
     "NFNL_SUBSYS_NFTABLES", "NLMSG_ERROR", "NLM_F_ACK", "NLM_F_APPEND", "NLM_F_CREATE", "NLM_F_EXCL", "NLM_F_REQUEST",
-    "nfgen_msg", "nftsocket",
+    "nftsocket",
 )  # fmt: skip

@@ -39,6 +39,7 @@ _IFA_F_NODAD = 0x02
 IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, number, port
+_LENGTH_KIND = struct.Struct("=IH")
 _IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _NO_LINK = _IFINFO.pack(0, 0, 0, 0, 0)
@@ -113,14 +114,14 @@ class RouteSocket:
     def where(self, ips: Collection[IPv4Address | IPv6Address]) -> list[tuple[int, Address]]:
         """Where each of these is, with any prefix: the index of its interface, and the address as it stands there.
 
-        Hosts of Kubernetes have thousands of addresses: those that do not have the right bytes are not decoded.
+        Hosts of Kubernetes have thousands of addresses: what does not have the right bytes in it is not decoded.
 
         Raises:
             KernelError: the kernel did not answer.
         """
-        answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0))
-        packed = tuple(ip.packed for ip in ips)
-        found = (_address(answer) for answer in answers if any(each in answer for each in packed))
+        wanted = tuple(ip.packed for ip in ips)
+        answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0), wanted)
+        found = (_address(answer) for answer in answers if any(each in answer for each in wanted))
         return [(index, address) for index, address, _ in found if address is not None and address.ip in ips]
 
     def name(self, index: int) -> str:
@@ -155,8 +156,8 @@ class RouteSocket:
             self._socket.close()
             self._socket = None
 
-    def _request(self, what: str, kind: int, flags: int, body: bytes) -> list[bytes]:
-        """Ask once; what the kernel told, without the headers.
+    def _request(self, what: str, kind: int, flags: int, body: bytes, wanted: tuple[bytes, ...] = ()) -> list[bytes]:
+        """Ask once; what the kernel told, without the headers, and perhaps without what has nothing `wanted` in it.
 
         Raises:
             KernelError: refused, or no answer that makes sense.
@@ -167,7 +168,7 @@ class RouteSocket:
             try:
                 netlink = self._socket = self._socket or _open()
                 netlink.send(_HEADER.pack(length, kind, _REQUEST | flags, self._number, 0) + body)
-                whole, answers = _answers(netlink, self._number)
+                whole, answers = _answers(netlink, self._number, wanted)
             except _RefusedError as error:  # the socket is as good as before
                 raise KernelError(f"{what}: {error.strerror}", error.errno) from error
             except OSError as error:
@@ -231,7 +232,7 @@ def _open(flags: int = 0) -> socket.socket:
     return netlink
 
 
-def _answers(netlink: socket.socket, number: int) -> tuple[bool, list[bytes]]:
+def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> tuple[bool, list[bytes]]:
     """What was told under this number, and whether no change came in between.
 
     Raises:
@@ -241,7 +242,10 @@ def _answers(netlink: socket.socket, number: int) -> tuple[bool, list[bytes]]:
     whole, told = True, list[bytes]()
     while True:
         several = False
-        for kind, flags, of, body in _messages(netlink.recv(_ANSWER_MAX, socket.MSG_DONTWAIT)):
+        data = netlink.recv(_ANSWER_MAX, socket.MSG_DONTWAIT)
+        if wanted and _last_kind(data) not in (_ERROR, _DONE) and not any(each in data for each in wanted):
+            continue
+        for kind, flags, of, body in _messages(data):
             code = _code(body) if kind == _ERROR else 0
             if of == number:
                 if code:
@@ -269,6 +273,15 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             raise OSError(errno.EBADMSG, "an answer that is none")
         yield kind, flags, number, data[_HEADER.size : length]
         data = data[(length + 3) & ~3 :]
+
+
+def _last_kind(data: bytes) -> int:
+    """The type of the last message."""
+    at = kind = 0
+    while at + _HEADER.size <= len(data):
+        length, kind = _LENGTH_KIND.unpack_from(data, at)
+        at += max(_HEADER.size, (length + 3) & ~3)
+    return kind
 
 
 def _code(body: bytes) -> int:

@@ -91,6 +91,17 @@ async def test_sysctls(sound: Wire, config: Config, setting: str, verdict: Verdi
     assert text in await only(await link.examine(config, NOBODY), verdict)
 
 
+async def test_a_vip_on_another_interface_or_with_another_prefix(sound: Wire, config: Config) -> None:
+    """The kernel answers for it there, too."""
+    sound.host.ip("address add 192.0.2.100/24 dev lo")
+    text = await only(await link.examine(config, NOBODY), Verdict.FAILED)
+    assert text.startswith("api: on lo: 192.0.2.100/24 is there")
+    sound.host.ip("address delete 192.0.2.100/24 dev lo")
+    sound.host.ip("address add 192.0.2.100/24 dev eth0")
+    text = await only(await link.examine(config, ANOTHER), Verdict.FAILED)
+    assert text == "api: on eth0: 192.0.2.100/24 is here, though this member does not lead"
+
+
 async def test_promote_secondaries_matters_to_a_prefix_of_the_subnet(sound: Wire, tmp_path: Path) -> None:
     """With /32 the VIP is alone in its subnet."""
     sound.host.run("sysctl", "-qw", "net.ipv4.conf.all.promote_secondaries=0")

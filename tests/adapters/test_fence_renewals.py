@@ -9,8 +9,9 @@ from ipaddress import ip_interface
 import pytest
 
 from govipd.adapters.fence import NftFence
+from govipd.adapters.guard import lacking
 from govipd.adapters.nftables import NfTables
-from govipd.adapters.nfttable import Message
+from govipd.adapters.nfttable import NFPROTO_ARP, Message, Table
 from govipd.errors import KernelError
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker, slot_in_use
@@ -236,6 +237,23 @@ async def test_guarding_more_leaves_what_is_open_open(machines: Wire, clock: Lea
     for asker in askers:
         asker.close()
     await fence.remove()
+
+
+class Lacking(NfTables):
+    """A kernel without the family arp."""
+
+    def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
+        raise AssertionError("nothing is to be done")
+
+    def table(self, family: int, name: str) -> Table:
+        return Table(98 if family == NFPROTO_ARP else family, name)
+
+
+def test_what_a_fence_needs_is_tried_once_and_leaves_nothing(machines: Wire) -> None:
+    """A kernel that lacks a part says so before it is relied on."""
+    assert lacking(NfTables()) == ""
+    assert "not supported" in lacking(Lacking(owns=False))
+    assert machines.host.run("nft", "list", "tables") == ""
 
 
 def test_what_the_kernel_would_refuse_is_told_and_not_done(machines: Wire, kernel: Counting) -> None:

@@ -203,7 +203,8 @@ MUTATIONS = (
     _one(
         "an element is added without being deleted first",
         FENCE,
-        "            yield table.add_element(name, key, times_out=True)\n            yield table.delete_element(name, key)\n",
+        "            yield timing(table.add_element(name, key, times_out=True), _LONG_MS)\n"
+        "            yield table.delete_element(name, key)\n",
         "",
         within=300,
     ),
@@ -240,15 +241,6 @@ MUTATIONS = (
         FENCE,
         "            self._slot = a if any(found) else _other(a)\n",
         "            self._slot = a if any(found) is None else _other(a)\n",
-        within=10_000,
-    ),
-    _one(
-        "rules are taken to stand whatever others have changed",
-        FENCE,
-        "        if self._stated is None or self._stated != self._kernel.epoch:\n            return False\n"
-        "        try:\n            self._kernel.commit(batch, undisturbed=True)\n",
-        "        if self._stated is None:\n            return False\n"
-        "        try:\n            self._kernel.commit(batch)\n",
         within=10_000,
     ),
     # Health
@@ -392,6 +384,65 @@ MUTATIONS = (
         "            held = plan.addresses\n",
         within=10_000,
     ),
+    _one(
+        "claims: one whose answer was lost is forgotten",
+        ELECTION,
+        "            unanswered, self._claim_unanswered = self._claim_unanswered, True\n",
+        "            unanswered = False\n",
+        within=30_000,
+    ),
+    _one(
+        "addresses are held before the fence guards them",
+        "govipd.group",
+        "        await self._guard_all()\n        await parts.addresses.replace(wanted)\n",
+        "        await parts.addresses.replace(wanted)\n",
+        within=30_000,
+    ),
+    # What etcd and other machines do
+    Mutation(
+        "leaving waits until etcd takes writes",
+        (
+            Edit(
+                ELECTION,
+                "            await self._delete(lease, key, passed, writes=False)\n",
+                "            raise\n",
+            ),
+            Edit(ELECTION, "        except EtcdRefusedError:\n            give_back = True\n", "        finally:\n            pass\n"),
+            Edit(ELECTION, "        return self._leaving_since is not None and", "        return False and"),
+        ),
+        within=30_000,
+    ),
+    _one(
+        "a key that comes back while its member stands aside is left",
+        ELECTION,
+        "                    await self._look_for_key(lease)\n",
+        "",
+        within=30_000,
+    ),
+    _one(
+        "a leader that is not first any more goes on",
+        ELECTION,
+        "        if went_back or ahead:\n",
+        "        if False:\n",
+        within=30_000,
+    ),
+    Mutation(
+        "a clone's lease is taken for our own",
+        (
+            Edit(
+                "govipd.adapters.membership",
+                "            if held.lease != lease and held.lease not in self._leases.earlier():\n",
+                '            if held.lease != lease and _parse(held).get("machine") != self._identity.get("machine"):\n',
+            ),
+            Edit(
+                "govipd.adapters.membership",
+                "            reply = await self._store.txn((Created(self._key, held.create_revision),), (put,), ())\n",
+                "            await self._store.revoke(held.lease)\n"
+                "            reply = await self._store.txn((), (put,), ())\n",
+            ),
+        ),
+        within=10_000,
+    ),
     # The operator
     _one(
         "the drain is ignored",
@@ -485,6 +536,13 @@ MUTATIONS = (
                 "        if False:\n            self._leading = None\n",
             ),
         ),
+        within=30_000,
+    ),
+    _one(
+        "the pact: an earlier process's is ended though the successor has taken over",
+        ELECTION,
+        "self._txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))",
+        "self._txn((), self._keys.end_pact(lease))",
         within=30_000,
     ),
     _one(

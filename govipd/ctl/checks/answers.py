@@ -54,7 +54,7 @@ def _judge(
 ) -> Finding:
     check = f"{vip.name}: {ip}"
     strangers = answered - macs_of_leader
-    who = ", ".join(sorted(mac.hex(":") for mac in strangers))
+    who = ", ".join(sorted(_named(mac.hex(":"), queue) for mac in strangers))
     remedy = f"find {who} in the switch's table, or with: ip neigh; take {ip} off that machine"
     if queue.leader in {"", member}:
         leads = "this member leads" if queue.leader else "nobody leads"
@@ -70,6 +70,12 @@ def _judge(
         text = f"{queue.leader} leads, but nobody answers for it on {vip.interface}"
         return failed(check, text, f"govipctl doctor on {queue.leader}; are both machines on the same link?")
     return ok(check, f"{queue.leader} answers for it, and nobody else")
+
+
+def _named(mac: str, queue: Queue) -> str:
+    """A hardware address, and the member that publishes it."""
+    members = [member for member, record in queue.records.items() if record.get("mac") == mac]
+    return f"{mac} ({', '.join(members)})" if members else mac
 
 
 def _addresses_of_leader(queue: Queue) -> frozenset[IPv4Address | IPv6Address]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from govipd.adapters.rtnetlink import Link, RouteSocket
 from govipd.config import Config, Vip
+from govipd.core.events import Address
 from govipd.ctl.checks.finding import Cluster, Finding, failed, ok, skipped, warning
 from govipd.ctl.checks.tools import ToolError, ask
 from govipd.errors import InterfaceMissingError, KernelError
@@ -23,7 +24,8 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
         route = RouteSocket()
         try:
             link = route.link(interface)
-            present = route.addresses(link.index)
+            where = route.where({address.ip for vip in vips for address in vip.addresses})
+            names = {index: route.name(index) for index, _ in where}
         except InterfaceMissingError as e:
             findings.append(failed(f"interface {interface}", str(e), "ip link; mend its name in govip.toml"))
             continue
@@ -35,8 +37,10 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
         findings += [_link(interface, link), *_sysctls(interface, vips)]
         findings += [_networkd(interface, link.index), await _network_manager(interface)]
         for vip in vips:
-            held = sorted(str(a) for a in vip.addresses if a in present)
+            ips = {address.ip for address in vip.addresses}
+            held = sorted(str(a) for index, a in where if index == link.index and a.ip in ips)
             findings += _held(config.election.member, vip, held, cluster)
+            findings += [_strewn(vip, a, names[index]) for index, a in where if index != link.index and a.ip in ips]
     return findings
 
 
@@ -47,6 +51,13 @@ def _link(interface: str, link: Link) -> Finding:
     if not link.carrier:
         return failed(check, "has no carrier", "cable, switch port, or the other end of it")
     return ok(check, f"up, with carrier, {link.mac.hex(':') or 'without a hardware address'}")
+
+
+def _strewn(vip: Vip, address: Address, interface: str) -> Finding:
+    """On another interface: it answers as soon as no fence is there, and keeps this machine aside."""
+    text = f"{address} is there, where this kernel answers for it too; this machine does not stand for election"
+    remedy = f"ip address delete {address} dev {interface}; then find out who put it there"
+    return failed(f"{vip.name}: on {interface}", text, remedy)
 
 
 def _held(member: str, vip: Vip, held: list[str], cluster: Cluster | None) -> list[Finding]:
