@@ -30,7 +30,7 @@ from govipd.adapters.claims import Claims
 from govipd.adapters.control import ControlSocket
 from govipd.adapters.datagrams import UdpPort, UdpPostbox
 from govipd.adapters.drain import DrainFile
-from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
+from govipd.adapters.election import EtcdElection
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.etcd_connection import Access, Login, Tls
 from govipd.adapters.fence import NftFence
@@ -51,6 +51,7 @@ from govipd.adapters.orphans import clear_orphans
 from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.rtnetlink import RouteSocket
+from govipd.adapters.session import RENEWALS_PER_TTL
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import DEFAULT_CONFIG, Config, Vip, load
 from govipd.config_rules import least_margin, nameable

@@ -1,4 +1,4 @@
-"""Claims: who may hold an address, over all groups, elections and prefixes (docs/adr/0030).
+"""Claims: who may hold an address, over all groups, elections and prefixes (docs/adr/0031).
 
 An election makes one leader for its name. Two files that give one address to two names have two leaders. So each
 address has a key of its own, `<claims><ip>`, attached to its holder's lease. The transaction that proves the place in
@@ -55,10 +55,16 @@ class Claims:
     def __init__(self, keys: GroupKeys, addresses: Sequence[Address]) -> None:
         self.wanted = tuple(addresses)
         self.held: Mapping[Address, bytes] = {}  # value of each claim that is ours, as last confirmed
+        self.unanswered = False  # a transaction that claims has no answer: while our key is there, it may take effect
         self._keys = keys
         self._absent: frozenset[Address] = frozenset()  # as last read
         self._others: frozenset[Address] = frozenset()  # the same
         self._serial = count(1)  # a transaction that was given up must not hit a later claim of the same lease
+
+    def forget(self) -> None:
+        """No claim is ours any more."""
+        self.held = {}
+        self.unanswered = False
 
     def missing(self) -> tuple[Address, ...]:
         """The addresses that we want and have no claim to."""

@@ -112,7 +112,7 @@ class Machine(Unit):
     def leases(self) -> set[int]:
         """Those that its daemon holds."""
         groups = self.daemon._all() if self.daemon is not None else ()
-        return {group._parts.election._lease for group in groups}  # type: ignore[attr-defined]  # the real one
+        return {group._parts.election._session.lease for group in groups}  # type: ignore[attr-defined]  # the real one
 
     # The operator
 

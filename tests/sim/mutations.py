@@ -9,10 +9,12 @@ import sys
 from dataclasses import dataclass
 
 CLAIMS = "govipd.adapters.claims"
+DEPARTURE = "govipd.adapters.departure"
 ELECTION = "govipd.adapters.election"
 FENCE = "govipd.adapters.fence"
 PACT = "govipd.core.pact"
 PASSING = "govipd.adapters.passing"
+SESSION = "govipd.adapters.session"
 SUPERVISOR = "govipd.core.supervisor"
 
 
@@ -53,33 +55,34 @@ MUTATIONS = (
     # The deadline
     _one(
         "lease stamped after the reply",
-        ELECTION,
-        "            sent_at = self._clock.now()\n            try:\n                ttl = await self._renewed(lease)\n",
-        "            try:\n                ttl = await self._renewed(lease)\n                sent_at = self._clock.now()\n",
+        SESSION,
+        "            sent_at = self._clock.now()\n            try:\n                ttl = await self._renewed(lease, key, proved)\n",
+        "            try:\n                ttl = await self._renewed(lease, key, proved)\n"
+        "                sent_at = self._clock.now()\n",
         within=10_000,
     ),
     _one("no margin", "govipd.core.lease", "self.sent_at + self.ttl - margin", "self.sent_at + self.ttl", within=2000),
     _one(
         "a renewal counts without a look at who made it",
-        ELECTION,
-        "        proof = await self._txn((), (Get(self._keys.candidate(lease)),))\n"
+        SESSION,
+        "        proof = await self.txn((), (Get(key),))\n"
         "        if proof.term != renewal.term:\n"
         '            raise EtcdUnavailableError("etcd changed its leader while the lease was renewed")\n'
-        "        if self._went_back or (key is not None and key is self._key and self._passing is None and not proof.gets[0]):\n",
-        "        if False:\n",
+        "        proved(bool(proof.gets[0]))\n",
+        "",
         within=30_000,
     ),
     _one(
         "a failed call taken for a lost lease",
-        ELECTION,
-        '                self._tell("lease", str(e))\n                wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)\n',
-        "                self._lost(lease, str(e))\n                return\n",
+        SESSION,
+        '                self.report("lease", str(e))\n                wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)\n',
+        "                self.lease = None\n                return str(e)\n",
         within=2000,
     ),
     _one(
         "lease-not-found ignored",
-        ELECTION,
-        "                self._lost(lease, str(e))\n                return\n",
+        SESSION,
+        "                self.lease = None\n                return str(e)\n",
         "                wait = interval\n",
         within=300,
     ),
@@ -102,16 +105,16 @@ MUTATIONS = (
         ELECTION,
         "                watch.result()  # a lost watch is an EtcdError like any other: a pause, then a new look\n",
         "                watch.result()\n"
-        "                if self._wanted is not None and self._lease is not None and self._key is not None:\n"
+        "                if self._wanted is not None and self._session.lease is not None and self._key is not None:\n"
         "                    now = self._clock.now()\n"
-        "                    self._sink(Elected(self._wanted, self._lease, now, self._key.create_revision, now))\n",
+        "                    self._sink(Elected(self._wanted, self._session.lease, now, self._key.create_revision, now))\n",
         within=300,
     ),
     _one(
         "adoption without proof",
         ELECTION,
-        "        self._wanted = campaign\n        self._renew_now.set()\n",
-        "        self._wanted = campaign\n        self._renew_now.set()\n"
+        "        self._wanted = campaign\n        self._session.renew_now.set()\n",
+        "        self._wanted = campaign\n        self._session.renew_now.set()\n"
         "        self._sink(LeaseRenewed(holding.lease_id, self._clock.now(), float(self._ttl)))\n"
         "        self._sink(Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))\n",
         within=10_000,
@@ -119,8 +122,8 @@ MUTATIONS = (
     _one(
         "no wait for one that left without a mark",
         ELECTION,
-        "            self._not_before = max(self._clock.now() + UNORDERLY_S, self._quiet_until)\n",
-        "            self._not_before = max(proven.proved_at, self._quiet_until)\n",
+        "            self._not_before = max(self._clock.now() + UNORDERLY_S, self._session.quiet_until)\n",
+        "            self._not_before = max(proven.proved_at, self._session.quiet_until)\n",
         within=10_000,
     ),
     _one(
@@ -286,9 +289,9 @@ MUTATIONS = (
     ),
     _one(
         "a deletion that was given up may hit a later key",
-        ELECTION,
-        "self._txn([*gone, *self._claims.unchanged(held)], operations, reads)",
-        "self._txn((), operations)",
+        DEPARTURE,
+        "self._session.txn([*there, *claims.unchanged(held)], operations, reads)",
+        "self._session.txn((), operations)",
         within=30_000,
     ),
     # Passing the VIP on
@@ -359,8 +362,8 @@ MUTATIONS = (
     _one(
         "claims: a candidate that was not free to take leaves a mark",
         ELECTION,
-        "        free = writes and self._not_before is not None and now >= self._not_before\n",
-        "        free = writes\n",
+        "        free = self._not_before is not None and now >= self._not_before\n",
+        "        free = True\n",
         within=30_000,
     ),
     _one(
@@ -387,7 +390,7 @@ MUTATIONS = (
     _one(
         "claims: one whose answer was lost is forgotten",
         ELECTION,
-        "            unanswered, self._claim_unanswered = self._claim_unanswered, True\n",
+        "            unanswered, self._claims.unanswered = self._claims.unanswered, True\n",
         "            unanswered = False\n",
         within=30_000,
     ),
@@ -403,8 +406,8 @@ MUTATIONS = (
         "leaving waits until etcd takes writes",
         (
             Edit(
-                ELECTION,
-                "            await self._delete(lease, key, passed, writes=False)\n",
+                DEPARTURE,
+                "            await self._delete(lease, keys, marks=False, in_order=lambda _: False)\n",
                 "            raise\n",
             ),
             Edit(ELECTION, "        except EtcdRefusedError:\n            give_back = True\n", "        finally:\n            pass\n"),
@@ -541,8 +544,8 @@ MUTATIONS = (
     _one(
         "the pact: an earlier process's is ended though the successor has taken over",
         ELECTION,
-        "self._txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))",
-        "self._txn((), self._keys.end_pact(lease))",
+        "self._session.txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))",
+        "self._session.txn((), self._keys.end_pact(lease))",
         within=30_000,
     ),
     _one(
