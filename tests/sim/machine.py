@@ -139,7 +139,7 @@ class Machine(Unit):
                 self.drain_mark(group.name).drained = wanted
             confirmed()
         else:
-            process.call_soon(ask, process, daemon)
+            process.call_soon(process.create_task, ask(process, daemon))
 
     def undrain(self) -> None:
         """govipctl undrain, typed again until a daemon has heard it, which may not have heard of the drain yet."""

@@ -461,6 +461,13 @@ MUTATIONS = (
         "        if False:\n",
         within=30_000,
     ),
+    _one(
+        "a drain is lost while a group leaves to begin anew",
+        "govipd.daemon",
+        "        if returning:\n",
+        "        if False:\n",
+        within=30_000,
+    ),
     # The pact
     Mutation(
         "the pact: acknowledges while it takes over",
