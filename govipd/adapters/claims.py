@@ -10,8 +10,10 @@ that: the lease may have ended early. Then the next holder waits, as behind a me
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from itertools import count
 
 from govipd.adapters.keys import GroupKeys
@@ -65,6 +67,20 @@ class Claims:
         """No claim is ours any more."""
         self.held = {}
         self.unanswered = False
+
+    def every(self) -> Get:
+        """Reads the claims of all groups."""
+        return Get(self._keys.claims, prefix=True)
+
+    def unwanted(self, found: Iterable[KeyValue], lease: int) -> Iterator[Address]:
+        """Of what every() returned: addresses that are claimed under our lease, and that are not the group's."""
+        wanted = {address.ip for address in self.wanted}
+        for kv in found:
+            if kv.lease == lease:
+                with suppress(ValueError):
+                    address = ip_interface(kv.key.removeprefix(self._keys.claims))
+                    if address.ip not in wanted:
+                        yield address
 
     def missing(self) -> tuple[Address, ...]:
         """The addresses that we want and have no claim to."""

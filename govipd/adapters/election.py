@@ -80,6 +80,7 @@ class EtcdElection:
         self._claims = claims
         self._claim_due = False  # we may be first: the next look claims
         self._settled = True  # the holders before us let go of every address in order
+        self._passed_on = False  # another member attached its claims to our lease; we may not want all of them
         self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
         self._surplus: set[Address] = set()  # our kernel does not answer for them any more: to be let go
         self._refused_until = 0.0  # etcd takes no writes: no claim is tried before
@@ -273,6 +274,10 @@ class EtcdElection:
     async def _stand(self, lease: int, campaign: int) -> None:
         """One look at our place, what follows from it, and the wait for the next."""
         key = self._key or await self._join(lease)
+        if self._passed_on and self._not_before is not None and self._clock.now() >= self._not_before:
+            found = (await self._session.txn((), (self._claims.every(),))).gets[0]
+            self._surplus.update(self._claims.unwanted(found, lease))
+            self._passed_on = False
         if self._surplus:
             await self._let_go_of_surplus(key)
         sent_at = self._clock.now()
@@ -307,7 +312,6 @@ class EtcdElection:
             await _turns()
             note = self._as_heir.note(noted, self._ahead, key.create_revision)
             if note is not None and wait > 0 and self._settled and self._wanted == campaign:
-                self._surplus.update(note.claims)
                 await self._as_heir.wait(note, lambda: self._freed(elected))
                 await _turns()
                 return  # and look again
@@ -340,7 +344,9 @@ class EtcdElection:
         else:
             reply = await self._session.txn((), gets)
         self._timeline.mark("proof answered")
+        held = self._claims.held
         standing = self._claims.look(wanted, reply.gets[5:], lease)
+        self._passed_on |= not held and bool(standing.ours) and not (puts and reply.succeeded)
         if puts and reply.succeeded:
             unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._adopted
             self._settled = not unsettled

@@ -3,6 +3,7 @@
 from random import Random
 from typing import TYPE_CHECKING
 
+from govipd.adapters.etcd_cluster import UNKNOWN
 from govipd.core.settings import Settings
 from govipd.daemon import Daemon, Plan
 from govipd.errors import RefusedError
@@ -53,6 +54,7 @@ class Machine(Unit):
         self._nftables: tuple[Process, sim.SimNfTables] | None = None
         self.file = file
         self.file_is_bad = False
+        self.known_cluster = UNKNOWN  # in the unit's state directory, which outlives a boot
         self.drain_marks: dict[str, sim.SimDrainMark] = {}  # by group
         self.drained_since: dict[str, float] = {}  # by group, as the operator was told
 

@@ -401,7 +401,28 @@ MUTATIONS = (
         "        await parts.addresses.replace(wanted)\n",
         within=30_000,
     ),
+    _one(
+        "claims: those that were passed on and are not wanted are kept",
+        ELECTION,
+        "            self._surplus.update(self._claims.unwanted(found, lease))\n",
+        "",
+        within=30_000,
+    ),
+    _one(
+        "fences that an earlier file left stay",
+        "govipd.cli",
+        "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
+        "return ()",
+        within=10_000,
+    ),
     # What etcd and other machines do
+    _one(
+        "each process believes the first cluster that answers",
+        "govipd.adapters.etcd_cluster",
+        "        self.id = known\n",
+        "        self.id = UNKNOWN\n",
+        within=30_000,
+    ),
     Mutation(
         "leaving waits until etcd takes writes",
         (
