@@ -17,7 +17,7 @@ class ClusterFile:
 
     Args:
         path: the file, in the unit's state directory; None (not run by systemd): nothing is kept.
-        endpoints: where the cluster is. A list that has none of them any more is of another etcd, as the operator wants.
+        endpoints: where the cluster is. A list without any of them is of another etcd, as the operator wants.
     """
 
     def __init__(self, path: Path | None, endpoints: Sequence[str]) -> None:
