@@ -132,6 +132,7 @@ class Daemon:
                     async with asyncio.timeout(PACT_END_S):
                         await group.part_from_pact()
             if group.supervisor.adoptable:
+                group.left_to_next = True
                 self._handed_over.append(self._groups.pop(name))
                 text = f"{name}: a restart: the VIP stays; next: the new process adopts it"
                 self._journal.write(Message.STAYS, text, {"GOVIP_VIP": name})
@@ -171,10 +172,11 @@ class Daemon:
             await group.handover(to)
 
     def _named(self, vip: str, *, returning: bool = False) -> list[Group]:
-        """The group of that name, or all; with `returning` also those that leave to begin anew after a reload."""
+        """The group of that name, or all; with `returning` also those that begin again after a reload or a restart."""
         groups = dict(self._groups)
         if returning:
             groups |= {group.plan.name: group for group in self._leaving if group.plan.name in self._plan.groups}
+            groups |= {group.plan.name: group for group in self._handed_over}
         if vip and vip not in groups:
             raise RefusedError(f"{vip} is no VIP of {self._plan.node.interface}; those are {', '.join(groups)}")
         return [group for name, group in groups.items() if vip in ("", name)]

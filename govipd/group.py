@@ -119,6 +119,7 @@ class Group:
         self._work_waits = asyncio.Event()
         self._prepared = False  # the addresses are there, behind a closed fence
         self._held_until = 0.0  # as the kernel has confirmed
+        self.left_to_next = False  # the process ends, and the next one goes on with this group
         self._wanted = plan.addresses  # that this node may hold
         self._applied = plan.addresses  # that the kernel's parts know; more than that while they differ
         self._untold: deque[tuple[Event, Sequence[Action], float]] = deque()
@@ -250,6 +251,8 @@ class Group:
                 self._parts.drain.clear()
         except MemoryRefusedError as e:
             raise RefusedError(f"{self.plan.name}: it could not be kept over a reboot, so nothing was done: {e}") from e
+        if self.left_to_next:
+            return  # the next process finds it
         if wanted is not self.supervisor.drained:
             self.teller.line(Message.DRAINED if wanted else Message.UNDRAINED, words.drained(wanted=wanted))
         self.handle(Drain(wanted=wanted))

@@ -249,7 +249,7 @@ class EtcdElection:
                     await self._leave(lease)
                     self._session.report("election", "")
                     await sleep(REREAD_S, self._changed)
-                    await self._look_for_key(lease)
+                    await self._look_for_remains(lease)
                 elif self._passing is not None:
                     await self._pass(self._passing)
                     await self._changed.wait()
@@ -265,11 +265,14 @@ class EtcdElection:
             else:
                 pause = FIRST_PAUSE_S
 
-    async def _look_for_key(self, lease: int) -> None:
-        """Find a key of ours while we stand aside: a restored etcd brings old keys back."""
+    async def _look_for_remains(self, lease: int) -> None:
+        """Find a key or claims of ours while we stand aside: a restored etcd, or a call that was given up, makes them."""
         if self._wanted is None and self._key is None:
-            reply = await self._session.txn((), (Get(self._keys.candidate(lease)),))
-            self._key = next(iter(reply.gets[0]), None) if self._wanted is None else self._key
+            wanted = self._claims.wanted
+            reply = await self._session.txn((), (Get(self._keys.candidate(lease)), *self._claims.reads(wanted)))
+            if self._wanted is None and wanted is self._claims.wanted:
+                self._key = next(iter(reply.gets[0]), None)
+                self._claims.look(wanted, reply.gets[1:], lease)
 
     async def _stand(self, lease: int, campaign: int) -> None:
         """One look at our place, what follows from it, and the wait for the next."""

@@ -12,7 +12,7 @@ by an offer answers; taking over is one transaction that deletes the leader's ke
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from govipd.adapters.claims import Claims
@@ -331,32 +331,36 @@ class EtcdPact:
         mark = Put(self._keys.mark, str(leader.create_revision).encode(), 0)
         ends = (Delete(leader.key), *self._keys.end_pact(leader.lease))
         reads = self._claims.reads(self._claims.wanted)
-        claimed, writes = following.claims, True
+        claimed, writes, unanswered = following.claims, True, self._claims.unanswered
         while self._following is following and self._place() == own:
-            theirs = [kv for kv in claimed if kv.lease == leader.lease]
-            moves = (mark, *self._moved(theirs, own)) if writes else tuple(Delete(kv.key) for kv in theirs)
-            known = [Equals(kv.key, kv.value) for kv in theirs]
+            theirs = {kv.key: kv for kv in claimed if kv.lease == leader.lease}
+            moved = [a for a in self._claims.wanted if writes and self._keys.claim(a.ip) in theirs]
+            puts = self._claims.puts(moved, own.lease, own.value.decode(errors="replace"))
+            moves = (mark, *puts) if writes else tuple(map(Delete, theirs))
+            known = [Equals(kv.key, kv.value) for kv in theirs.values()]
+            self._claims.unanswered = True
             try:
                 reply = await self._store.txn((*compare, *known), (*ends, *moves), reads)
             except EtcdRefusedError:
+                self._claims.unanswered = unanswered
                 if not writes:
                     break  # the lease must end
                 writes = False  # then the election waits, as behind a member without a mark
             except EtcdError:  # it may take effect yet; to ask the next endpoint too does no harm
+                unanswered = True
                 await asyncio.sleep(PAUSE_S)
             else:
+                self._claims.unanswered = unanswered
+                if reply.succeeded:
+                    taken = {a: put.value for a, put in zip(moved, puts, strict=True)}
+                    self._claims.held = {**self._claims.held, **taken}
+                    break
                 found = tuple(kv for answer in reply.gets for kv in answer)
-                if reply.succeeded or found == claimed:
+                if found == claimed:
                     break
                 claimed = found  # they have changed since
         half.give_up()
         self._taken()  # the election looks at the place itself, whatever came of it
-
-    def _moved(self, claims: Sequence[KeyValue], own: KeyValue) -> tuple[Put, ...]:
-        """Attaches the leader's claims to our lease."""
-        keys = {kv.key for kv in claims}
-        moved = [address for address in self._claims.wanted if self._keys.claim(address.ip) in keys]
-        return self._claims.puts(moved, own.lease, own.value.decode(errors="replace"))
 
 
 class NoPact:

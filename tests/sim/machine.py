@@ -123,7 +123,7 @@ class Machine(Unit):
         process, daemon = self.process, self.daemon
 
         def confirmed() -> None:
-            names = [group.name for group in self.file.groups]
+            names = [group.name for group in (self.read or self.file).groups]  # which the daemon knows
             self.drained_since = dict.fromkeys(names, self.world.now) if wanted else {}
             if wanted:
                 self.world.after(UNHEALTHY_S, self.oracle.drained, self, self.world.now)

@@ -439,7 +439,7 @@ MUTATIONS = (
     _one(
         "a key that comes back while its member stands aside is left",
         ELECTION,
-        "                    await self._look_for_key(lease)\n",
+        "                    await self._look_for_remains(lease)\n",
         "",
         within=30_000,
     ),
