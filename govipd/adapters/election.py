@@ -266,7 +266,7 @@ class EtcdElection:
                 pause = FIRST_PAUSE_S
 
     async def _look_for_remains(self, lease: int) -> None:
-        """Find a key or claims of ours while we stand aside: a restored etcd, or a call that was given up, makes them."""
+        """Find a key or claims of ours while we stand aside: a restored etcd or a given-up call makes them."""
         if self._wanted is None and self._key is None:
             wanted = self._claims.wanted
             reply = await self._session.txn((), (Get(self._keys.candidate(lease)), *self._claims.reads(wanted)))
