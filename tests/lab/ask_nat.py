@@ -19,7 +19,7 @@ def main() -> None:
     target, end = (sys.argv[1], int(sys.argv[2])), time.monotonic() + float(sys.argv[3])
     established = socket.create_connection(target, timeout=5.0)
     established.setblocking(False)
-    asked = 0
+    asked = 0.0  # when, while the answer is due
     while time.monotonic() < end:
         try:
             if not asked or time.monotonic() - asked > TIMEOUT_S:
@@ -27,7 +27,7 @@ def main() -> None:
                 asked = time.monotonic()
             if established.recv(4096):
                 print(f"{time.monotonic():.6f} established", flush=True)
-                asked = 0
+                asked = 0.0
         except BlockingIOError:
             pass
         with socket.socket() as new:

@@ -9,6 +9,7 @@ from functools import partial
 
 from tests.lab import etcds
 from tests.lab.files import API, set_key, set_vips
+from tests.lab.guides import typed
 from tests.lab.host import LabError, run, until
 from tests.lab.lab import CLIENT, DAEMON, Lab
 from tests.lab.machine import Machine
@@ -59,7 +60,7 @@ def in_turn(nodes: Sequence[Machine], edit: Edit, apply: str = "reload") -> None
     """Edit and apply on one machine after the other."""
     for node in nodes:
         edit(node)
-        node.run(f"systemctl {apply} {DAEMON}")
+        typed(node, f"systemctl {apply} {DAEMON}")
         time.sleep(AFTER_S)
 
 
@@ -85,6 +86,7 @@ def _renamed(*, holder_first: bool, apply: str = "reload") -> Act:
         others = lab.others(holder)
         in_turn([holder, *others] if holder_first else [*others, holder], partial(set_vips, service=API), apply)
         wait_reachable(lab, VIP4, VIP6)
+        typed(holder, "etcdctl del govip/released/NAME", NAME="api")
         if apply == "restart":
             for node in lab.others():
                 _no_table_of(node, "api")
@@ -117,13 +119,19 @@ def _stands_behind(lab: Lab, holder: Machine) -> bool:
     return len(holder.run("etcdctl get --prefix --keys-only govip/election/web/").stdout.split()) == len(lab.others())
 
 
+def _move(node: Machine) -> None:
+    set_vips(node, **MOVED)
+
+
 def _address_moved(*, giver_first: bool, apply: str = "reload") -> Act:
     def act(lab: Lab, holder: Machine) -> None:
         taker = _second_group(lab, holder)
         order = [holder, taker] if giver_first else [taker, holder]
-        in_turn([*order, *lab.others(*order)], partial(set_vips, **MOVED), apply)
+        in_turn([*order, *lab.others(*order)], _move, apply)
         wait_reachable(lab, VIP4, VIP6, WEB)
-        until(lambda: reachable(lab, VIP4) == reachable(lab, WEB) != "", 20, "who leads web has the address")
+        until(lambda: reachable(lab, VIP4) == reachable(lab, WEB) != "", 20, "the leader of web has the address")
+        if '"vip": "web"' not in typed(taker, "etcdctl get govip/claims/ --prefix").split(f"/{VIP4}\n")[1]:
+            raise LabError(f"web does not claim {VIP4}")
         if str(VIP4) in holder.run("ip -br address").stdout and leader(lab, "web") is not holder:
             raise LabError(f"{holder} has {VIP4} still")
 

@@ -4,12 +4,12 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.lab import etcds
 from tests.lab.figures import edge, served_after
+from tests.lab.guides import typed
 from tests.lab.host import until
 from tests.lab.lab import DAEMON, Lab
 from tests.lab.machine import Machine
@@ -19,15 +19,6 @@ from tests.lab.scenarios import typed as typed_on_holder
 
 LEFT_WITHIN_S = 1.0  # of a move for a haproxy that was stopped: tens of milliseconds on an idle host
 SERVED_WITHIN_S = 14.0  # of the last fault, as the simulation asks it
-GUIDES = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
-
-
-def typed(node: Machine, command: str, **placeholders: str) -> None:
-    """Type a command that docs/operations.md has, with what stands there for something of the reader's filled in."""
-    assert f"    {command}" in GUIDES, command
-    for name, value in placeholders.items():
-        command = command.replace(name, value)
-    node.run(command, timeout=60)
 
 
 def pids(lab: Lab) -> list[str]:
@@ -251,18 +242,20 @@ def test_a_full_etcd_does_not_keep_the_vip_on_a_machine_that_must_leave(full: La
     assert result.seen.gap < LEFT_WITHIN_S
 
 
-@pytest.mark.parametrize("command", ["drain --wait", "drain", "handover --wait"])
-def test_a_planned_move_is_refused_while_etcd_takes_no_writes(full: Lab, command: str) -> None:
+def test_a_planned_move_is_refused_while_etcd_takes_no_writes(full: Lab) -> None:
     """Beforehand, with what to do; the leader stays, and no request is lost."""
     holder = full.wait_serving()
     try:
         with full.observe() as watching:
-            refused = holder.run(f"govipctl {command}", check=False)
-            time.sleep(1.0)
+            watching.mark("begun")
+            for command in ("drain --wait", "drain", "handover --wait", "handover"):
+                refused = holder.run(f"govipctl {command}", check=False)
+                assert refused.returncode != 0, command
+                assert "etcd takes no writes" in refused.stderr
+                assert "so nothing was done" in refused.stderr
+            time.sleep(2.0)
     finally:
         holder.run("govipctl undrain")
-    assert refused.returncode != 0
-    assert "etcd takes no writes" in refused.stderr
-    assert "so nothing was done" in refused.stderr
     never_two(watching.report)
+    edge("drain-and-handover-etcd-full", watching.report, "begun", end="")
     assert (watching.report.lost, watching.report.holders) == (0, [holder.name])
