@@ -30,8 +30,9 @@ from govipd.adapters.claims import Claims
 from govipd.adapters.control import ControlSocket
 from govipd.adapters.datagrams import UdpPort, UdpPostbox
 from govipd.adapters.drain import DrainFile
-from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
+from govipd.adapters.election import EtcdElection
 from govipd.adapters.etcd import Etcd
+from govipd.adapters.etcd_cluster import Believed, ClusterFile
 from govipd.adapters.etcd_connection import Access, Login, Tls
 from govipd.adapters.fence import NftFence
 from govipd.adapters.guard import lacking
@@ -51,6 +52,7 @@ from govipd.adapters.orphans import clear_orphans
 from govipd.adapters.pact import EtcdPact, NoPact
 from govipd.adapters.probe import HttpProbe
 from govipd.adapters.rtnetlink import RouteSocket
+from govipd.adapters.session import RENEWALS_PER_TTL
 from govipd.adapters.unit import UnitMonitor
 from govipd.config import DEFAULT_CONFIG, Config, Vip, load
 from govipd.config_rules import least_margin, nameable
@@ -354,6 +356,7 @@ def _group(
                 interface=vip.interface,
                 mac=addresses.mac,
             )
+        cluster = ClusterFile(_beside("STATE_DIRECTORY", "cluster"), access.endpoints)
         store = Etcd(
             access.endpoints,
             etcd_timeout(config),
@@ -363,6 +366,7 @@ def _group(
             noticed=lambda text: journal.write(
                 Message.ANOTHER_CLUSTER, f"{vip.name}: {text}", {"GOVIP_VIP": vip.name, "GOVIP_DETAIL": text}
             ),
+            believed=Believed(cluster.load(), election.ttl, cluster.save),
             now=clock.now,
         )
         keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)

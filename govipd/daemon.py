@@ -162,7 +162,7 @@ class Daemon:
 
     async def drain(self, vip: str, *, wanted: bool) -> None:
         """See ports.Operator."""
-        for group in self._named(vip):
+        for group in self._named(vip, returning=True):
             await group.drain(wanted=wanted)
 
     async def handover(self, vip: str, to: str) -> None:
@@ -170,10 +170,14 @@ class Daemon:
         for group in self._named(vip):
             await group.handover(to)
 
-    def _named(self, vip: str) -> list[Group]:
-        if vip and vip not in self._groups:
-            raise RefusedError(f"{vip} is no VIP of {self._plan.node.interface}; those are {', '.join(self._groups)}")
-        return [group for name, group in self._groups.items() if vip in ("", name)]
+    def _named(self, vip: str, *, returning: bool = False) -> list[Group]:
+        """The group of that name, or all; with `returning` also those that leave to begin anew after a reload."""
+        groups = dict(self._groups)
+        if returning:
+            groups |= {group.plan.name: group for group in self._leaving if group.plan.name in self._plan.groups}
+        if vip and vip not in groups:
+            raise RefusedError(f"{vip} is no VIP of {self._plan.node.interface}; those are {', '.join(groups)}")
+        return [group for name, group in groups.items() if vip in ("", name)]
 
     def _stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
         for service, _ in self._services.values():

@@ -80,7 +80,7 @@ class Fence(Protocol):
     """Lets this kernel answer for the VIP until an instant, and not a moment longer by itself."""
 
     async def open(self, until: float) -> None:
-        """Answer until `until` (CLOCK_BOOTTIME). Opening an open fence moves the instant, atomically.
+        """Answer until `until` (CLOCK_BOOTTIME), or a little less. Opening an open fence moves the instant, atomically.
 
         Raises:
             KernelError: the kernel refused, or `until` has passed.

@@ -1,4 +1,4 @@
-"""Claims: who may hold an address, over all groups, elections and prefixes (docs/adr/0030).
+"""Claims: who may hold an address, over all groups, elections and prefixes (docs/adr/0031).
 
 An election makes one leader for its name. Two files that give one address to two names have two leaders. So each
 address has a key of its own, `<claims><ip>`, attached to its holder's lease. The transaction that proves the place in
@@ -10,8 +10,10 @@ that: the lease may have ended early. Then the next holder waits, as behind a me
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from itertools import count
 
 from govipd.adapters.keys import GroupKeys
@@ -55,10 +57,30 @@ class Claims:
     def __init__(self, keys: GroupKeys, addresses: Sequence[Address]) -> None:
         self.wanted = tuple(addresses)
         self.held: Mapping[Address, bytes] = {}  # value of each claim that is ours, as last confirmed
+        self.unanswered = False  # a transaction that claims has no answer: while our key is there, it may take effect
         self._keys = keys
         self._absent: frozenset[Address] = frozenset()  # as last read
         self._others: frozenset[Address] = frozenset()  # the same
         self._serial = count(1)  # a transaction that was given up must not hit a later claim of the same lease
+
+    def forget(self) -> None:
+        """No claim is ours any more."""
+        self.held = {}
+        self.unanswered = False
+
+    def every(self) -> Get:
+        """Reads the claims of all groups."""
+        return Get(self._keys.claims, prefix=True)
+
+    def unwanted(self, found: Iterable[KeyValue], lease: int) -> Iterator[Address]:
+        """Of what every() returned: addresses that are claimed under our lease, and that are not the group's."""
+        wanted = {address.ip for address in self.wanted}
+        for kv in found:
+            if kv.lease == lease:
+                with suppress(ValueError):
+                    address = ip_interface(kv.key.removeprefix(self._keys.claims))
+                    if address.ip not in wanted:
+                        yield address
 
     def missing(self) -> tuple[Address, ...]:
         """The addresses that we want and have no claim to."""

@@ -10,37 +10,32 @@ that expired, was revoked, or a key that somebody deleted), the successor waits 
 predecessor learns of it at the same instant, and closing its fence is quick, but not quicker than light.
 A leader that leaves in health lets the next one become first while its own fence is still open (adapters.passing).
 
-The lease is supervised apart from the campaign: it lives as long as the process and etcd want it, whether
-the member is in the queue or not. When etcd says that it is lost, a new session begins with a new lease.
+The lease is the session's (adapters.session). When etcd says that it is lost, a new session begins with a new lease.
 """
 
 import asyncio
-import math
 import secrets
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from govipd.adapters.claims import Claims, Standing
+from govipd.adapters.departure import Departure
 from govipd.adapters.followers import Followers
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.membership import Membership
 from govipd.adapters.passing import Heir, Leaver
-from govipd.adapters.store import Compare, Created, Delete, Get, KeyValue, Oldest, Operation, Put, Store, TxnResult
+from govipd.adapters.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, Session, sleep
+from govipd.adapters.store import Compare, Created, Get, KeyValue, Oldest, Put, Store, TxnResult
 from govipd.core.actions import Address, Holding
-from govipd.core.events import Deposed, Elected, EtcdState, LeaseLost, LeaseRenewed, Passed, Queued, Resigned
+from govipd.core.events import Deposed, Elected, LeaseLost, Passed, Queued, Resigned
 from govipd.core.text import line
-from govipd.errors import EtcdError, EtcdRefusedError, EtcdUnavailableError, EtcdWriteRefusedError, LeaseNotFoundError
+from govipd.errors import EtcdError, EtcdRefusedError, EtcdWriteRefusedError, LeaseNotFoundError
 from govipd.ports import Clock, Postbox, Sink
 from govipd.timeline import Move, Timeline
 
 REREAD_S = 2.0  # between two readings of one's place when nothing happens
-RENEWALS_PER_TTL = 6  # an etcd leader's death costs 1 to 2 s: most of the TTL must be left when it comes
 UNORDERLY_S = 0.1  # to wait for the fence of a predecessor that left without a mark; longer than core.lease.PASS_S
-FIRST_PAUSE_S = 0.02  # after a failed call; doubles up to
-LONGEST_PAUSE_S = 0.5
 LEADER_PAUSE_S = 0.08  # at most while we lead: shorter than a successor waits
-DELETE_TRIES = 4  # of our key: each learns what changed meanwhile
 LEAVE_S = 1.0  # after which a member that etcd does not let go stops renewing its lease
 TURNS = 6  # of the event loop, that others need for what they do at once when they hear that we are first
 
@@ -84,12 +79,13 @@ class EtcdElection:
         self._member = member
         self._claims = claims
         self._claim_due = False  # we may be first: the next look claims
-        self._claim_unanswered = False  # a transaction that claims has no answer: it may take effect yet
         self._settled = True  # the holders before us let go of every address in order
+        self._passed_on = False  # another member attached its claims to our lease; we may not want all of them
         self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
         self._surplus: set[Address] = set()  # our kernel does not answer for them any more: to be let go
         self._refused_until = 0.0  # etcd takes no writes: no claim is tried before
-        self._ttl = math.ceil(ttl)
+        self._session = Session(store=store, sink=sink, clock=clock, ttl=ttl)
+        self._departure = Departure(self._session, keys, claims, timeline)
         self._membership = membership
         self._leaver = Leaver(store=store, postbox=postbox(), keys=keys, token=token)
         self._as_heir = Heir(postbox())
@@ -105,18 +101,10 @@ class EtcdElection:
         self._not_before: float | None = None  # when we may take, once we are first
         self._inherited = False  # the key is an earlier process's, and so may be a pact, which must end first
         self._stray = False  # a put of our key has no answer: as long as the lease lives, it may take effect yet
-        self._lease: int | None = None
         self._leaving_since: float | None = None
-        self._revision = 0  # of the store, as last answered
-        self._went_back = False  # the store's revision was higher before
         self._granted: frozenset[Address] = frozenset()  # that we hold, and claim
         self._adopted: frozenset[Address] = frozenset()  # that an earlier process held, under this lease
-        self._quiet_until = 0.0  # etcd's history went back: another member may hold the VIP by the earlier one
         self._changed = asyncio.Event()  # wakes the contender
-        self._renew_now = asyncio.Event()  # wakes the renewer
-        self._failures: Counter[str] = Counter()  # in a row, by part of this class
-        self._troubles: dict[str, str] = {}
-        self._told: EtcdState | None = None
 
     # What the shell calls
 
@@ -134,7 +122,7 @@ class EtcdElection:
 
     def adopt(self, campaign: int, holding: Holding) -> None:
         """See ports.Election. Nothing of it is believed before etcd has confirmed it."""
-        self._lease = holding.lease_id
+        self._session.lease = holding.lease_id
         key = self._keys.candidate(holding.lease_id)
         self._key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
         self._stray = True  # who knows what the earlier process gave up
@@ -142,7 +130,7 @@ class EtcdElection:
         self._adopted = frozenset(holding.addresses or self._claims.wanted)
         self._inherited = True
         self._wanted = campaign
-        self._renew_now.set()
+        self._session.renew_now.set()
 
     def resign(self, campaign: int, heir: str = "", *, contested: bool = False) -> None:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
@@ -180,8 +168,8 @@ class EtcdElection:
 
     async def check_writes(self) -> None:
         """See ports.Election."""
-        if self._lease is not None:
-            await self._membership.write(self._lease)
+        if self._session.lease is not None:
+            await self._membership.write(self._session.lease)
 
     def verify(self) -> None:
         """See ports.Election."""
@@ -195,19 +183,17 @@ class EtcdElection:
         """See ports.Election: revoking the lease deletes whatever is attached to it."""
         self._leaver.forget()
         self._as_heir.forget()
-        if self._lease is not None:
-            try:
-                await self._store.revoke(self._lease)
-            except EtcdError:
-                return  # it ends with its TTL
+        await self._session.end()
 
     async def run(self) -> None:
         """Sessions for ever, each with a lease of its own."""
         while True:
-            lease = self._lease or await self._grant()
+            lease = self._session.lease or await self._session.grant()
+            key = self._keys.candidate(lease)
             async with asyncio.TaskGroup() as tasks:
                 part = tasks.create_task(self._take_part(lease))
-                await self._renew(lease)
+                detail = await self._session.renew(lease, key, lambda found: self._proved(exists=found), self._stuck)
+                self._lost(lease, detail)
                 part.cancel()
 
     async def _take_part(self, lease: int) -> None:
@@ -218,9 +204,9 @@ class EtcdElection:
                 if await self._membership.register(lease):
                     break
                 pause = LONGEST_PAUSE_S  # another machine has the name: it may go
-                self._tell("election", "")
+                self._session.report("election", "")
             except EtcdError as e:
-                self._tell("election", str(e))
+                self._session.report("election", str(e))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
         async with asyncio.TaskGroup() as tasks:
@@ -232,93 +218,24 @@ class EtcdElection:
 
         All of it at once, before anybody can answer: a campaign that is asked for from here on is the next session's.
         """
-        self._lease = None
         self._key, self._stray = None, False
         self._wanted = self._passing = self._leaving_since = None
-        self._claims.held = {}
-        self._claim_unanswered = False
+        self._claims.forget()
         self._surplus.clear()
         self._leaver.forget()
         self._as_heir.forget()
-        self._troubles.pop("election", None)
+        self._session.forget_trouble("election")
         self._sink(LeaseLost(lease, detail))
         self._confirm_resigned()
 
-    # The lease
-
-    async def _grant(self) -> int:
-        pause = FIRST_PAUSE_S
-        while True:
-            sent_at = self._clock.now()
-            try:
-                lease, ttl = await self._store.grant(self._ttl)
-            except EtcdError as e:
-                self._tell("lease", str(e))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-            else:
-                self._lease = lease
-                self._sink(LeaseRenewed(lease, sent_at, ttl))
-                self._tell("lease", "")
-                return lease
-
-    async def _renew(self, lease: int) -> None:
-        """Renew until etcd says that the lease does not exist. A failed call says nothing about the lease."""
-        interval = self._ttl / RENEWALS_PER_TTL
-        wait, pause = interval, FIRST_PAUSE_S
-        ends_at = self._clock.now() + self._ttl
-        while True:
-            await self._sleep(wait, self._renew_now)
-            while self._stuck() and self._clock.now() < ends_at + LEAVE_S:
-                await self._sleep(LEADER_PAUSE_S, self._renew_now)
-            sent_at = self._clock.now()
-            try:
-                ttl = await self._renewed(lease)
-            except LeaseNotFoundError as e:
-                self._lost(lease, str(e))
-                return
-            except EtcdError as e:
-                self._tell("lease", str(e))
-                wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)
-            else:
-                self._sink(LeaseRenewed(lease, sent_at, ttl))
-                self._tell("lease", "")
-                wait, pause, ends_at = interval, FIRST_PAUSE_S, self._clock.now() + ttl
-
-    async def _renewed(self, lease: int) -> float:
-        """Renew the lease, and see that whoever renewed it was etcd's leader (see store.Renewal); the granted TTL.
-
-        Raises:
-            LeaseNotFoundError: the lease does not exist.
-            EtcdError: not renewed, or not known to be.
-        """
-        key = self._key
-        renewal = await self._store.renew(lease)
-        proof = await self._txn((), (Get(self._keys.candidate(lease)),))
-        if proof.term != renewal.term:
-            raise EtcdUnavailableError("etcd changed its leader while the lease was renewed")
-        if self._went_back or (key is not None and key is self._key and self._passing is None and not proof.gets[0]):
-            self._changed.set()  # the contender looks at once
-        return renewal.ttl
+    def _proved(self, *, exists: bool) -> None:
+        """The proof of a renewal has looked for our key. The contender looks at once where it is gone."""
+        if self._session.went_back or (self._key is not None and self._passing is None and not exists):
+            self._changed.set()
 
     def _stuck(self) -> bool:
         """Whether etcd does not let us leave. Then the lease must end by itself."""
         return self._leaving_since is not None and self._clock.now() >= self._leaving_since + LEAVE_S
-
-    async def _txn(
-        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
-    ) -> TxnResult:
-        """One transaction. A revision that is lower than one known before it was asked is of another history.
-
-        A member may still hold the VIP by the earlier history, for a lease at most.
-        """
-        known = self._revision
-        reply = await self._store.txn(compare, then, otherwise)
-        self._revision = reply.revision if reply.revision < known else max(self._revision, reply.revision)
-        if reply.revision < known:
-            self._went_back = True
-            self._quiet_until = self._clock.now() + self._ttl
-        return reply
 
     # The queue
 
@@ -330,8 +247,8 @@ class EtcdElection:
             try:
                 if self._wanted is None:
                     await self._leave(lease)
-                    self._tell("election", "")
-                    await self._sleep(REREAD_S, self._changed)
+                    self._session.report("election", "")
+                    await sleep(REREAD_S, self._changed)
                     await self._look_for_key(lease)
                 elif self._passing is not None:
                     await self._pass(self._passing)
@@ -340,9 +257,9 @@ class EtcdElection:
                     await self._stand(lease, self._wanted)
             except EtcdError as e:
                 if isinstance(e, LeaseNotFoundError):
-                    self._renew_now.set()  # the renewer decides whether the lease is lost
-                self._tell("election", str(e))
-                await self._sleep(pause, self._changed)
+                    self._session.renew_now.set()  # the renewer decides whether the lease is lost
+                self._session.report("election", str(e))
+                await sleep(pause, self._changed)
                 longest = LONGEST_PAUSE_S if self._not_before is None else LEADER_PAUSE_S
                 pause = min(2 * pause, longest)
             else:
@@ -351,23 +268,27 @@ class EtcdElection:
     async def _look_for_key(self, lease: int) -> None:
         """Find a key of ours while we stand aside: a restored etcd brings old keys back."""
         if self._wanted is None and self._key is None:
-            reply = await self._txn((), (Get(self._keys.candidate(lease)),))
+            reply = await self._session.txn((), (Get(self._keys.candidate(lease)),))
             self._key = next(iter(reply.gets[0]), None) if self._wanted is None else self._key
 
     async def _stand(self, lease: int, campaign: int) -> None:
         """One look at our place, what follows from it, and the wait for the next."""
         key = self._key or await self._join(lease)
+        if self._passed_on and self._not_before is not None and self._clock.now() >= self._not_before:
+            found = (await self._session.txn((), (self._claims.every(),))).gets[0]
+            self._surplus.update(self._claims.unwanted(found, lease))
+            self._passed_on = False
         if self._surplus:
             await self._let_go_of_surplus(key)
         sent_at = self._clock.now()
         reply, standing = await self._look(key, lease)
         own, ahead, mark, noted, pact = reply.gets[:5]
         if pact and self._inherited:  # without the key, the successor has taken over by it
-            in_time = await self._txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))
+            in_time = await self._session.txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))
             if not in_time.succeeded:
                 return
         self._inherited = False
-        self._tell("election", "")
+        self._session.report("election", "")
         if self._wanted != campaign:
             return
         if fault := self._disproved(key, own, ahead, standing):
@@ -391,7 +312,6 @@ class EtcdElection:
             await _turns()
             note = self._as_heir.note(noted, self._ahead, key.create_revision)
             if note is not None and wait > 0 and self._settled and self._wanted == campaign:
-                self._surplus.update(note.claims)
                 await self._as_heir.wait(note, lambda: self._freed(elected))
                 await _turns()
                 return  # and look again
@@ -412,19 +332,21 @@ class EtcdElection:
         compare, puts = self._claims.take(lease, self._member, partly=leading) if self._claim_due else ({}, ())
         self._timeline.mark("proof asked")
         if puts:
-            unanswered, self._claim_unanswered = self._claim_unanswered, True
+            unanswered, self._claims.unanswered = self._claims.unanswered, True
             place = (Created(key.key, key.create_revision), Oldest(self._keys.queue, key.create_revision))
             try:
-                reply = await self._txn((*place, *compare.values()), (*puts, *gets), gets)
+                reply = await self._session.txn((*place, *compare.values()), (*puts, *gets), gets)
             except EtcdWriteRefusedError:  # it answers, and the election stands
                 self._refused_until = now + REREAD_S
-                self._claim_unanswered = unanswered
-                reply = await self._txn((), gets)
-            self._claim_unanswered = unanswered  # this one was answered
+                self._claims.unanswered = unanswered
+                reply = await self._session.txn((), gets)
+            self._claims.unanswered = unanswered  # this one was answered
         else:
-            reply = await self._txn((), gets)
+            reply = await self._session.txn((), gets)
         self._timeline.mark("proof answered")
+        held = self._claims.held
         standing = self._claims.look(wanted, reply.gets[5:], lease)
+        self._passed_on |= not held and bool(standing.ours) and not (puts and reply.succeeded)
         if puts and reply.succeeded:
             unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._adopted
             self._settled = not unsettled
@@ -439,7 +361,7 @@ class EtcdElection:
         self, key: KeyValue, own: Sequence[KeyValue], ahead: Sequence[KeyValue], standing: Standing
     ) -> str:
         """Why we do not lead any more, or do not stand in the queue; "" where nothing speaks against it."""
-        went_back, self._went_back = self._went_back, False
+        went_back, self._session.went_back = self._session.went_back, False
         if not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease:
             return "etcd does not have our key any more"
         if self._not_before is None:
@@ -455,9 +377,9 @@ class EtcdElection:
         """We are first. Tell it, and when we may take."""
         orderly = bool(mark) and mark[0].value == str(self._ahead).encode() and self._settled
         if self._not_before is None:
-            self._not_before = max(self._clock.now() + UNORDERLY_S, self._quiet_until)
+            self._not_before = max(self._clock.now() + UNORDERLY_S, self._session.quiet_until)
             self._grant_at.clear()  # the whole group waits
-        if orderly and proven.proved_at >= self._quiet_until:
+        if orderly and proven.proved_at >= self._session.quiet_until:
             self._not_before = min(self._not_before, proven.proved_at)
         now, unclaimed = self._clock.now(), self._clock.now() < self._refused_until
         addresses = tuple(
@@ -480,7 +402,8 @@ class EtcdElection:
 
     def _freed(self, elected: Elected) -> None:
         """Our predecessor's fence is closed."""
-        if self._wanted == elected.campaign and self._key is not None and elected.proved_at >= self._quiet_until:
+        known = elected.proved_at >= self._session.quiet_until
+        if self._wanted == elected.campaign and self._key is not None and known:
             self._timeline.mark("predecessor's fence closed")
             self._not_before = elected.proved_at
             self._sink(replace(elected, not_before=self._not_before))
@@ -490,14 +413,14 @@ class EtcdElection:
         stray, self._stray = self._stray, True  # before the first await: a resignation from here on must undo it
         await self._membership.end_earlier(lease)
         name = self._keys.candidate(lease)
-        reply = await self._txn(
+        reply = await self._session.txn(
             (Created(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
         )
         self._stray = stray  # this one was answered
         self._key = reply.gets[0][0]
         self._ahead = self._not_before = None
         self._settled = self._claim_due = True
-        self._went_back = False
+        self._session.went_back = False
         self._grant_at.clear()
         self._granted = self._adopted = frozenset()
         return self._key
@@ -505,12 +428,12 @@ class EtcdElection:
     async def _let_go_of_surplus(self, key: KeyValue) -> None:
         """Let go of claims to addresses that are not the group's any more."""
         surplus = tuple(sorted(self._surplus - set(self._claims.wanted)))
-        reply = await self._txn((), self._claims.reads(surplus))
+        reply = await self._session.txn((), self._claims.reads(surplus))
         self._claims.look(surplus, reply.gets, key.lease)
         ours = [address for address in surplus if address in self._claims.held]
         compare: list[Compare] = [Created(key.key, key.create_revision), *self._claims.unchanged(ours)]
         try:
-            if ours and (await self._txn(compare, self._claims.let_go(ours, lambda _: True))).succeeded:
+            if ours and (await self._session.txn(compare, self._claims.let_go(ours, lambda _: True))).succeeded:
                 self._claims.held = {a: value for a, value in self._claims.held.items() if a not in ours}
         except EtcdWriteRefusedError:
             return  # at the next look; they end with the lease
@@ -541,7 +464,7 @@ class EtcdElection:
         Leaving needs no write: where etcd takes none, the key is deleted without a mark, or goes with the lease. A
         lease that etcd does not take back ends by itself, since the renewer stops renewing it.
         """
-        if self._key is None and not self._claims.held and not self._stray and not self._claim_unanswered:
+        if self._key is None and not self._claims.held and not self._stray and not self._claims.unanswered:
             self._confirm_resigned()
             return
         if self._leaving_since is None:
@@ -553,59 +476,23 @@ class EtcdElection:
             give_back = True
         if give_back:
             await self._store.revoke(lease)
-            self._renew_now.set()
+            self._session.renew_now.set()
             return
         self._key, self._leaving_since = None, None
         self._confirm_resigned()
 
     async def _release(self, lease: int) -> None:
         """Delete what we have in etcd, but for the lease."""
-        key, passed = self._key, self._followers.until(self._heir)[0]
+        key, now = self._key, self._clock.now()
         if key is not None and await self._leaver.finish(key.lease):
             return
-        try:
-            await self._delete(lease, key, passed)
-        except EtcdWriteRefusedError:
-            await self._delete(lease, key, passed, writes=False)
-
-    async def _delete(
-        self, lease: int, key: KeyValue | None, passed: Sequence[KeyValue], *, writes: bool = True
-    ) -> None:
-        """Delete our key, those passed over behind it, and our claims.
-
-        The mark names the last of the keys, which is what the next one in the queue has seen ahead of it. It is left,
-        and a claim is let go in order, only by a member that was free to take: else its own predecessor may still
-        answer.
-        """
-        now = self._clock.now()
-        free = writes and self._not_before is not None and now >= self._not_before
-        name = self._keys.candidate(lease)
-        keys: Sequence[KeyValue] = () if key is None else (key, *passed)
-        for _ in range(DELETE_TRIES):
-            if self._claim_unanswered:
-                wanted = self._claims.wanted
-                self._claims.look(wanted, (await self._txn((), self._claims.reads(wanted))).gets, lease)
-            held = tuple(self._claims.held)
-            gone = [Created(kv.key, kv.create_revision) for kv in keys] or [Created(name, 0)]
-            operations: list[Operation] = [Delete(kv.key) for kv in keys]
-            operations += self._claims.let_go(held, lambda a: free and now >= self._grant_at.get(a, 0.0))
-            if keys:
-                operations += self._keys.end_pact(lease)
-            if keys and free:
-                operations.append(Put(self._keys.mark, str(keys[-1].create_revision).encode(), 0))
-            self._timeline.mark("deletion asked")
-            reads = (Get(name), *self._claims.reads(held))
-            reply = await self._txn([*gone, *self._claims.unchanged(held)], operations, reads)
-            self._timeline.mark("deletion confirmed")
-            if reply.succeeded and keys and self._claim_unanswered:
-                keys = ()  # it may have taken effect just before; without the key it cannot any more
-                continue
-            if reply.succeeded:
-                break
-            self._claims.look(held, reply.gets[1:], lease)  # a claim of ours changed, or a key behind ours left
-            keys = keys[:1] if reply.gets[0] else ()
-        self._claims.held = {}
-        self._claim_unanswered = False
+        free = self._not_before is not None and now >= self._not_before
+        await self._departure.leave(
+            lease,
+            () if key is None else (key, *self._followers.until(self._heir)[0]),
+            marks=free,
+            in_order=lambda address: free and now >= self._grant_at.get(address, 0.0),
+        )
 
     def _confirm_resigned(self) -> None:
         if self._resigning is not None:
@@ -631,34 +518,6 @@ class EtcdElection:
             for waiting in (watch, changed):
                 waiting.add_done_callback(_seen)
                 waiting.cancel()
-
-    # Small parts
-
-    def _tell(self, part: str, trouble: str) -> None:
-        """Report a change of whether etcd answers usefully, over all parts of this class.
-
-        One failure is no trouble yet: the next call goes to the next endpoint.
-        """
-        if not trouble:
-            self._failures[part] = 0
-            self._troubles.pop(part, None)
-        else:
-            self._failures[part] += 1
-            if self._failures[part] > 1:
-                self._troubles[part] = trouble
-        state = EtcdState(not self._troubles, "; ".join(dict.fromkeys(self._troubles.values())))
-        if state != self._told:
-            self._told = state
-            self._sink(state)
-
-    @staticmethod
-    async def _sleep(seconds: float, or_event: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await or_event.wait()
-        except TimeoutError:
-            pass
-        or_event.clear()
 
 
 async def _turns() -> None:

@@ -60,6 +60,7 @@ class Etcd:
         login: None where etcd runs without authentication, or takes the certificate's name.
         failed: is told of each call that failed: endpoint, and the kind of failure in a word.
         noticed: is told, in a sentence, when another cluster is believed from now on.
+        believed: which cluster is believed, and what keeps that over restarts.
         now: CLOCK_BOOTTIME in seconds.
         resolve: the resolver for names of endpoints (`etcd_names.lookup`).
     """
@@ -73,6 +74,7 @@ class Etcd:
         failed: Callable[[str, str], None] = lambda *_: None,
         *,
         noticed: Callable[[str], None] = lambda _: None,
+        believed: Believed | None = None,
         now: Callable[[], float] = _boottime,
         resolve: Callable[[str, int], Sequence[str]] = lookup,
     ) -> None:
@@ -85,7 +87,7 @@ class Etcd:
         self._turn = 0
         self._connection: Connection | None = None
         self._token: str | None = None  # None: to be asked for; "": there is none to be had
-        self._believed = Believed()
+        self._believed = believed or Believed()
         self._look: asyncio.Task[None] | None = None  # at every endpoint, when one was of another cluster
         self._looked_at = float("-inf")
         self._learned_over: Connection | None = None  # where the cluster's members are

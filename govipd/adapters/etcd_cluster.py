@@ -5,18 +5,58 @@ what the old one confirmed. That is so a TTL after more than half of the endpoin
 time: from then on the old one had no majority, so it confirmed no renewal, and every fence has ended.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 UNKNOWN = 0  # etcd 3.4 leaves some headers empty
 
 
-class Believed:
-    """The id of the cluster that this client talks to, and what may take its place."""
+class ClusterFile:
+    """Keeps the believed id over restarts and boots: a process that knew none would believe whatever answers first.
 
-    def __init__(self) -> None:
-        self.id = UNKNOWN
+    Args:
+        path: the file, in the unit's state directory; None (not run by systemd): nothing is kept.
+        endpoints: where the cluster is. A list without any of them is of another etcd, as the operator wants.
+    """
+
+    def __init__(self, path: Path | None, endpoints: Sequence[str]) -> None:
+        self._path = path
+        self._endpoints = tuple(endpoints)
+
+    def load(self) -> int:
+        """The id; UNKNOWN where none is kept."""
+        try:
+            first, *endpoints = self._path.read_text(encoding="utf-8").split() if self._path else ("",)
+            return int(first, 16) if set(endpoints) & set(self._endpoints) else UNKNOWN
+        except (OSError, ValueError):
+            return UNKNOWN
+
+    def save(self, cluster: int) -> None:
+        """Keep this one. On a full disk the next process believes what answers first."""
+        if self._path is not None:
+            aside = self._path.with_suffix(".new")
+            with suppress(OSError):
+                aside.write_text("\n".join((f"{cluster:x}", *self._endpoints, "")), encoding="utf-8")
+                aside.replace(self._path)
+
+
+class Believed:
+    """The id of the cluster that this client talks to, and what may take its place.
+
+    Args:
+        known: the id that an earlier process believed.
+        ttl: seconds of the leases that other members may have.
+        learned: keeps an id for the next process.
+    """
+
+    def __init__(
+        self, known: int = UNKNOWN, ttl: float = 0.0, learned: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self.id = known
+        self._learned = learned
         self.members: tuple[str, ...] = ()  # where its members take clients, in the list of endpoints or not
-        self._ttl = 0.0  # of the longest lease: how long the old cluster may be believed by others
+        self._ttl = ttl  # of the longest lease: how long the old cluster may be believed by others
         self._home: tuple[str, ...] = ()  # the endpoints in use when it answered last
         self._next = UNKNOWN  # the cluster that every endpoint is of, as it seems,
         self._since = 0.0  # and when that was seen first
@@ -30,6 +70,8 @@ class Believed:
         if cluster == UNKNOWN:
             return ""
         if self.id in (UNKNOWN, cluster):
+            if self.id == UNKNOWN:
+                self._learned(cluster)
             self.id, self._home, self._next = cluster, endpoints, UNKNOWN
             return ""
         return (
@@ -61,4 +103,5 @@ class Believed:
         if began < self._since + self._ttl:
             return False
         self.id, self._home, self._next, self.members = cluster, endpoints, UNKNOWN, ()
+        self._learned(cluster)
         return True

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from govipd.adapters.claims import Claims
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind, id_of, unpacked
 from govipd.adapters.keys import GroupKeys
+from govipd.adapters.membership import RECORD_BYTES_MAX
 from govipd.adapters.store import Created, Delete, Equals, Get, KeyValue, Put, Store
 from govipd.core.events import PactAnswered, PactEnded
 from govipd.core.pact import SENDS_PER_TIMEOUT, Follower, FollowerHalf
@@ -403,7 +404,7 @@ def _parsed(value: bytes) -> _Offer | None:
 def _endpoint(records: tuple[KeyValue, ...], member: KeyValue) -> Endpoint | None:
     """A member's UDP port, of its record; None where it has none."""
     for kv in records:
-        if kv.lease == member.lease:
+        if kv.lease == member.lease and len(kv.value) <= RECORD_BYTES_MAX:
             try:
                 host, _, port = json.loads(kv.value)["pact"].rpartition(":")
                 return (host.strip("[]"), int(port)) if host and 0 < int(port) < 65536 else None

@@ -19,13 +19,11 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_interface
 
 from govipd.adapters.claims import Claims
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind, id_of, unpacked
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.store import Created, Delete, KeyValue, Put, Store
-from govipd.core.actions import Address
 from govipd.ports import Postbox
 
 READY_S = 0.02  # for the answer to READY; then the place is read anew, and READY said again
@@ -41,14 +39,10 @@ class Note:
     id: bytes
     secret: bytes
     to: Endpoint
-    claims: tuple[Address, ...]  # that go with it
 
     def packed(self) -> bytes:
         """As JSON."""
-        fields = {
-            "left": self.left, "heir": self.heir, "id": self.id.hex(), "secret": self.secret.hex(), "to": self.to,
-            "claims": [str(address) for address in self.claims],
-        }  # fmt: skip
+        fields = {"left": self.left, "heir": self.heir, "id": self.id.hex(), "secret": self.secret.hex(), "to": self.to}
         return json.dumps(fields).encode()
 
 
@@ -59,7 +53,7 @@ def note_of(value: bytes) -> Note | None:
         host, port = fields["to"]
         note = Note(
             int(fields["left"]), int(fields["heir"]), bytes.fromhex(fields["id"]), bytes.fromhex(fields["secret"]),
-            (str(host), int(port)), tuple(ip_interface(str(claim)) for claim in fields["claims"]),
+            (str(host), int(port)),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -111,7 +105,7 @@ class Leaver:
         self._over.clear()
         self._closed = False
         lease, held = keys[0].lease, tuple(claims.held)
-        note = Note(keys[-1].create_revision, heir.create_revision, self._token(8), self._token(16), to, held)
+        note = Note(keys[-1].create_revision, heir.create_revision, self._token(8), self._token(16), to)
         self._note = note
         reply = await self._store.txn(
             [*(Created(kv.key, kv.create_revision) for kv in (*keys, heir)), *claims.unchanged(held)],

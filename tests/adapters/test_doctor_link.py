@@ -199,6 +199,13 @@ async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
     await fence.remove()
 
 
+async def test_a_fence_that_no_vip_of_the_file_owns_is_named(sound: Wire, config: Config) -> None:
+    """What it guards is dead on this machine; another interface's is not this file's."""
+    sound.host.run("nft", "add table inet govipd_eth0__renamed; add table inet govipd_eth0_2e5__api")
+    text = await only(await packets.examine(config, ANOTHER), Verdict.WARNING)
+    assert text == "fence: table govipd_eth0__renamed belongs to no VIP here"
+
+
 @pytest.mark.parametrize(
     ("rules", "verdict", "text"),
     [

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from govipd.adapters.etcd import Etcd
-from govipd.adapters.etcd_cluster import Believed
+from govipd.adapters.etcd_cluster import UNKNOWN, Believed, ClusterFile
 from govipd.adapters.etcd_connection import Access
 from govipd.adapters.store import Get, Put
 from govipd.errors import EtcdError, EtcdUnavailableError, EtcdWriteRefusedError, LeaseNotFoundError
@@ -280,3 +280,19 @@ def test_an_unknown_id_is_neither() -> None:
     known = believed()
     assert known.refuses("b", 0, HOME) == ""
     assert known.id == 1
+
+
+def test_the_believed_cluster_is_kept_for_the_next_process(tmp_path: Path) -> None:
+    """Beside an endpoint of another cluster, it must not matter which one answers first."""
+    listed = ["http://192.0.2.11:2379", "http://192.0.2.12:2379"]
+    file = ClusterFile(tmp_path / "cluster", listed)
+    assert file.load() == UNKNOWN
+    first = Believed(file.load(), 3.0, file.save)
+    assert first.refuses("http://192.0.2.11:2379", 0xABC, ("http://192.0.2.11:2379",)) == ""
+    second = Believed(file.load(), 3.0, file.save)
+    assert "is of another cluster (def)" in second.refuses("http://192.0.2.12:2379", 0xDEF, ("http://192.0.2.12:2379",))
+    assert ClusterFile(tmp_path / "cluster", listed[1:]).load() == 0xABC
+    assert ClusterFile(tmp_path / "cluster", ["http://192.0.2.21:2379"]).load() == UNKNOWN, "another etcd is wanted"
+    (tmp_path / "cluster").write_text("what is this")
+    assert file.load() == UNKNOWN
+    assert ClusterFile(None, listed).load() == UNKNOWN

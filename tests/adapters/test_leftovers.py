@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from govipd.adapters.fence import NftFence
 from govipd.adapters.neighbours import who_has, wire
-from govipd.cli import EX_CONFIG
+from govipd.adapters.nftables import NfTables
+from govipd.cli import EX_CONFIG, fence_table
 from tests.adapters.conftest import BootClock, Wire
 from tests.adapters.fencing import V4, V6
 
@@ -23,6 +25,18 @@ def file(tmp_path: Path) -> Path:
         f'[election]\nmember = "node1"\n[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["{V4.ip}", "{V6.ip}"]\n'
     )
     return file
+
+
+@pytest.fixture
+def kernel(net: Wire) -> Iterator[NfTables]:
+    """Of an earlier process, which owns nothing any more."""
+    kernel = NfTables(owns=False)
+    yield kernel
+    kernel.close()
+
+
+def left_by_another(kernel: NfTables) -> NftFence:
+    return NftFence(addresses=(V4, V6), clock=BootClock(), table=fence_table("eth0", "api"), kernel=kernel)
 
 
 def govipd(net: Wire, file: Path, *options: str) -> tuple[int, str]:
@@ -71,10 +85,10 @@ async def test_the_address_by_which_the_host_is_reached_is_not_closed(net: Wire,
     assert await answers(net)
 
 
-async def test_a_file_that_cannot_be_read_leaves_closed_what_is_closed(net: Wire, file: Path) -> None:
+async def test_a_file_that_cannot_be_read_leaves_closed_what_is_closed(net: Wire, kernel: NfTables, file: Path) -> None:
     """The kernel keeps it, and nothing here takes it away."""
     net.host.ip(f"address add {V4.ip}/24 dev eth0")
-    fence = NftFence(addresses=(V4, V6), clock=BootClock(), table="govipd_eth0_2eapi")
+    fence = left_by_another(kernel)
     await fence.close()
     file.write_text("not toml")
     for options in ((), ("--clean-up",)):
@@ -83,9 +97,11 @@ async def test_a_file_that_cannot_be_read_leaves_closed_what_is_closed(net: Wire
     await fence.remove()
 
 
-async def test_the_fence_stays_after_the_end_while_the_address_is_elsewhere(net: Wire, file: Path) -> None:
+async def test_the_fence_stays_after_the_end_while_the_address_is_elsewhere(
+    net: Wire, kernel: NfTables, file: Path
+) -> None:
     """A kernel answers for what lo has; when it is gone, so is the fence."""
-    fence = NftFence(addresses=(V4, V6), clock=BootClock(), table="govipd_eth0_2eapi")
+    fence = left_by_another(kernel)
     await fence.close()
     # As one that an earlier process put there: with a preferred lifetime of 0 it is not this host's own.
     net.host.ip(f"address add {V4} dev lo preferred_lft 0 valid_lft 100")
@@ -98,4 +114,3 @@ async def test_the_fence_stays_after_the_end_while_the_address_is_elsewhere(net:
     net.host.ip(f"address delete {V4} dev lo")
     assert govipd(net, file, "--clean-up") == (0, "")
     assert net.host.run("nft", "list", "tables") == ""
-    await fence.remove()  # closes its socket

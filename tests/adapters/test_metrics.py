@@ -118,6 +118,7 @@ def test_what_happened_is_counted() -> None:
         'govip_lease_renewal_seconds_bucket{le="0.0025",vip="api"}': 0,
         'govip_lease_ttl_seconds{vip="api"}': 3,
         'govip_fence_refreshes_total{vip="api"}': 1,
+        "govip_fence_transaction_longest_seconds": 0,
         'govip_kernel_failures_total{action="CloseFence",vip="api"}': 1,
         'govip_announcements_total{vip="api"}': 6,
         'govip_conflicts_total{kind="address added",vip="api"}': 1,

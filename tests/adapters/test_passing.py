@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 
 import pytest
 
@@ -13,7 +13,7 @@ from govipd.core.events import Elected, Passed, Queued, Resigned
 from tests.adapters.etcd_cluster import Cluster
 from tests.adapters.member import Member, running
 
-NOTE = Note(7, 8, b"abcdefgh", b"0123456789abcdef", ("192.0.2.11", 4711), (ip_interface("192.0.2.1/32"),))
+NOTE = Note(7, 8, b"abcdefgh", b"0123456789abcdef", ("192.0.2.11", 4711))
 NOTES, MARK = "govip/passing/api/", "govip/released/api"
 
 

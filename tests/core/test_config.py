@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from govipd.adapters.election import RENEWALS_PER_TTL
+from govipd.adapters.session import RENEWALS_PER_TTL
 from govipd.cli import START_S
 from govipd.config import Config, load
 from govipd.config_rules import least_margin

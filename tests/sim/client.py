@@ -34,6 +34,7 @@ class SimStore:
         random: Random,
         timeout: float,
         failed: Callable[[str, str], None],
+        believed: Believed,
     ) -> None:
         self.expired_tokens = 0
         self._process = process
@@ -44,7 +45,7 @@ class SimStore:
         self._failed = failed
         self._turn = random.randrange(MEMBERS)
         self._watches: list[asyncio.Future[Any]] = []  # of the present connection
-        self._believed = Believed()
+        self._believed = believed
         self._looks = False
         self._looked_at = float("-inf")
 

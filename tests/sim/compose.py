@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 from govipd.adapters.announce import FrameAnnouncer
 from govipd.adapters.claims import Claims
-from govipd.adapters.election import RENEWALS_PER_TTL, EtcdElection
+from govipd.adapters.election import EtcdElection
+from govipd.adapters.etcd_cluster import Believed
 from govipd.adapters.fence import NftFence
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.membership import Membership
 from govipd.adapters.neighbours import LinkNeighbours
 from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
 from govipd.adapters.pact import EtcdPact, NoPact
+from govipd.adapters.session import RENEWALS_PER_TTL
 from govipd.cli import fence_table, orphan_fences
 from govipd.core.events import EtcdFailed
 from govipd.core.status import NodeStatus
@@ -84,6 +86,7 @@ def _parts(machine: "Machine", process: Process, file: File, group: Group, sink:
         random=machine.random,
         timeout=TTL / RENEWALS_PER_TTL,
         failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
+        believed=Believed(machine.known_cluster, TTL, lambda known: setattr(machine, "known_cluster", known)),
     )
     machine.stores.append(store)
     keys = GroupKeys(group.election, name, prefix, CLAIMS)

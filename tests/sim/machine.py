@@ -3,6 +3,7 @@
 from random import Random
 from typing import TYPE_CHECKING
 
+from govipd.adapters.etcd_cluster import UNKNOWN
 from govipd.core.settings import Settings
 from govipd.daemon import Daemon, Plan
 from govipd.errors import RefusedError
@@ -53,6 +54,7 @@ class Machine(Unit):
         self._nftables: tuple[Process, sim.SimNfTables] | None = None
         self.file = file
         self.file_is_bad = False
+        self.known_cluster = UNKNOWN  # in the unit's state directory, which outlives a boot
         self.drain_marks: dict[str, sim.SimDrainMark] = {}  # by group
         self.drained_since: dict[str, float] = {}  # by group, as the operator was told
 
@@ -112,7 +114,7 @@ class Machine(Unit):
     def leases(self) -> set[int]:
         """Those that its daemon holds."""
         groups = self.daemon._all() if self.daemon is not None else ()
-        return {group._parts.election._lease for group in groups}  # type: ignore[attr-defined]  # the real one
+        return {group._parts.election._session.lease for group in groups}  # type: ignore[attr-defined]  # the real one
 
     # The operator
 
@@ -139,7 +141,7 @@ class Machine(Unit):
                 self.drain_mark(group.name).drained = wanted
             confirmed()
         else:
-            process.call_soon(ask, process, daemon)
+            process.call_soon(process.create_task, ask(process, daemon))
 
     def undrain(self) -> None:
         """govipctl undrain, typed again until a daemon has heard it, which may not have heard of the drain yet."""

@@ -9,10 +9,12 @@ import sys
 from dataclasses import dataclass
 
 CLAIMS = "govipd.adapters.claims"
+DEPARTURE = "govipd.adapters.departure"
 ELECTION = "govipd.adapters.election"
 FENCE = "govipd.adapters.fence"
 PACT = "govipd.core.pact"
 PASSING = "govipd.adapters.passing"
+SESSION = "govipd.adapters.session"
 SUPERVISOR = "govipd.core.supervisor"
 
 
@@ -53,33 +55,34 @@ MUTATIONS = (
     # The deadline
     _one(
         "lease stamped after the reply",
-        ELECTION,
-        "            sent_at = self._clock.now()\n            try:\n                ttl = await self._renewed(lease)\n",
-        "            try:\n                ttl = await self._renewed(lease)\n                sent_at = self._clock.now()\n",
+        SESSION,
+        "            sent_at = self._clock.now()\n            try:\n                ttl = await self._renewed(lease, key, proved)\n",
+        "            try:\n                ttl = await self._renewed(lease, key, proved)\n"
+        "                sent_at = self._clock.now()\n",
         within=10_000,
     ),
     _one("no margin", "govipd.core.lease", "self.sent_at + self.ttl - margin", "self.sent_at + self.ttl", within=2000),
     _one(
         "a renewal counts without a look at who made it",
-        ELECTION,
-        "        proof = await self._txn((), (Get(self._keys.candidate(lease)),))\n"
+        SESSION,
+        "        proof = await self.txn((), (Get(key),))\n"
         "        if proof.term != renewal.term:\n"
         '            raise EtcdUnavailableError("etcd changed its leader while the lease was renewed")\n'
-        "        if self._went_back or (key is not None and key is self._key and self._passing is None and not proof.gets[0]):\n",
-        "        if False:\n",
+        "        proved(bool(proof.gets[0]))\n",
+        "",
         within=30_000,
     ),
     _one(
         "a failed call taken for a lost lease",
-        ELECTION,
-        '                self._tell("lease", str(e))\n                wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)\n',
-        "                self._lost(lease, str(e))\n                return\n",
+        SESSION,
+        '                self.report("lease", str(e))\n                wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)\n',
+        "                self.lease = None\n                return str(e)\n",
         within=2000,
     ),
     _one(
         "lease-not-found ignored",
-        ELECTION,
-        "                self._lost(lease, str(e))\n                return\n",
+        SESSION,
+        "                self.lease = None\n                return str(e)\n",
         "                wait = interval\n",
         within=300,
     ),
@@ -102,16 +105,16 @@ MUTATIONS = (
         ELECTION,
         "                watch.result()  # a lost watch is an EtcdError like any other: a pause, then a new look\n",
         "                watch.result()\n"
-        "                if self._wanted is not None and self._lease is not None and self._key is not None:\n"
+        "                if self._wanted is not None and self._session.lease is not None and self._key is not None:\n"
         "                    now = self._clock.now()\n"
-        "                    self._sink(Elected(self._wanted, self._lease, now, self._key.create_revision, now))\n",
+        "                    self._sink(Elected(self._wanted, self._session.lease, now, self._key.create_revision, now))\n",
         within=300,
     ),
     _one(
         "adoption without proof",
         ELECTION,
-        "        self._wanted = campaign\n        self._renew_now.set()\n",
-        "        self._wanted = campaign\n        self._renew_now.set()\n"
+        "        self._wanted = campaign\n        self._session.renew_now.set()\n",
+        "        self._wanted = campaign\n        self._session.renew_now.set()\n"
         "        self._sink(LeaseRenewed(holding.lease_id, self._clock.now(), float(self._ttl)))\n"
         "        self._sink(Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))\n",
         within=10_000,
@@ -119,8 +122,8 @@ MUTATIONS = (
     _one(
         "no wait for one that left without a mark",
         ELECTION,
-        "            self._not_before = max(self._clock.now() + UNORDERLY_S, self._quiet_until)\n",
-        "            self._not_before = max(proven.proved_at, self._quiet_until)\n",
+        "            self._not_before = max(self._clock.now() + UNORDERLY_S, self._session.quiet_until)\n",
+        "            self._not_before = max(proven.proved_at, self._session.quiet_until)\n",
         within=10_000,
     ),
     _one(
@@ -286,9 +289,9 @@ MUTATIONS = (
     ),
     _one(
         "a deletion that was given up may hit a later key",
-        ELECTION,
-        "self._txn([*gone, *self._claims.unchanged(held)], operations, reads)",
-        "self._txn((), operations)",
+        DEPARTURE,
+        "self._session.txn([*there, *claims.unchanged(held)], operations, reads)",
+        "self._session.txn((), operations)",
         within=30_000,
     ),
     # Passing the VIP on
@@ -359,8 +362,8 @@ MUTATIONS = (
     _one(
         "claims: a candidate that was not free to take leaves a mark",
         ELECTION,
-        "        free = writes and self._not_before is not None and now >= self._not_before\n",
-        "        free = writes\n",
+        "        free = self._not_before is not None and now >= self._not_before\n",
+        "        free = True\n",
         within=30_000,
     ),
     _one(
@@ -384,6 +387,86 @@ MUTATIONS = (
         "            held = plan.addresses\n",
         within=10_000,
     ),
+    _one(
+        "claims: one whose answer was lost is forgotten",
+        ELECTION,
+        "            unanswered, self._claims.unanswered = self._claims.unanswered, True\n",
+        "            unanswered = False\n",
+        within=30_000,
+    ),
+    _one(
+        "addresses are held before the fence guards them",
+        "govipd.group",
+        "        await self._guard_all()\n        await parts.addresses.replace(wanted)\n",
+        "        await parts.addresses.replace(wanted)\n",
+        within=30_000,
+    ),
+    _one(
+        "claims: those that were passed on and are not wanted are kept",
+        ELECTION,
+        "            self._surplus.update(self._claims.unwanted(found, lease))\n",
+        "",
+        within=30_000,
+    ),
+    _one(
+        "fences that an earlier file left stay",
+        "govipd.cli",
+        "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
+        "return ()",
+        within=10_000,
+    ),
+    # What etcd and other machines do
+    _one(
+        "each process believes the first cluster that answers",
+        "govipd.adapters.etcd_cluster",
+        "        self.id = known\n",
+        "        self.id = UNKNOWN\n",
+        within=30_000,
+    ),
+    Mutation(
+        "leaving waits until etcd takes writes",
+        (
+            Edit(
+                DEPARTURE,
+                "            await self._delete(lease, keys, marks=False, in_order=lambda _: False)\n",
+                "            raise\n",
+            ),
+            Edit(ELECTION, "        except EtcdRefusedError:\n            give_back = True\n", "        finally:\n            pass\n"),
+            Edit(ELECTION, "        return self._leaving_since is not None and", "        return False and"),
+        ),
+        within=30_000,
+    ),
+    _one(
+        "a key that comes back while its member stands aside is left",
+        ELECTION,
+        "                    await self._look_for_key(lease)\n",
+        "",
+        within=30_000,
+    ),
+    _one(
+        "a leader that is not first any more goes on",
+        ELECTION,
+        "        if went_back or ahead:\n",
+        "        if False:\n",
+        within=30_000,
+    ),
+    Mutation(
+        "a clone's lease is taken for our own",
+        (
+            Edit(
+                "govipd.adapters.membership",
+                "            if held.lease != lease and held.lease not in self._leases.earlier():\n",
+                '            if held.lease != lease and _parse(held).get("machine") != self._identity.get("machine"):\n',
+            ),
+            Edit(
+                "govipd.adapters.membership",
+                "            reply = await self._store.txn((Created(self._key, held.create_revision),), (put,), ())\n",
+                "            await self._store.revoke(held.lease)\n"
+                "            reply = await self._store.txn((), (put,), ())\n",
+            ),
+        ),
+        within=10_000,
+    ),
     # The operator
     _one(
         "the drain is ignored",
@@ -396,6 +479,13 @@ MUTATIONS = (
         "the drain ends with the process",
         "govipd.group",
         "        if self._parts.drain.is_set():\n",
+        "        if False:\n",
+        within=30_000,
+    ),
+    _one(
+        "a drain is lost while a group leaves to begin anew",
+        "govipd.daemon",
+        "        if returning:\n",
         "        if False:\n",
         within=30_000,
     ),
@@ -470,6 +560,13 @@ MUTATIONS = (
                 "        if False:\n            self._leading = None\n",
             ),
         ),
+        within=30_000,
+    ),
+    _one(
+        "the pact: an earlier process's is ended though the successor has taken over",
+        ELECTION,
+        "self._session.txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))",
+        "self._session.txn((), self._keys.end_pact(lease))",
         within=30_000,
     ),
     _one(

@@ -64,7 +64,10 @@ def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
     at, faults = BEGIN_S + random.uniform(0.0, 3.0), []
     for _ in range(random.choice((1, 1, 2))):
         length = random.choice((0.1, 1.0, TTL, 5.0)) * random.uniform(0.7, 1.3)
-        faults.append(Fault(random.choice(_EDITS), random.choice((HOLDER, *range(nodes))), length, random.random(), at))
+        editor = random.choice((HOLDER, *range(nodes)))
+        faults.append(Fault(random.choice(_EDITS), editor, length, random.random(), at))
+        if random.random() < 0.2:  # the operator's next word, while the edit is being applied
+            faults.append(Fault(random.choice(LEAVES), editor, 8.0, random.random(), at + 0.02 * random.random()))
         for _ in range(random.randint(0, 2)):
             kind = random.choice((*LEAVES, *LEAVES, *BREAKS_PROXY, *ENDS, *BLOWS))
             when = at + random.uniform(-0.3, 1.2) * length
@@ -179,7 +182,8 @@ def _tampering(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
     """Somebody's hands, on any machine."""
     faults = []
     for kind in random.choices(TAMPERING, k=random.randint(1, 4)):
-        node, length = random.choice((HOLDER, *range(nodes))), random.uniform(0.1, 2.0)
+        longest = 6.0 if kind == "address added elsewhere" else 2.0  # until it is known, and the queue is left
+        node, length = random.choice((HOLDER, *range(nodes))), random.uniform(0.1, longest)
         faults.append(Fault(kind, node, length, random.random(), hot + random.random()))
     return tuple(faults)
 

@@ -20,7 +20,7 @@ _SEVERAL = (  # groups, or addresses of one
     (("api", "192.0.2.100"), ("web", "192.0.2.102")),
     (("api", "192.0.2.100", "192.0.2.101"), ("web", "192.0.2.102", "192.0.2.103")),
 )
-_SEVERAL_SHARE = 0.16
+_SEVERAL_SHARE = 0.1
 _EDITED_SHARE = 0.08
 _STRANGE_SHARE = 0.08
 

@@ -9,9 +9,9 @@ import asyncio
 import math
 import time
 
-from govipd.adapters.election import RENEWALS_PER_TTL
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.etcd_words import EndpointStatus
+from govipd.adapters.session import RENEWALS_PER_TTL
 from govipd.adapters.store import Created, Delete, Get, Put, Store
 from govipd.cli import etcd_client
 from govipd.config import Config

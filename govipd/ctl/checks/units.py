@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import govipd
-from govipd.adapters.election import RENEWALS_PER_TTL
+from govipd.adapters.session import RENEWALS_PER_TTL
 from govipd.cli import START_S
 from govipd.config import Config, Election
 from govipd.core.health import SERVING
