@@ -70,23 +70,21 @@ def _frozen(lab: Lab, holder: Machine) -> None:
     holder.signal_unit(UNIT, signal.SIGCONT)
 
 
-def _nothing(_lab: Lab, _holder: Machine) -> None:
-    """A holder that is well answers there, too."""
-
-
 def _restored(lab: Lab, holder: Machine) -> None:
     lab.heal(holder)
     redirect_no_more(lab, holder)
     _with_watchdog(lab, holder)
 
 
-@pytest.mark.parametrize(("name", "act"), [("isolated", _isolated), ("frozen", _frozen)])
+@pytest.mark.parametrize(("name", "act"), [("nat-isolated", _isolated), ("nat-frozen", _frozen)])
 def test_a_port_that_is_turned_elsewhere(lab: Lab, name: str, act: Act) -> None:
     """New and established connections get no answer of the old holder from the moment at which the new one answers."""
     holder = lab.wait_serving()
     _unwatched(lab, holder)
     redirect(lab)
-    scenario = Scenario(f"nat-{name}", f"the holder redirects a port, and is {name}", Outcome.MOVES, act, _restored)
+    scenario = Scenario(
+        name, "the holder turns a port of the VIP to another one, and loses the VIP", Outcome.MOVES, act, _restored
+    )
     with asking(lab, holder) as answers:
         time.sleep(0.5)
         result = play(lab, scenario)
