@@ -132,6 +132,7 @@ def remove_filling(lab: Lab) -> str:
 
 def empty(lab: Lab) -> None:
     """Not full any more, and with the default quota again."""
+    start(lab)
     revision = remove_filling(lab)
     lab.nodes[0].run(f"etcdctl compact {revision}", check=False)  # it may be done already
     every(lab, "etcdctl defrag; etcdctl alarm disarm")

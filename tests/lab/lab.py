@@ -177,7 +177,7 @@ class Lab:
             done = node.run("govipctl status --json", check=False)
             cluster = json.loads(done.stdout)["cluster"] if done.stdout else None
             if cluster:
-                return list(cluster["api"]["queue"])
+                return list(cluster.get("api", {}).get("queue", []))
         return []
 
     @contextmanager

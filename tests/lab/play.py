@@ -30,6 +30,7 @@ class Outcome(Enum):
     STAYS = "the same machine serves"
     RETURNS = "nobody serves without an etcd majority; one machine does when it is back"
     ONE = "one machine serves"
+    SERVED = "one machine serves in the end"
     UNSEEN = "the holder keeps it, unseen by the client"
 
 
@@ -76,6 +77,7 @@ def play(lab: Lab, scenario: Scenario) -> Result:
             scenario.act(lab, holder)
             watching.mark("done")
             after = _follow(lab, scenario, holder, watching)
+            watching.mark("followed")
         finally:
             scenario.undo(lab, holder)
         time.sleep(1.0)

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.lab.faults import DROP_IN, UNIT, _lease_revoked, _with_watchdog
+from tests.lab.figures import edge
 from tests.lab.host import until
 from tests.lab.lab import DAEMON, Lab
 from tests.lab.machine import Machine
@@ -77,7 +78,7 @@ SCENARIOS = (
 def test_two_never_answer(lab: Lab, scenario: Scenario) -> None:
     """Who serves afterwards is who should, and at no moment two machines answered."""
     result = play(lab, scenario)
-    print(f"{scenario.name}: two answering {1000 * result.report.two_answering:.0f} ms")
+    edge(scenario.name, result.report)
     seen = [*result.faults, *result.report.overlaps, *result.report.address_events[-40:]]
     assert result.faults == (), "\n".join(seen)
 

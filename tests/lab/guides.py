@@ -1,0 +1,15 @@
+"""Commands of docs/operations.md, typed as they stand there."""
+
+from pathlib import Path
+
+from tests.lab.machine import Machine
+
+GUIDES = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
+
+
+def typed(node: Machine, command: str, **placeholders: str) -> str:
+    """Type a command of the guides, with what stands there for something of the reader's filled in; its output."""
+    assert f"    {command}\n" in GUIDES, command
+    for name, value in placeholders.items():
+        command = command.replace(name, value)
+    return node.run(command, timeout=60).stdout
