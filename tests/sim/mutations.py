@@ -51,6 +51,9 @@ _LAPSED = Edit(
     "        deadline = self.lease_deadline()\n        until = self._held_until",
 )
 
+# A member that stands aside looks for what it may have left in etcd, which alone would hide what it forgets when it leaves.
+_NO_NET = Edit(ELECTION, "                    await self._look_for_remains(lease)\n", "")
+
 MUTATIONS = (
     # The deadline
     _one(
@@ -284,6 +287,7 @@ MUTATIONS = (
                 "        stray, self._stray = self._stray, True  # before",
                 "        stray = False  # before",
             ),
+            _NO_NET,
         ),
         within=30_000,
     ),
@@ -387,11 +391,16 @@ MUTATIONS = (
         "            held = plan.addresses\n",
         within=10_000,
     ),
-    _one(
+    Mutation(
         "claims: one whose answer was lost is forgotten",
-        ELECTION,
-        "            unanswered, self._claims.unanswered = self._claims.unanswered, True\n",
-        "            unanswered = False\n",
+        (
+            Edit(
+                ELECTION,
+                "            unanswered, self._claims.unanswered = self._claims.unanswered, True\n",
+                "            unanswered = False\n",
+            ),
+            _NO_NET,
+        ),
         within=30_000,
     ),
     _one(
