@@ -153,8 +153,13 @@ class NfTables:
             raise KernelError("nf_tables: the kernel did not acknowledge the transaction")
 
     def _current(self) -> int | None:
-        """The number of the last transaction of anybody."""
-        for message in self._asked(struct.pack("=LHHLLBBH", 20, kind_of(nftsocket.NFT_MSG_GETGEN), 1, 0, 0, 0, 0, 0)):
+        """The number of the last transaction of any program; None where the kernel does not say."""
+        request = struct.pack("=LHHLLBBH", 20, kind_of(nftsocket.NFT_MSG_GETGEN), 1, 0, 0, 0, 0, 0)
+        try:
+            answers = self._asked(request)
+        except InterruptedError:
+            return None
+        for message in answers:
             for kind, value in attributes(message):
                 if kind == 1 and len(value) == 4:  # NFTA_GEN_ID
                     return int.from_bytes(value)

@@ -49,8 +49,11 @@ def acknowledgement(number: int, code: int = 0, length: int = 36, kind: int = NL
     return struct.pack("=LHHLL", length, kind, 0, number, 0) + struct.pack("=l", -code) + bytes(16)
 
 
-def refusal(*answers: bytes, messages: int = 1) -> str:
-    """Why a transaction fails to which a peer that is no kernel has answered already; "" when it does not."""
+def refusal(*answers: bytes, messages: int = 1, generation: int | None = 7) -> str:
+    """Why a transaction fails to which a peer that is no kernel has answered already; "" when it does not.
+
+    Without a generation, the first answers are to the question for it.
+    """
     ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, peer, within(0.5):
         for answer in answers:
@@ -58,6 +61,7 @@ def refusal(*answers: bytes, messages: int = 1) -> str:
         tables = NfTables()
         tables._socket = ours
         try:
+            tables._generation = generation
             tables.commit([bytes(20)] * messages)
         except KernelError as error:
             return str(error) or "?"
@@ -81,6 +85,7 @@ packets = answers | st.binary(max_size=60) | mutated(acknowledgement(1) * 2).map
 @fuzz(300)
 def test_a_damaged_answer_of_the_kernel_is_at_most_a_refusal(packets: list[bytes]) -> None:
     assert is_line(refusal(*packets))
+    assert is_line(refusal(*packets, generation=None))
 
 
 def test_an_answer_of_length_zero_does_not_loop_for_ever() -> None:
