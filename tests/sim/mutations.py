@@ -364,13 +364,6 @@ MUTATIONS = (
         within=10_000,
     ),
     _one(
-        "claims: a candidate that was not free to take leaves a mark",
-        ELECTION,
-        "        free = self._not_before is not None and now >= self._not_before\n",
-        "        free = True\n",
-        within=30_000,
-    ),
-    _one(
         "claims: kept when an address is removed from the file",
         "govipd.group",
         "            parts.election.unclaim(gone)\n",
@@ -382,13 +375,6 @@ MUTATIONS = (
         "govipd.group",
         "            self._parts.memory.save(replace(holding, addresses=self._applied))\n",
         "            self._parts.memory.save(holding)\n",
-        within=10_000,
-    ),
-    _one(
-        "an address is held before it is claimed",
-        "govipd.group",
-        "            held = self._wanted if self.supervisor.state in ANSWERING else plan.addresses\n",
-        "            held = plan.addresses\n",
         within=10_000,
     ),
     Mutation(
