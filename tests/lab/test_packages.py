@@ -99,8 +99,12 @@ def test_install_upgrade_and_purge(suite: str, debian: str) -> None:
             assert str(VIP4) not in node.run("ip -br address show eth0").stdout
             if node is holder:
                 lab.wait_serving(by=other)
-        # The mark of an orderly release belongs to the VIP, not to a machine (docs/adr/0004).
-        assert other.run("etcdctl get govip/ --prefix --keys-only").stdout.split() == ["govip/released/api"]
+        # What says that the last holder closed its fence belongs to the VIP, not to a machine (docs/adr/0004, 0031).
+        assert other.run("etcdctl get govip/ --prefix --keys-only").stdout.split() == [
+            "govip/claims/192.0.2.100",
+            "govip/claims/2001:db8::100",
+            "govip/released/api",
+        ]
 
 
 def test_the_rpm_holds_what_the_deb_holds() -> None:
