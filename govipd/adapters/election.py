@@ -80,9 +80,10 @@ class EtcdElection:
         self._claims = claims
         self._claim_due = False  # we may be first: the next look claims
         self._settled = True  # the holders before us let go of every address in order
-        self._passed_on = False  # another member attached its claims to our lease; we may not want all of them
+        self._unwanted_due = False  # a predecessor may have attached claims to our lease that we do not want
+        self._blocked = False  # by another group's claims, though we are first
         self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
-        self._surplus: set[Address] = set()  # our kernel does not answer for them any more: to be let go
+        self._surplus: dict[Address, bool] = {}  # claims to be let go; True: our kernel closed its fence before
         self._refused_until = 0.0  # etcd takes no writes: no claim is tried before
         self._session = Session(store=store, sink=sink, clock=clock, ttl=ttl)
         self._departure = Departure(self._session, keys, claims, timeline)
@@ -163,7 +164,7 @@ class EtcdElection:
 
     def unclaim(self, addresses: Sequence[Address]) -> None:
         """See ports.Election."""
-        self._surplus.update(addresses)
+        self._surplus |= dict.fromkeys(addresses, True)
         self._changed.set()
 
     async def check_writes(self) -> None:
@@ -277,10 +278,11 @@ class EtcdElection:
     async def _stand(self, lease: int, campaign: int) -> None:
         """One look at our place, what follows from it, and the wait for the next."""
         key = self._key or await self._join(lease)
-        if self._passed_on and self._not_before is not None and self._clock.now() >= self._not_before:
+        took = self._not_before is not None and self._clock.now() >= self._not_before
+        if self._unwanted_due and (took or self._blocked):
             found = (await self._session.txn((), (self._claims.every(),))).gets[0]
-            self._surplus.update(self._claims.unwanted(found, lease))
-            self._passed_on = False
+            self._surplus |= dict.fromkeys(self._claims.unwanted(found, lease), False)
+            self._unwanted_due = False
         if self._surplus:
             await self._let_go_of_surplus(key)
         sent_at = self._clock.now()
@@ -306,6 +308,7 @@ class EtcdElection:
             self._sink(Queued(campaign, line(ahead[0].value.decode(errors="replace"))))
         elif standing.others and self._not_before is None:
             watched = self._claimed_by_others(standing)
+            self._blocked = self._unwanted_due = True
             self._sink(Queued(campaign, "", str(standing)))
         elif self._claim_due:
             return  # look again, and claim
@@ -349,7 +352,7 @@ class EtcdElection:
         self._timeline.mark("proof answered")
         held = self._claims.held
         standing = self._claims.look(wanted, reply.gets[5:], lease)
-        self._passed_on |= not held and bool(standing.ours) and not (puts and reply.succeeded)
+        self._unwanted_due |= not held and bool(standing.ours) and not (puts and reply.succeeded)
         if puts and reply.succeeded:
             unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._adopted
             self._settled = not unsettled
@@ -424,19 +427,21 @@ class EtcdElection:
         self._ahead = self._not_before = None
         self._settled = self._claim_due = True
         self._session.went_back = False
+        self._blocked = self._unwanted_due = False
         self._grant_at.clear()
         self._granted = self._adopted = frozenset()
         return self._key
 
     async def _let_go_of_surplus(self, key: KeyValue) -> None:
         """Let go of claims to addresses that are not the group's any more."""
-        surplus = tuple(sorted(self._surplus - set(self._claims.wanted)))
+        surplus = tuple(sorted(self._surplus.keys() - set(self._claims.wanted)))
         reply = await self._session.txn((), self._claims.reads(surplus))
         self._claims.look(surplus, reply.gets, key.lease)
         ours = [address for address in surplus if address in self._claims.held]
         compare: list[Compare] = [Created(key.key, key.create_revision), *self._claims.unchanged(ours)]
         try:
-            if ours and (await self._session.txn(compare, self._claims.let_go(ours, lambda _: True))).succeeded:
+            let_go = self._claims.let_go(ours, self._surplus.__getitem__)
+            if ours and (await self._session.txn(compare, let_go)).succeeded:
                 self._claims.held = {a: value for a, value in self._claims.held.items() if a not in ours}
         except EtcdWriteRefusedError:
             return  # at the next look; they end with the lease
@@ -453,7 +458,8 @@ class EtcdElection:
             passed, heir = self._followers.until(self._heir)
             if heir is not None and self._key is not None and self._passing == campaign:
                 self._timeline.mark("passing asked")
-                await self._leaver.pass_on((self._key, *passed), heir, self._claims)
+                wanted = self._followers.addresses(heir)
+                await self._leaver.pass_on((self._key, *passed), heir, self._claims, wanted)
         finally:
             self._sink(Passed(campaign))
 
@@ -488,7 +494,9 @@ class EtcdElection:
         """Delete what we have in etcd, but for the lease."""
         key, now = self._key, self._clock.now()
         if key is not None and await self._leaver.finish(key.lease):
-            return
+            self._key = key = None
+            if not self._claims.held and not self._claims.unanswered:
+                return
         free = self._not_before is not None and now >= self._not_before
         await self._departure.leave(
             lease,

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from govipd.adapters.membership import addresses_of
 from govipd.adapters.store import Get, KeyValue, Store
 
 
@@ -20,6 +21,7 @@ class Followers:
         self._queue = queue
         self._records = records
         self._keys: tuple[KeyValue, ...] = ()
+        self._addresses: dict[int, frozenset[str]] = {}  # of each member's file, by its lease
 
     async def look(self, own: KeyValue | None) -> None:
         """Find the members' keys behind ours, in order, up to the first candidate that is none of ours.
@@ -31,14 +33,18 @@ class Followers:
             EtcdError: etcd did not answer.
         """
         queue, records = (await self._store.txn((), (Get(self._queue, prefix=True), self._records))).gets
-        leases = {kv.lease for kv in records}
+        self._addresses = {kv.lease: addresses_of(kv) for kv in records}
         ours = 0 if own is None else own.create_revision
         behind = sorted((kv for kv in queue if kv.create_revision > ours), key=lambda kv: kv.create_revision)
-        self._keys = tuple(itertools.takewhile(lambda kv: kv.lease in leases, behind))
+        self._keys = tuple(itertools.takewhile(lambda kv: kv.lease in self._addresses, behind))
 
     def names(self) -> Sequence[str]:
         """The members, the next first."""
         return [kv.value.decode(errors="replace") for kv in self._keys]
+
+    def addresses(self, key: KeyValue) -> frozenset[str]:
+        """What a member's file has, as it has published it."""
+        return self._addresses.get(key.lease, frozenset())
 
     def until(self, name: str) -> tuple[tuple[KeyValue, ...], KeyValue | None]:
         """The keys between ours and that member's, and its own; "", or one that is not there, is whoever is next.

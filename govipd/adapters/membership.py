@@ -177,6 +177,11 @@ def _parse(kv: KeyValue) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
+def addresses_of(record: KeyValue) -> frozenset[str]:
+    """The addresses in a member's record, as text without prefixes; none where it has none that can be read."""
+    return frozenset(address.partition("/")[0] for address in _addresses(_parse(record)))
+
+
 def _addresses(record: Mapping[str, object]) -> frozenset[str]:
     value = record.get("addresses")
     return frozenset(map(str, value)) if isinstance(value, list) else frozenset()

@@ -17,7 +17,7 @@ says that the rest of the wait is not needed. It stays true, so that it may come
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from govipd.adapters.claims import Claims
@@ -88,13 +88,16 @@ class Leaver:
         self._closed = False
         self._over = asyncio.Event()  # there is nothing to wait for any more
 
-    async def pass_on(self, keys: Sequence[KeyValue], heir: KeyValue, claims: Claims) -> None:
+    async def pass_on(
+        self, keys: Sequence[KeyValue], heir: KeyValue, claims: Claims, wanted: Collection[str]
+    ) -> None:
         """Make the heir's key the first, with our claims; return when the heir is ready, or after closed().
 
         Args:
             keys: what to delete: ours, then those between it and the heir's.
             heir: the heir's key.
             claims: ours. Without a gap they are the heir's: our kernel answers on for a moment.
+            wanted: the addresses of the heir's file. The claims of others stay ours, until we have left.
 
         Raises:
             EtcdError: nobody knows whether it has happened, or will.
@@ -105,6 +108,7 @@ class Leaver:
         self._over.clear()
         self._closed = False
         lease, held = keys[0].lease, tuple(claims.held)
+        moved = [address for address in held if str(address.ip) in wanted]
         note = Note(keys[-1].create_revision, heir.create_revision, self._token(8), self._token(16), to)
         self._note = note
         reply = await self._store.txn(
@@ -112,13 +116,13 @@ class Leaver:
             [
                 *(Delete(kv.key) for kv in keys),
                 *self._keys.end_pact(lease),
-                *claims.puts(held, heir.lease, heir.value.decode(errors="replace")),
+                *claims.puts(moved, heir.lease, heir.value.decode(errors="replace")),
                 Put(self._keys.note(lease), note.packed(), lease),
             ],
         )
         self._passed = reply.succeeded
         if reply.succeeded:
-            claims.held = {}
+            claims.held = {address: value for address, value in claims.held.items() if address not in moved}
             await self._over.wait()
 
     def closed(self) -> None:
