@@ -344,8 +344,8 @@ MUTATIONS = (
     _one(
         "passing on: the claims are let go instead of passed on",
         PASSING,
-        '                *claims.puts(held, heir.lease, heir.value.decode(errors="replace")),\n',
-        "                *claims.let_go(held, lambda _: True),\n",
+        '                *claims.puts(moved, heir.lease, heir.value.decode(errors="replace")),\n',
+        "                *claims.let_go(moved, lambda _: True),\n",
         within=30_000,
     ),
     # Claims and addresses
@@ -396,11 +396,20 @@ MUTATIONS = (
         "        await parts.addresses.replace(wanted)\n",
         within=30_000,
     ),
-    _one(
-        "claims: those that were passed on and are not wanted are kept",
-        ELECTION,
-        "            self._surplus.update(self._claims.unwanted(found, lease))\n",
-        "",
+    Mutation(
+        "passing on: claims that the next one does not want go with it",
+        (
+            Edit(
+                PASSING,
+                "        moved = [address for address in held if str(address.ip) in wanted]\n",
+                "        moved = list(held)\n",
+            ),
+            Edit(  # which alone would hide it
+                ELECTION,
+                "            self._surplus |= dict.fromkeys(self._claims.unwanted(found, lease), False)\n",
+                "",
+            ),
+        ),
         within=30_000,
     ),
     _one(
