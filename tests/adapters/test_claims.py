@@ -136,7 +136,7 @@ async def test_a_member_that_is_passed_the_vip_lets_go_of_what_its_file_has_not(
     a, b = Member(etcd.endpoints, "a", addresses=BOTH), Member(etcd.endpoints, "b")
     async with running(a, b):
         await lead(a)
-        b.election.publish({"state": "candidate"})
+        b.election.publish({"state": "candidate", "addresses": ["192.0.2.1/32"]})
         b.election.campaign(1)
         await b.sees(Queued)
         a.election.pass_on(1)

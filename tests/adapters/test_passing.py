@@ -20,7 +20,7 @@ NOTES, MARK = "govip/passing/api/", "govip/released/api"
 async def stand(etcd: Cluster, *members: Member) -> None:
     """In this order in the queue, and the first one may have taken the VIP."""
     for member in members:
-        member.election.publish({"state": "candidate"})
+        member.election.publish({"state": "candidate", "addresses": ["192.0.2.1/32"]})
         member.election.campaign(1)
         await member.until(lambda e: isinstance(e, Queued | Elected))
     await asyncio.sleep(UNORDERLY_S)

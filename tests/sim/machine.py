@@ -147,6 +147,7 @@ class Machine(Unit):
         """govipctl undrain, typed again until a daemon has heard it, which may not have heard of the drain yet."""
         for name in self.drain_marks.keys() - {group.name for group in self.file.groups}:
             self.drain_marks[name].drained = False  # of a group that no daemon knows any more: by hand
+            self.drained_since.pop(name, None)
         drained = any(mark.drained for mark in self.drain_marks.values())
         if drained or (self.process is not None and self.process.frozen):
             self.drain(wanted=False)
