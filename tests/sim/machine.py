@@ -55,6 +55,7 @@ class Machine(Unit):
         self.file = file
         self.file_is_bad = False
         self.known_cluster = UNKNOWN  # in the unit's state directory, which outlives a boot
+        self.asked_by: Process | None = None  # the process that has not answered a drain yet
         self.drain_marks: dict[str, sim.SimDrainMark] = {}  # by group
         self.drained_since: dict[str, float] = {}  # by group, as the operator was told
 
@@ -129,12 +130,14 @@ class Machine(Unit):
                 self.world.after(UNHEALTHY_S, self.oracle.drained, self, self.world.now)
 
         async def ask(process: Process, daemon: Daemon) -> None:
+            self.asked_by = process
             try:
                 await daemon.drain("", wanted=wanted)
             except RefusedError as e:
                 self.world.note(self.name, f"drain refused: {e}")
             else:
                 process.do(confirmed)
+            self.asked_by = None
 
         if process is None or daemon is None:
             for group in self.file.groups:
@@ -149,7 +152,9 @@ class Machine(Unit):
             self.drain_marks[name].drained = False  # of a group that no daemon knows any more: by hand
             self.drained_since.pop(name, None)
         drained = any(mark.drained for mark in self.drain_marks.values())
-        if drained or (self.process is not None and self.process.frozen):
+        if self.asked_by is not None and self.asked_by is self.process:
+            self.world.after(0.1, self.undrain)  # one command after the other
+        elif drained or (self.process is not None and self.process.frozen):
             self.drain(wanted=False)
             self.world.after(1.0, self.undrain)
 
