@@ -105,6 +105,10 @@ packages: venv ## .deb for Debian 12 and 13, and .rpm, in dist (root)
 	export VERSION=$(VERSION) DIST=$(DIST) SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct)
 	for suite in $(SUITES); do packaging/build $$suite; done
 
+.PHONY: edges
+edges: venv ## the lab scenarios that are too long for make test (root)
+	$(BIN)/pytest tests/lab -m long -s
+
 MINUTES ?= 30
 SEED ?= 1
 PACT ?= 0

@@ -41,7 +41,7 @@ def etcd_lab(lab: Lab) -> Iterator[Lab]:
     etcds.reload(lab)
 
 
-@pytest.mark.parametrize("token", ["at-leisure", "at-once"])
+@pytest.mark.parametrize("token", ["at-leisure", pytest.param("at-once", marks=pytest.mark.long)])
 def test_etcd_is_rebuilt_empty(etcd_lab: Lab, token: str) -> None:
     """Another cluster id, nothing in it: served again without a restart of any govipd, and never by two."""
     lab, before = etcd_lab, pids(etcd_lab)
@@ -148,6 +148,7 @@ def test_scenario(etcd_lab: Lab, scenario: Scenario) -> None:
     assert result.faults == (), "\n".join([*result.faults, *result.report.overlaps])
 
 
+@pytest.mark.long
 def test_the_guide_to_other_endpoints(etcd_lab: Lab) -> None:
     """A member is taken out of the list, and put back: reloads, nothing is lost."""
     lab = etcd_lab
@@ -217,6 +218,7 @@ def test_the_guide_to_a_full_etcd(full: Lab) -> None:
     assert watching.report.holders == [holder.name]
 
 
+@pytest.mark.long
 def test_endpoints_of_another_etcd_are_refused_while_the_old_one_answers(etcd_lab: Lab) -> None:
     """A mere reload, on one machine after the other: the machines that are reloaded stand aside, two never answer."""
     lab = etcd_lab

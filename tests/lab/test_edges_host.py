@@ -64,7 +64,9 @@ def edited(node: Machine, path: str, text: str) -> Iterator[None]:
 # The unit beside it
 
 
-@pytest.mark.parametrize("how", ["restart", "kill", "upgrade", "reload"])
+@pytest.mark.parametrize(
+    "how", ["restart", *(pytest.param(how, marks=pytest.mark.long) for how in ("kill", "upgrade", "reload"))]
+)
 def test_a_haproxy_that_was_stopped_stays_stopped(lab: Lab, how: str) -> None:
     """Neither a restart, a crash, the package's upgrade (try-restart), nor a reload undoes the operator's stop."""
     node = lab.others(lab.wait_serving())[0]
@@ -157,7 +159,7 @@ def test_a_holder_that_is_renamed_keeps_the_vip_over_a_restart(lab: Lab) -> None
         until(lambda: "another-name" in lab.queue(), 20, "the new name")
 
 
-@pytest.mark.parametrize("template", ["localhost", "debian"])
+@pytest.mark.parametrize("template", ["localhost", pytest.param("debian", marks=pytest.mark.long)])
 def test_machines_that_get_their_names_late_sort_themselves_out(lab: Lab, template: str) -> None:
     """Three start under one name, and get their own 5 s later. "localhost" is none; of another one keeps it."""
     with renaming(lab):
@@ -205,7 +207,7 @@ def holds(node: Machine) -> bool:
     return node.run("govipctl is-leader", check=False).returncode == 0
 
 
-@pytest.mark.parametrize("reserve", [True, False])
+@pytest.mark.parametrize("reserve", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_haproxy_at_its_limit(lab: Lab, reserve: bool) -> None:  # noqa: FBT001  # a parameter of the test
     """With the reserve of the guide the VIP stays; without it it moves. The doctor tells them apart."""
     full = lab.others(lab.wait_serving())[0]
