@@ -93,6 +93,7 @@ class EtcdElection:
         self._timeline = timeline
         self._wanted: int | None = None  # the campaign to be in the queue for
         self._resigning: int | None = None  # the campaign whose end must be confirmed
+        self._deposed = False  # a look showed that we do not lead, and the supervisor has not resigned yet
         self._passing: int | None = None  # the campaign that ends while we lead, from the order until we resign
         self._pass_due = False
         self._heir = ""  # the member that is to be first after us; "" is whoever is next
@@ -111,7 +112,7 @@ class EtcdElection:
 
     def campaign(self, campaign: int) -> None:
         """See ports.Election."""
-        self._wanted = campaign
+        self._wanted, self._deposed = campaign, False
         self._changed.set()
 
     def pass_on(self, campaign: int, heir: str = "") -> None:
@@ -140,10 +141,11 @@ class EtcdElection:
         self._leaver.closed()
         self._as_heir.forget()
         self._wanted = self._passing = None
+        self._deposed = False
         self._heir = heir
-        if self._key is not None or self._stray:
+        self._changed.set()
+        if self._key is not None or self._stray or self._claims.held or self._claims.unanswered:
             self._resigning = campaign
-            self._changed.set()
         else:
             self._sink(Resigned(campaign))
 
@@ -221,6 +223,7 @@ class EtcdElection:
         """
         self._key, self._stray = None, False
         self._wanted = self._passing = self._leaving_since = None
+        self._deposed = False
         self._claims.forget()
         self._surplus.clear()
         self._leaver.forget()
@@ -246,7 +249,9 @@ class EtcdElection:
         while True:
             self._changed.clear()
             try:
-                if self._wanted is None:
+                if self._deposed:  # our kernel may answer until the supervisor resigns
+                    await self._changed.wait()
+                elif self._wanted is None:
                     await self._leave(lease)
                     self._session.report("election", "")
                     await sleep(REREAD_S, self._changed)
@@ -298,7 +303,7 @@ class EtcdElection:
             return
         if fault := self._disproved(key, own, ahead, standing):
             self._key = own[0] if own else None  # to be deleted
-            self._wanted = None
+            self._wanted, self._deposed = None, True
             self._sink(Deposed(campaign, fault))
             return
         watched, wait = (ahead or own)[0].key, REREAD_S

@@ -235,3 +235,20 @@ async def test_an_old_key_that_comes_back_while_we_stand_aside_is_deleted(etcd: 
         async with asyncio.timeout(REREAD_S + 3):
             while etcd.ctl("get", "--prefix", "govip/election/"):
                 await asyncio.sleep(0.1)
+
+
+async def test_a_deposed_leader_keeps_its_key_until_its_fence_is_closed(etcd: Cluster) -> None:
+    """The supervisor resigns when the kernel has confirmed it; what says "in order" before would be untrue."""
+    a = Member(etcd.endpoints, "a", addresses=BOTH)
+    async with running(a):
+        await lead(a)
+        etcd.ctl("del", "govip/claims/192.0.2.1")
+        await a.sees(Deposed)
+        await asyncio.sleep(0.5)
+        assert etcd.ctl("get", "--prefix", "govip/election/") != ""
+        assert claim(etcd, "192.0.2.2")["member"] == "a"
+        assert etcd.ctl("get", "govip/released/api") == ""
+        a.election.resign(1)
+        assert await a.sees(Resigned) == Resigned(1)
+        assert etcd.ctl("get", "--prefix", "govip/election/") == ""
+        assert claim(etcd, "192.0.2.2") == {}
