@@ -85,6 +85,7 @@ class EtcdElection:
         self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
         self._surplus: dict[Address, bool] = {}  # claims to be let go; True: our kernel closed its fence before
         self._refused_until = 0.0  # etcd takes no writes: no claim is tried before
+        self._unclaimed = False  # so the addresses are held without claims, by the last look
         self._session = Session(store=store, sink=sink, clock=clock, ttl=ttl)
         self._departure = Departure(self._session, keys, claims, timeline)
         self._membership = membership
@@ -362,7 +363,7 @@ class EtcdElection:
             unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._adopted
             self._settled = not unsettled
             self._grant_at |= dict.fromkeys(unsettled, self._clock.now() + UNORDERLY_S)
-        refused = self._clock.now() < self._refused_until
+        self._unclaimed = refused = self._clock.now() < self._refused_until
         self._settled = self._settled and not refused
         claimable = standing.free | standing.absent
         self._claim_due = bool(claimable) and not refused and not reply.gets[1] and (leading or not standing.others)
@@ -380,7 +381,7 @@ class EtcdElection:
         if went_back or ahead:
             return "etcd went back to an earlier state of its data"
         lost = [a for a in self._granted if a not in standing.ours and a in self._claims.wanted]
-        if lost and self._clock.now() >= self._refused_until:
+        if lost and not self._unclaimed:
             return f"our claim of {lost[0].ip} is gone"
         return ""
 
@@ -392,10 +393,10 @@ class EtcdElection:
             self._grant_at.clear()  # the whole group waits
         if orderly and proven.proved_at >= self._session.quiet_until:
             self._not_before = min(self._not_before, proven.proved_at)
-        now, unclaimed = self._clock.now(), self._clock.now() < self._refused_until
+        now = self._clock.now()
         addresses = tuple(
             a for a in self._claims.wanted
-            if (a in standing.ours and now >= self._grant_at.get(a, 0.0)) or (unclaimed and a not in standing.others)
+            if (a in standing.ours and now >= self._grant_at.get(a, 0.0)) or (self._unclaimed and a not in standing.others)
         )  # fmt: skip
         self._granted = frozenset(a for a in addresses if a in standing.ours)
         elected = replace(proven, not_before=self._not_before, addresses=addresses, pending=str(standing))
