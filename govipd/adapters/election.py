@@ -106,7 +106,7 @@ class EtcdElection:
         self._stray = False  # a put of our key has no answer: as long as the lease lives, it may take effect yet
         self._leaving_since: float | None = None
         self._granted: frozenset[Address] = frozenset()  # that we hold, and claim
-        self._adopted: frozenset[Address] = frozenset()  # that an earlier process held, under this lease
+        self._may_hold: frozenset[Address] = frozenset()  # as last told, or as an earlier process did under this lease
         self._changed = asyncio.Event()  # wakes the contender
 
     # What the shell calls
@@ -130,7 +130,7 @@ class EtcdElection:
         self._key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
         self._stray = True  # who knows what the earlier process gave up
         self._not_before = 0.0  # it is ours already
-        self._adopted = frozenset(holding.addresses or self._claims.wanted)
+        self._may_hold = frozenset(holding.addresses or self._claims.wanted)
         self._inherited = True
         self._wanted = campaign
         self._session.renew_now.set()
@@ -360,7 +360,7 @@ class EtcdElection:
         standing = self._claims.look(wanted, reply.gets[5:], lease)
         self._unwanted_due |= not held and bool(standing.ours) and not (puts and reply.succeeded)
         if puts and reply.succeeded:
-            unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._adopted
+            unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._may_hold
             self._settled = not unsettled
             self._grant_at |= dict.fromkeys(unsettled, self._clock.now() + UNORDERLY_S)
         self._unclaimed = refused = self._clock.now() < self._refused_until
@@ -396,9 +396,11 @@ class EtcdElection:
         now = self._clock.now()
         addresses = tuple(
             a for a in self._claims.wanted
-            if (a in standing.ours and now >= self._grant_at.get(a, 0.0)) or (self._unclaimed and a not in standing.others)
+            if (a in standing.ours and now >= self._grant_at.get(a, 0.0))
+            or (self._unclaimed and a not in standing.others)
         )  # fmt: skip
         self._granted = frozenset(a for a in addresses if a in standing.ours)
+        self._may_hold = frozenset(addresses)
         elected = replace(proven, not_before=self._not_before, addresses=addresses, pending=str(standing))
         self._sink(elected)
         return elected
@@ -435,7 +437,7 @@ class EtcdElection:
         self._session.went_back = False
         self._blocked = self._unwanted_due = False
         self._grant_at.clear()
-        self._granted = self._adopted = frozenset()
+        self._granted = self._may_hold = frozenset()
         return self._key
 
     async def _let_go_of_surplus(self, key: KeyValue) -> None:

@@ -207,6 +207,8 @@ async def test_an_etcd_that_takes_no_writes_lets_its_leader_go(small: Cluster) -
         async with asyncio.timeout(10):
             while claim(small).get("member") != "b":
                 await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
+        assert all(e.addresses == (FIRST,) for e in b.events if isinstance(e, Elected)), "held all the while"
 
 
 async def test_a_role_that_may_not_write_any_more_lets_its_leader_go(etcd: Cluster) -> None:
