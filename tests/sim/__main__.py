@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.mutations import MUTATIONS, Mutation, apply
+from tests.sim.mutations import MUTATIONS, NOT_FOUND_YET, Mutation, apply
 
 if TYPE_CHECKING:
     from tests.sim.run import Outcome
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The simulation. Returns the exit status."""
     args = _arguments().parse_args(argv)
     if args.mutant:
-        return _hunt(next(m for m in MUTATIONS if m.name == args.mutant), args.first, shrunk=args.shrink)
+        mutation = next(m for m in (*MUTATIONS, *NOT_FOUND_YET) if m.name == args.mutant)
+        return _hunt(mutation, args.first, shrunk=args.shrink)
     if args.witness:
         return _betrayed(args.witness)
     if args.golden:
