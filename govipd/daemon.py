@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from govipd.core.actions import Action
-from govipd.core.events import Event, Stalled, Stop, Tick
+from govipd.core.events import Address, Event, Stalled, Stop, Tick
 from govipd.core.liveness import Liveness
 from govipd.core.messages import Message
 from govipd.core.state import State
@@ -240,6 +240,7 @@ class Daemon:
             new = plan.groups.get(name)
             if new is None or new.identity != group.plan.identity:
                 self._leaving.append(self._groups.pop(name))
+                group.others = self._addresses  # what another group has now, this one neither removes nor guards
                 group.handle(Stop(by=float("inf")))
             else:
                 group.reconfigure(new)
@@ -256,6 +257,10 @@ class Daemon:
                 self._services[key] = service, self._spawn(str(key), service.run(), None)
         self._plan = plan
         self._begin_new()
+
+    def _addresses(self) -> frozenset[Address]:
+        """Those of the groups that are configured, and run."""
+        return frozenset(address for group in self._groups.values() for address in group.plan.addresses)
 
     def _begin_new(self) -> None:
         """Start configured groups that do not run; one that takes an old one's place waits until that has left."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,19 @@ from govipd.core.actions import (
     Resign,
     Verify,
 )
-from govipd.core.events import Address, Announced, Done, Drain, Elected, Event, Failed, Handover, Reconfigured, Tick
+from govipd.core.events import (
+    Address,
+    AddressFound,
+    Announced,
+    Done,
+    Drain,
+    Elected,
+    Event,
+    Failed,
+    Handover,
+    Reconfigured,
+    Tick,
+)
 from govipd.core.messages import Message
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, State
@@ -119,6 +131,7 @@ class Group:
         self._work_waits = asyncio.Event()
         self._prepared = False  # the addresses are there, behind a closed fence
         self._held_until = 0.0  # as the kernel has confirmed
+        self.others: Callable[[], Collection[Address]] = lambda: ()  # addresses of this process's other groups
         self.left_to_next = False  # the process ends, and the next one goes on with this group
         self._wanted = plan.addresses  # that this node may hold
         self._applied = plan.addresses  # that the kernel's parts know; more than that while they differ
@@ -171,6 +184,8 @@ class Group:
             IllegalTransitionError: a fault of ours.
         """
         now = self._clock.now()
+        if isinstance(event, AddressFound) and self._is_of_another(event.address):
+            return
         if isinstance(event, Elected) and event.addresses is not None:
             self._readdress(event.addresses)  # before anything is held by this proof
         actions = self.supervisor.step(event, now)
@@ -231,6 +246,10 @@ class Group:
         self.teller.addresses = plan.addresses
         self.handle(Reconfigured(plan.settings))
         self.teller.publish()
+
+    def _is_of_another(self, address: Address) -> bool:
+        """Whether this group leaves, and another one of this process has the address."""
+        return address.ip in {other.ip for other in self.others()}
 
     def _readdress(self, addresses: tuple[Address, ...]) -> None:
         """The addresses that this node may hold from now on."""
@@ -324,7 +343,8 @@ class Group:
         """After the end: give the lease back, and take the fence down where nothing is left behind it."""
         if self.stopped and not self.supervisor.present:
             try:
-                if left := await self._parts.addresses.anywhere():
+                found = await self._parts.addresses.anywhere()
+                if left := [each for each in found if not self._is_of_another(each.address)]:
                     self.teller.line(Message.FENCE_LEFT, words.left_behind(left))
                 else:
                     await self._parts.fence.remove()

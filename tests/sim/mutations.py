@@ -386,6 +386,13 @@ MUTATIONS = (
         "return ()",
         within=10_000,
     ),
+    _one(
+        "a group that leaves removes and guards what another group of the process has",
+        "govipd.daemon",
+        "                group.others = self._addresses  # what another group has now, this one neither removes nor guards\n",
+        "",
+        within=30_000,
+    ),
     # What etcd and other machines do
     _one(
         "each process believes the first cluster that answers",
