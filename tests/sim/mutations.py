@@ -589,7 +589,7 @@ MUTATIONS = (
     _one(
         "the fence is removed though the address is on the machine",
         "govipd.group",
-        "                if left := await self._parts.addresses.anywhere():\n",
+        "                if left := [each for each in found if not self._is_of_another(each.address)]:\n",
         "                if left := ():\n",
         within=10_000,
     ),
