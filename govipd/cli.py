@@ -118,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for line in orphans:
         journal.write(Message.FENCE_ORPHAN, line, {})
+    forget_orphans(_directory("RUNTIME_DIRECTORY"), plan)
     if args.clean_up:
         return asyncio.run(clean_up(plan))
     name.keep()
@@ -173,6 +174,13 @@ async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: Rou
     finally:
         kernel.close()
         route.close()
+
+
+def forget_orphans(directory: Path | None, plan: Plan) -> None:
+    """A reload may bring a group back: it must not adopt what has been cleared, and whose lease is to be revoked."""
+    for path in directory.glob("*.json") if directory else ():
+        if path.name.removesuffix(".json") not in plan.groups:
+            path.unlink(missing_ok=True)
 
 
 async def clean_up(plan: Plan) -> int:

@@ -170,3 +170,5 @@ async def clear_fences(machine: "Machine", process: Process, configured: Plan) -
     route = sim.SimRoute(process, machine.kernel, machine.random, machine.index)
     for line in await orphan_fences(sim.INTERFACE, configured, machine.nftables(process), route):
         machine.world.note(machine.name, line)
+    for name in machine.directory.holdings.keys() - configured.groups.keys():  # as cli.forget_orphans
+        del machine.directory.holdings[name]

@@ -130,7 +130,6 @@ class Machine(Unit):
                 self.world.after(UNHEALTHY_S, self.oracle.drained, self, self.world.now)
 
         async def ask(process: Process, daemon: Daemon) -> None:
-            self.asked_by = process
             try:
                 await daemon.drain("", wanted=wanted)
             except RefusedError as e:
@@ -144,6 +143,7 @@ class Machine(Unit):
                 self.drain_mark(group.name).drained = wanted
             confirmed()
         else:
+            self.asked_by = process
             process.call_soon(process.create_task, ask(process, daemon))
 
     def undrain(self) -> None:
