@@ -97,6 +97,8 @@ def _search(first: int, seeds: int, jobs: int) -> Tally:
     ranges = [(start, min(start + CHUNK, first + seeds)) for start in range(first, first + seeds, CHUNK)]
     with ProcessPoolExecutor(jobs) as pool:
         for part in pool.map(_run, ranges):
+            for seed in part.violations:
+                print(f"violation: seed {seed}", flush=True)
             tally.add(part)
     return tally
 
