@@ -32,6 +32,7 @@ _PREFIX = r"^[A-Za-z0-9_./-]{1,128}/\Z"
 
 DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 
+
 class Etcd(Struct, frozen=True, kw_only=True):
     """[etcd]: how to reach it. All endpoints are used in turn."""
 

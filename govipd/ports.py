@@ -107,7 +107,6 @@ class Fence(Protocol):
             KernelError: nobody knows whether the kernel stopped.
         """
 
-
     async def guard(self, addresses: tuple[Address, ...]) -> None:
         """Guard these as well from now on: closed until the fence is opened next. The others are as they were.
 
@@ -145,7 +144,6 @@ class Addresses(Protocol):
         Raises:
             KernelError: the kernel refused.
         """
-
 
     async def anywhere(self) -> tuple[Elsewhere, ...]:
         """Where on this machine an address of the group is, whatever its prefix and interface.
@@ -366,4 +364,3 @@ class Journal(Protocol):
 
     def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
         """One journal entry. Never raises, never blocks long."""
-

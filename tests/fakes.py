@@ -123,7 +123,6 @@ class FakeFence(FakeKernel):
     async def replace(self, addresses: tuple[ev.Address, ...]) -> None:
         self._call("replace fence")
 
-
     async def guard(self, addresses: tuple[ev.Address, ...]) -> None:
         self._call("guard")
 

@@ -90,9 +90,7 @@ class Claims:
         """Reads the claims of these addresses, in their order."""
         return tuple(Get(self._keys.claim(address.ip)) for address in addresses)
 
-    def take(
-        self, lease: int, member: str, *, partly: bool
-    ) -> tuple[Mapping[Address, Compare], tuple[Put, ...]]:
+    def take(self, lease: int, member: str, *, partly: bool) -> tuple[Mapping[Address, Compare], tuple[Put, ...]]:
         """What must be true for our missing claims to be created, by address, and what creates them.
 
         `partly`: leave out those of other members, as last read; else it is all of the group's claims or none.

@@ -50,9 +50,7 @@ class Believed:
         learned: keeps an id for the next process.
     """
 
-    def __init__(
-        self, known: int = UNKNOWN, ttl: float = 0.0, learned: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, known: int = UNKNOWN, ttl: float = 0.0, learned: Callable[[int], None] = lambda _: None) -> None:
         self.id = known
         self._learned = learned
         self.members: tuple[str, ...] = ()  # where its members take clients, in the list of endpoints or not

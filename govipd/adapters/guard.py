@@ -69,9 +69,7 @@ def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
     return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *elements)
 
 
-def rules(
-    inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None
-) -> Iterator[Message]:
+def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None) -> Iterator[Message]:
     """Chains as they should be, with their rules for addresses of these versions written again.
 
     `interface` is the VIP's, and `mac` its hardware address, by which a packet to this machine is told from one that

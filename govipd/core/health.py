@@ -49,9 +49,7 @@ class Health:
 
     def __init__(self, settings: Settings, now: float) -> None:
         self._settings = settings
-        self._status = {
-            gate: GateStatus(gate, Verdict.UNKNOWN, "not seen yet", now) for gate in Gate
-        }
+        self._status = {gate: GateStatus(gate, Verdict.UNKNOWN, "not seen yet", now) for gate in Gate}
         self._counted = self._counting()
         self._passes = 0  # in a row
         self._failures = 0  # in a row

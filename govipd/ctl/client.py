@@ -77,9 +77,7 @@ def _known(state: str, trigger: str) -> None:
     Trigger(trigger)
 
 
-def call(
-    interface: str, method: str, runtime: Path = RUNTIME, patience: int = REPLY_S, **parameters: str
-) -> bytes:
+def call(interface: str, method: str, runtime: Path = RUNTIME, patience: int = REPLY_S, **parameters: str) -> bytes:
     """The reply's parameters, as JSON; a parameter that is empty is left out, `patience` in seconds.
 
     Raises:

@@ -80,9 +80,7 @@ async def test_an_owner_that_has_lost_its_socket_owns_again(
     assert machines.host.run("nft", "list", "tables") == ""
 
 
-async def test_closing_owns_what_was_loaded_from_a_file(
-    machines: Wire, owner: NfTables, clock: LeapingClock
-) -> None:
+async def test_closing_owns_what_was_loaded_from_a_file(machines: Wire, owner: NfTables, clock: LeapingClock) -> None:
     """`nft list ruleset > /etc/nftables.conf` on the holder saves the fence, open; it is closed by the first step."""
     vip = Asker(machines.host, machines.peer, V4)
     fence = NftFence(addresses=(V4,), clock=clock, table=TABLE, kernel=owner)

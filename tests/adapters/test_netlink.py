@@ -99,9 +99,7 @@ async def test_remove_is_exact_and_idempotent(net: Wire, addresses: KernelAddres
     assert set(shown(net.host)) == others
 
 
-async def test_a_twin_with_another_prefix_is_replaced(
-    net: Wire, addresses: KernelAddresses, clock: BootClock
-) -> None:
+async def test_a_twin_with_another_prefix_is_replaced(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
     """It would stay when the lifetime ends; of IPv6 addresses the kernel keeps one, and would renew somebody else's."""
     net.host.ip("address add 2001:db8::100/64 dev eth0 nodad")
     net.host.ip("address add 192.0.2.100/24 dev eth0")

@@ -147,8 +147,14 @@ def test_a_note_is_read_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"left": None}, {"id": "00"}, {"id": "x"}, {"secret": ""},
-        {"to": "a:1"}, {"to": ["a"]}, {"to": ["a", 0]}, {"to": ["a", 65536]},
+        {"left": None},
+        {"id": "00"},
+        {"id": "x"},
+        {"secret": ""},
+        {"to": "a:1"},
+        {"to": ["a"]},
+        {"to": ["a", 0]},
+        {"to": ["a", 65536]},
     ],
 )
 def test_a_note_that_makes_no_sense_is_none(change: dict[str, object]) -> None:

@@ -94,7 +94,7 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         ("vip = 3", ["vip is missing"]),
         ("[vipp]\n" + VIP, ["vipp = {}", "did you mean vip?"]),
         ("x = 1\n" + VIP, ["x = 1", "allowed are profile, etcd, election, health, pact, metrics, hooks, vip"]),
-        ('profile = "quick"\n' + VIP, ["profile = 'quick': must be one of \"default\", \"fast\", \"relaxed\""]),
+        ('profile = "quick"\n' + VIP, ['profile = \'quick\': must be one of "default", "fast", "relaxed"']),
         ("profile = 3\n" + VIP, ["profile = 3: must be one of"]),
         (VIP + 'profile = "fast"\n', ["vip[0].profile = 'fast'", "at the top of the file, before the first [table]"]),
         ('profile = "relaxed"\n[election]\nttl = 100\n' + VIP, ['2.0 (of profile = "relaxed"): must be from 16.667']),
@@ -332,11 +332,13 @@ def test_secrets_must_be_secret(tmp_path: Path) -> None:
 
 _values = st.recursive(
     st.integers() | st.floats() | st.booleans() | st.sampled_from(["", "x", "192.0.2.1", "http://h:1", "a.service"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["etcd", "health", "vip", "name", "interface", "addresses", "ttl", "endpoints", "x"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["etcd", "health", "vip", "name", "interface", "addresses", "ttl", "endpoints", "x"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

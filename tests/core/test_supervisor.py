@@ -161,9 +161,7 @@ def test_a_deposed_leader_closes_the_fence_first() -> None:
     assert d.step(ev.Deposed(d.campaign, "gone")) == [CloseFence()]
 
 
-@pytest.mark.parametrize(
-    "stale", [ev.Queued(0, "x"), ev.Elected(0, LEASE, 100.0), ev.Deposed(0, "x"), ev.Resigned(0)]
-)
+@pytest.mark.parametrize("stale", [ev.Queued(0, "x"), ev.Elected(0, LEASE, 100.0), ev.Deposed(0, "x"), ev.Resigned(0)])
 @pytest.mark.parametrize("state", [State.ASIDE, State.CANDIDATE, State.LEADER, State.CLOSING])
 def test_answers_to_an_old_campaign_change_nothing(stale: ev.Event, state: State) -> None:
     """What an earlier campaign still has to say is stale."""

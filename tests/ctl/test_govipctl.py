@@ -22,9 +22,7 @@ from tests.fakes import FakeClock, FakeJournal
 
 
 def teller(journal: FakeJournal) -> Teller:
-    return Teller(
-        "api", (), Supervisor(Settings(), 0.0), clock=FakeClock(), journal=journal, show=lambda _record: None
-    )
+    return Teller("api", (), Supervisor(Settings(), 0.0), clock=FakeClock(), journal=journal, show=lambda _record: None)
 
 
 @pytest.mark.parametrize(

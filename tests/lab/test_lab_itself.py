@@ -44,6 +44,7 @@ def test_two_answering_machines_are_found(lab: Lab) -> None:
 
 def test_a_handover_is_not_two_answering() -> None:
     """Only answers of one that enclose another's count, and only when they are close together."""
+
     def answers(text: str, step: float) -> list[Answer]:
         return [Answer(i * step, "arp", by) for i, by in enumerate(text)]
 
