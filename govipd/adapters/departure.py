@@ -7,6 +7,7 @@ repeats). So each deletion names the very key and the very claims, and cannot hi
 from collections.abc import Callable, Sequence
 
 from govipd.adapters.claims import Claims
+from govipd.adapters.followers import Follower
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.session import Session
 from govipd.adapters.store import Created, Delete, Get, KeyValue, Operation, Put
@@ -34,13 +35,20 @@ class Departure:
         self._timeline = timeline
 
     async def leave(
-        self, lease: int, keys: Sequence[KeyValue], *, marks: bool, in_order: Callable[[Address], bool]
+        self,
+        lease: int,
+        keys: Sequence[KeyValue],
+        heir: Follower | None,
+        *,
+        marks: bool,
+        in_order: Callable[[Address], bool],
     ) -> None:
         """Delete these keys, the first of which is ours, and our claims. Where etcd takes no writes, leave no mark.
 
         Args:
             lease: ours.
             keys: our key, and those passed over behind it; without any, only claims are left.
+            heir: the member behind these keys, if known. It gets the claims that it wants: it need not write then.
             marks: this member was free to take, and closed its fence: it may say so. Another member's predecessor
                 may still answer.
             in_order: the same, for each claim.
@@ -50,36 +58,43 @@ class Departure:
             EtcdError: not known to be done; may be repeated.
         """
         try:
-            await self._delete(lease, keys, marks=marks, in_order=in_order)
+            await self._delete(lease, keys, heir if marks else None, marks=marks, in_order=in_order)
         except EtcdWriteRefusedError:
-            await self._delete(lease, keys, marks=False, in_order=lambda _: False)
+            await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)
 
     async def _delete(
-        self, lease: int, keys: Sequence[KeyValue], *, marks: bool, in_order: Callable[[Address], bool]
+        self,
+        lease: int,
+        keys: Sequence[KeyValue],
+        heir: Follower | None,
+        *,
+        marks: bool,
+        in_order: Callable[[Address], bool],
     ) -> None:
         """The mark names the last of the keys, which is what the next one in the queue has seen ahead of it."""
         name, claims = self._keys.candidate(lease), self._claims
         for _ in range(_TRIES):
-            if claims.unanswered:
-                wanted = claims.wanted
-                claims.look(wanted, (await self._session.txn((), claims.reads(wanted))).gets, lease)
             held = tuple(claims.held)
+            named = tuple(dict.fromkeys((*held, *claims.wanted)))
+            passed = [a for a in held if heir is not None and heir.wants(a) and in_order(a)]
             there = [Created(kv.key, kv.create_revision) for kv in keys] or [Created(name, 0)]
             operations: list[Operation] = [Delete(kv.key) for kv in keys]
-            operations += claims.let_go(held, in_order)
+            operations += claims.let_go([a for a in held if a not in passed], in_order)
+            if heir is not None:
+                there.append(Created(heir.key.key, heir.key.create_revision))
+                operations += claims.puts(passed, heir.key.lease, heir.name)
             if keys:
                 operations += self._keys.end_pact(lease)
             if keys and marks:
                 operations.append(Put(self._keys.mark, str(keys[-1].create_revision).encode(), 0))
-            reads = (Get(name), *claims.reads(held))
+            reads = (Get(name), *claims.reads(named))
             self._timeline.mark("deletion asked")
-            reply = await self._session.txn([*there, *claims.unchanged(held)], operations, reads)
+            reply = await self._session.txn([*there, *claims.unchanged(held)], [*operations, *reads], reads)
             self._timeline.mark("deletion confirmed")
-            if reply.succeeded and keys and claims.unanswered:
-                keys = ()  # it may have taken effect just before; without the key it cannot any more
-                continue
-            if reply.succeeded:
+            own, *answers = reply.gets
+            claims.look(named, answers, lease)
+            if reply.succeeded and not claims.held:
                 break
-            claims.look(held, reply.gets[1:], lease)  # a claim of ours changed, or a key behind ours left
-            keys = keys[:1] if reply.gets[0] else ()
+            # A claim of ours changed or came with a call that had no answer, or a key behind ours left.
+            keys, heir = keys[:1] if own else (), None
         claims.forget()

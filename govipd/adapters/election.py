@@ -293,7 +293,8 @@ class EtcdElection:
             await self._let_go_of_surplus(key)
         sent_at = self._clock.now()
         reply, standing = await self._look(key, lease)
-        own, ahead, mark, noted, pact = reply.gets[:5]
+        queue, mark, noted, pact = reply.gets[:4]
+        own, ahead = [kv for kv in queue if kv.key == key.key], _ahead(queue, key)
         if pact and self._inherited:  # without the key, the successor has taken over by it
             in_time = await self._session.txn((Created(key.key, key.create_revision),), self._keys.end_pact(lease))
             if not in_time.succeeded:
@@ -329,15 +330,16 @@ class EtcdElection:
                 return  # and look again
             if standing.others:
                 watched = self._claimed_by_others(standing)
+            if not self._followers.take_in(queue, key) and wait <= 0:
+                await self._followers.look(key)
             wait = wait if wait > 0 else min(REREAD_S, self._until_granted())
         await self._watch(watched, reply.revision + 1, wait)
 
     async def _look(self, key: KeyValue, lease: int) -> tuple[TxnResult, Standing]:
         """Read our place and our claims; where we may be first, claim in the same transaction what we miss."""
         wanted, now = self._claims.wanted, self._clock.now()
-        before_us = Get(self._keys.queue, prefix=True, max_create_revision=key.create_revision - 1, newest=True)
         gets = (
-            Get(key.key), before_us, Get(self._keys.mark), Get(self._keys.notes, prefix=True),
+            Get(self._keys.queue, prefix=True), Get(self._keys.mark), Get(self._keys.notes, prefix=True),
             Get(self._keys.force(lease)), *self._claims.reads(wanted),
         )  # fmt: skip
         leading = self._not_before is not None
@@ -357,7 +359,7 @@ class EtcdElection:
             reply = await self._session.txn((), gets)
         self._timeline.mark("proof answered")
         held = self._claims.held
-        standing = self._claims.look(wanted, reply.gets[5:], lease)
+        standing = self._claims.look(wanted, reply.gets[4:], lease)
         self._unwanted_due |= not held and bool(standing.ours) and not (puts and reply.succeeded)
         if puts and reply.succeeded:
             unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._may_hold
@@ -366,12 +368,11 @@ class EtcdElection:
         self._unclaimed = refused = self._clock.now() < self._refused_until
         self._settled = self._settled and not refused
         claimable = standing.free | standing.absent
-        self._claim_due = bool(claimable) and not refused and not reply.gets[1] and (leading or not standing.others)
+        first = not _ahead(reply.gets[0], key)
+        self._claim_due = bool(claimable) and not refused and first and (leading or not standing.others)
         return reply, standing
 
-    def _disproved(
-        self, key: KeyValue, own: Sequence[KeyValue], ahead: Sequence[KeyValue], standing: Standing
-    ) -> str:
+    def _disproved(self, key: KeyValue, own: Sequence[KeyValue], ahead: Sequence[KeyValue], standing: Standing) -> str:
         """Why we do not lead any more, or do not stand in the queue; "" where nothing speaks against it."""
         went_back, self._session.went_back = self._session.went_back, False
         if not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease:
@@ -466,8 +467,7 @@ class EtcdElection:
             passed, heir = self._followers.until(self._heir)
             if heir is not None and self._key is not None and self._passing == campaign:
                 self._timeline.mark("passing asked")
-                wanted = self._followers.addresses(heir)
-                await self._leaver.pass_on((self._key, *passed), heir, self._claims, wanted)
+                await self._leaver.pass_on((self._key, *passed), heir, self._claims)
         finally:
             self._sink(Passed(campaign))
 
@@ -506,9 +506,11 @@ class EtcdElection:
             if not self._claims.held and not self._claims.unanswered:
                 return
         free = self._not_before is not None and now >= self._not_before
+        passed_over, heir = self._followers.until(self._heir)
         await self._departure.leave(
             lease,
-            () if key is None else (key, *self._followers.until(self._heir)[0]),
+            () if key is None else (key, *passed_over),
+            None if key is None else heir,
             marks=free,
             in_order=lambda address: free and now >= self._grant_at.get(address, 0.0),
         )
@@ -529,7 +531,6 @@ class EtcdElection:
         try:
             await asyncio.wait({watch, changed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
-                self._claim_due = True
                 if self._not_before is None:
                     self._timeline.begin(Move.TAKE, "predecessor gone")
                 watch.result()  # a lost watch is an EtcdError like any other: a pause, then a new look
@@ -537,6 +538,12 @@ class EtcdElection:
             for waiting in (watch, changed):
                 waiting.add_done_callback(_seen)
                 waiting.cancel()
+
+
+def _ahead(queue: Sequence[KeyValue], key: KeyValue) -> Sequence[KeyValue]:
+    """The key just before this one; none where this one is first."""
+    before = (kv for kv in queue if kv.create_revision < key.create_revision)
+    return sorted(before, key=lambda kv: kv.create_revision)[-1:]
 
 
 async def _turns() -> None:

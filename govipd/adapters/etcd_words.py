@@ -86,10 +86,6 @@ def operation(op: Operation) -> Any:
             request = pb.RangeRequest(
                 key=key, range_end=_after(key) if op.prefix else b"", max_create_revision=op.max_create_revision
             )
-            if op.newest:
-                request.limit = 1
-                request.sort_order = pb.RangeRequest.DESCEND
-                request.sort_target = pb.RangeRequest.CREATE
             return pb.RequestOp(request_range=request)
         case Put():
             return pb.RequestOp(request_put=pb.PutRequest(key=op.key.encode(), value=op.value, lease=op.lease))

@@ -1,14 +1,37 @@
 """Who stands in the queue behind us."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from govipd.adapters.membership import addresses_of
 from govipd.adapters.store import Get, KeyValue, Store
+from govipd.core.events import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A member behind us: its key, and the IP addresses in its file as it has published them."""
+
+    key: KeyValue
+    addresses: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The member."""
+        return self.key.value.decode(errors="replace")
+
+    def wants(self, address: Address) -> bool:
+        """Whether its file has the address."""
+        return str(address.ip) in self.addresses
 
 
 class Followers:
     """The members behind one key, as last looked at.
+
+    A key may be deleted only where its owner proves its place before it takes, as govipd does and publishes a
+    record under the same lease. Others may take the deletion for their turn (clientv3/concurrency does). So what
+    counts ends at the first candidate that is none of ours.
 
     Args:
         store: the etcd client.
@@ -20,37 +43,39 @@ class Followers:
         self._store = store
         self._queue = queue
         self._records = records
-        self._keys: tuple[KeyValue, ...] = ()
-        self._addresses: dict[int, frozenset[str]] = {}  # of each member's file, by its lease
+        self._behind: Sequence[KeyValue] = ()
+        self._addresses: Mapping[int, frozenset[str]] = {}  # of each member's file, by its lease
 
     async def look(self, own: KeyValue | None) -> None:
-        """Find the members' keys behind ours, in order, up to the first candidate that is none of ours.
-
-        A key may be deleted only where its owner proves its place before it takes, as govipd does and publishes a
-        record under the same lease. Others may take the deletion for their turn (clientv3/concurrency does).
+        """Find the members' keys behind ours, and their records.
 
         Raises:
             EtcdError: etcd did not answer.
         """
         queue, records = (await self._store.txn((), (Get(self._queue, prefix=True), self._records))).gets
         self._addresses = {kv.lease: addresses_of(kv) for kv in records}
+        self.take_in(queue, own)
+
+    def take_in(self, queue: Iterable[KeyValue], own: KeyValue | None) -> bool:
+        """Of a queue that was read, take the keys behind ours. Returns whether the next member's record is known."""
         ours = 0 if own is None else own.create_revision
-        behind = sorted((kv for kv in queue if kv.create_revision > ours), key=lambda kv: kv.create_revision)
-        self._keys = tuple(itertools.takewhile(lambda kv: kv.lease in self._addresses, behind))
+        self._behind = sorted((kv for kv in queue if kv.create_revision > ours), key=lambda kv: kv.create_revision)
+        return not self._behind or self._behind[0].lease in self._addresses
 
     def names(self) -> Sequence[str]:
         """The members, the next first."""
-        return [kv.value.decode(errors="replace") for kv in self._keys]
+        return [member.name for member in self._members()]
 
-    def addresses(self, key: KeyValue) -> frozenset[str]:
-        """What a member's file has, as it has published it."""
-        return self._addresses.get(key.lease, frozenset())
-
-    def until(self, name: str) -> tuple[tuple[KeyValue, ...], KeyValue | None]:
-        """The keys between ours and that member's, and its own; "", or one that is not there, is whoever is next.
+    def until(self, name: str) -> tuple[tuple[KeyValue, ...], Follower | None]:
+        """The keys between ours and that member's, and it itself; "", or one that is not there, is whoever is next.
 
         One may have left since look(): keys are to be deleted by their create revisions, all or none.
         """
-        names = [kv.value for kv in self._keys]
-        at = names.index(name.encode()) if name.encode() in names else 0
-        return self._keys[:at], next(iter(self._keys[at:]), None)
+        members = self._members()
+        names = [member.name for member in members]
+        at = names.index(name) if name in names else 0
+        return tuple(member.key for member in members[:at]), next(iter(members[at:]), None)
+
+    def _members(self) -> Sequence[Follower]:
+        known = itertools.takewhile(lambda kv: kv.lease in self._addresses, self._behind)
+        return [Follower(kv, self._addresses[kv.lease]) for kv in known]

@@ -17,11 +17,12 @@ says that the rest of the wait is not needed. It stays true, so that it may come
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from govipd.adapters.claims import Claims
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind, id_of, unpacked
+from govipd.adapters.followers import Follower
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.store import Created, Delete, KeyValue, Put, Store
 from govipd.ports import Postbox
@@ -88,16 +89,14 @@ class Leaver:
         self._closed = False
         self._over = asyncio.Event()  # there is nothing to wait for any more
 
-    async def pass_on(
-        self, keys: Sequence[KeyValue], heir: KeyValue, claims: Claims, wanted: Collection[str]
-    ) -> None:
+    async def pass_on(self, keys: Sequence[KeyValue], heir: Follower, claims: Claims) -> None:
         """Make the heir's key the first, with our claims; return when the heir is ready, or after closed().
 
         Args:
             keys: what to delete: ours, then those between it and the heir's.
-            heir: the heir's key.
-            claims: ours. Without a gap they are the heir's: our kernel answers on for a moment.
-            wanted: the addresses of the heir's file. The claims of others stay ours, until we have left.
+            heir: who is to be the first.
+            claims: ours. Without a gap they are the heir's, if it wants them: our kernel answers on for a moment.
+                Those that it does not want stay ours, until we have left.
 
         Raises:
             EtcdError: nobody knows whether it has happened, or will.
@@ -108,15 +107,15 @@ class Leaver:
         self._over.clear()
         self._closed = False
         lease, held = keys[0].lease, tuple(claims.held)
-        moved = [address for address in held if str(address.ip) in wanted]
-        note = Note(keys[-1].create_revision, heir.create_revision, self._token(8), self._token(16), to)
+        moved = [address for address in held if heir.wants(address)]
+        note = Note(keys[-1].create_revision, heir.key.create_revision, self._token(8), self._token(16), to)
         self._note = note
         reply = await self._store.txn(
-            [*(Created(kv.key, kv.create_revision) for kv in (*keys, heir)), *claims.unchanged(held)],
+            [*(Created(kv.key, kv.create_revision) for kv in (*keys, heir.key)), *claims.unchanged(held)],
             [
                 *(Delete(kv.key) for kv in keys),
                 *self._keys.end_pact(lease),
-                *claims.puts(moved, heir.lease, heir.value.decode(errors="replace")),
+                *claims.puts(moved, heir.key.lease, heir.name),
                 Put(self._keys.note(lease), note.packed(), lease),
             ],
         )

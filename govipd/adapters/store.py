@@ -23,13 +23,12 @@ class KeyValue:
 class Get:
     """Read one key or, with `prefix`, all keys that begin with it.
 
-    `max_create_revision` 0 is no bound. `newest` returns only the key created last.
+    `max_create_revision` 0 is no bound.
     """
 
     key: str
     prefix: bool = False
     max_create_revision: int = 0
-    newest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

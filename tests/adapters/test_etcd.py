@@ -182,7 +182,7 @@ async def test_an_unknown_lease_is_not_found(plain: Cluster) -> None:
 
 
 async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
-    """Conditions, the newest key below a revision, and the deletion that a watch reports."""
+    """Conditions, the keys below a revision, and the deletion that a watch reports."""
     etcd = Etcd(plain.endpoints, 5.0)
     lease, _ = await etcd.grant(60)
     first = await etcd.txn((Created("q/a", 0),), (Put("q/a", b"a", lease), Get("q/a")))
@@ -191,7 +191,7 @@ async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
     assert (again.succeeded, again.gets[0][0].value, again.gets[0][0].lease) == (False, b"a", lease)
     second = await etcd.txn((), (Put("q/b", b"b", lease), Get("q/b")))
     mine = second.gets[0][0]
-    ahead = await etcd.txn((), (Get("q/", prefix=True, max_create_revision=mine.create_revision - 1, newest=True),))
+    ahead = await etcd.txn((), (Get("q/", prefix=True, max_create_revision=mine.create_revision - 1),))
     assert [kv.key for kv in ahead.gets[0]] == ["q/a"]
     watch = asyncio.ensure_future(etcd.changed("q/a", ahead.revision + 1))
     await asyncio.sleep(0.2)

@@ -71,8 +71,7 @@ class MemoryStore(Store):
         found = [kv for key, kv in self.content.items() if key == get.key or (get.prefix and key.startswith(get.key))]
         if get.max_create_revision:
             found = [kv for kv in found if kv.create_revision <= get.max_create_revision]
-        found.sort(key=lambda kv: kv.create_revision if get.newest else kv.key)
-        return tuple(found[-1:] if get.newest else found)
+        return tuple(sorted(found, key=lambda kv: kv.key))
 
 
 class Collected(list[Event]):

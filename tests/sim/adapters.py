@@ -522,4 +522,3 @@ class SimNotifier:
 
     def reloading(self) -> None:
         """See ports.Notifier."""
-

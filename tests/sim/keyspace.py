@@ -128,8 +128,6 @@ class Keyspace:
             if (kv.key.startswith(get.key) if get.prefix else kv.key == get.key)
             and (get.max_create_revision <= 0 or kv.create_revision <= get.max_create_revision)
         ]
-        if get.newest:
-            return (max(found, key=lambda kv: kv.create_revision),) if found else ()
         return tuple(sorted(found, key=lambda kv: kv.key))
 
     def _put(self, put: Put) -> None:

@@ -287,8 +287,8 @@ MUTATIONS = (
     _one(
         "a deletion that was given up may hit a later key",
         DEPARTURE,
-        "self._session.txn([*there, *claims.unchanged(held)], operations, reads)",
-        "self._session.txn((), operations)",
+        "self._session.txn([*there, *claims.unchanged(held)], [*operations, *reads], reads)",
+        "self._session.txn((), [*operations, *reads])",
         within=30_000,
     ),
     # Passing the VIP on
@@ -368,7 +368,7 @@ MUTATIONS = (
         (
             Edit(
                 PASSING,
-                "        moved = [address for address in held if str(address.ip) in wanted]\n",
+                "        moved = [address for address in held if heir.wants(address)]\n",
                 "        moved = list(held)\n",
             ),
             Edit(  # which alone would hide it
@@ -406,10 +406,14 @@ MUTATIONS = (
         (
             Edit(
                 DEPARTURE,
-                "            await self._delete(lease, keys, marks=False, in_order=lambda _: False)\n",
+                "            await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)\n",
                 "            raise\n",
             ),
-            Edit(ELECTION, "        except EtcdRefusedError:\n            give_back = True\n", "        finally:\n            pass\n"),
+            Edit(
+                ELECTION,
+                "        except EtcdRefusedError:\n            give_back = True\n",
+                "        finally:\n            pass\n",
+            ),
             Edit(ELECTION, "        return self._leaving_since is not None and", "        return False and"),
         ),
         within=30_000,
@@ -615,7 +619,7 @@ NOT_FOUND_YET = (
     _one(
         "passing on: the claims are let go instead of passed on",
         PASSING,
-        '                *claims.puts(moved, heir.lease, heir.value.decode(errors="replace")),\n',
+        "                *claims.puts(moved, heir.key.lease, heir.name),\n",
         "                *claims.let_go(moved, lambda _: True),\n",
         within=30_000,
     ),

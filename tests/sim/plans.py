@@ -246,5 +246,3 @@ def calm(random: Random, nodes: int, *, watchdog: bool) -> tuple[Fault, ...]:
         faults.append(Fault(kind, random.choice((HOLDER, *range(nodes))), length, random.random(), at))
         at += length + 2.5
     return tuple(faults)
-
-
