@@ -228,7 +228,7 @@ class Supervisor:
                 self._note_elsewhere(event)
             case ev.WireHeard() if self.state is State.TAKING and self.question is not None:
                 if self.question.awaits(event):
-                    self._note_heard(self.question, event)
+                    self._note_heard(self.question, event, now)
             case ev.Stalled():
                 self._announce_due = True
                 if self.state in HOLDING:
@@ -452,7 +452,7 @@ class Supervisor:
         if deadline is None or now >= deadline:
             return
         self.present = True
-        self._waits = self._awaits_silence(self._won, now)
+        self._waits = self._awaits_silence(self._won, now + self._lease.ttl, now)
         if self._waits:
             if self._settings.fenced:
                 self._actions.append(ac.Prepare(deadline))
@@ -463,18 +463,21 @@ class Supervisor:
         if self.state is State.LEADER:
             self._remember()
 
-    def _awaits_silence(self, won: ev.Elected, now: float) -> bool:
-        """Whether a predecessor's kernel may answer yet, by the proof that is there and by what the wire says."""
+    def _awaits_silence(self, won: ev.Elected, expired_at: float, now: float) -> bool:
+        """Whether a predecessor's kernel may answer yet, by the proof that is there and by what the wire says.
+
+        `expired_at`: when a lease that ended before this instant would have run out.
+        """
         early = won.proved_at < won.not_before
         if early and self.question is None:
-            self.question = Question(won.not_before, max(won.not_before, now + AGAIN_S))
+            self.question = Question(won.not_before, max(won.not_before, now + AGAIN_S), expired_at)
             self._actions.append(ac.AskWire(self.question.until))
         if self.question is not None and won.not_before < self.question.not_before:
             self.question = None  # the predecessor's fence is known to be closed
         return early or (self.question is not None and not self.question.silent)
 
-    def _note_heard(self, question: Question, event: ev.WireHeard) -> None:
-        self._actions += question.heard(event, stranger_waits=self._settings.stranger_waits)
+    def _note_heard(self, question: Question, event: ev.WireHeard, now: float) -> None:
+        self._actions += question.heard(event, now, stranger_waits=self._settings.stranger_waits)
         if question.silent and self._won is not None:
             self._hold_due = self._hold_due or self._won.proved_at >= self._won.not_before
 

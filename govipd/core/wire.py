@@ -4,9 +4,12 @@ Asked while a predecessor that left without a mark may not know yet that it has 
 deleted, etcd's data lost, or it is a member of another etcd. It closes its fence as soon as it learns of it, but a
 process that does not run learns nothing, and its kernel answers until the fence ends by itself.
 
-What it does not guarantee: that nobody answers. A question or its answer may get lost, the machine may be on another
-link, and a fence that has lapsed may be opened again. G1 stands on etcd; this is for the day on which etcd's promise is
-broken.
+A member that has answered may fall silent without having learned of it: its link goes down, or its fence ends and a
+process that gets little time opens it again. What it may have proven to itself ends a lease's life after its key was
+gone. So once a member has answered, silence counts from then on.
+
+What it does not guarantee: that nobody answers. A question or its answer may get lost, and the machine may be on
+another link. G1 stands on etcd; this is for the day on which etcd's promise is broken.
 """
 
 from dataclasses import dataclass
@@ -26,24 +29,32 @@ class Question:
     Attributes:
         not_before: the instant that the election named; before it nothing is opened anyway.
         until: when the newest question ends.
+        expired_at: when every fence has ended that a member opened under the lease that is gone.
+        silent: nobody has to be waited for.
     """
 
     not_before: float
     until: float
+    expired_at: float
     silent: bool = False
+    member_answered: bool = False
     stranger_waits: bool = False
-    claims: tuple[Claim, ...] = ()  # of the newest answer
+    claims: tuple[Claim, ...] = ()  # the newest, and what is waited for
     pending: bool = True
 
     def awaits(self, event: WireHeard) -> bool:
         """Whether this answers the newest question."""
         return self.pending and event.until == self.until
 
-    def heard(self, event: WireHeard, *, stranger_waits: bool) -> list[Alarm]:
+    def heard(self, event: WireHeard, now: float, *, stranger_waits: bool) -> list[Alarm]:
         """Take an answer in. What is to be told of it: each machine once."""
-        before, self.claims = self.claims, event.claims
         self.pending, self.stranger_waits = False, stranger_waits
-        self.silent = not any(claim.member or stranger_waits for claim in event.claims)
+        self.member_answered |= any(claim.member for claim in event.claims)
+        counts = not self.member_answered or now >= self.expired_at
+        self.silent = counts and not any(claim.member or stranger_waits for claim in event.claims)
+        before = self.claims
+        if event.claims or self.silent:
+            self.claims = event.claims
         return [self._alarm(claim) for claim in event.claims if claim not in before]
 
     def again(self, now: float) -> float | None:
@@ -51,6 +62,8 @@ class Question:
         if self.silent or (self.pending and now < self.until + UNHEARD_S):
             return None
         self.until = now + min(max(AGAIN_S, (now - self.not_before) / 10), AGAIN_MAX_S)
+        if now < self.expired_at < self.until:
+            self.until = max(self.expired_at, now + AGAIN_S)
         self.pending = True
         return self.until
 
@@ -67,7 +80,7 @@ class Question:
         if claim.member:
             text = (
                 f"{claim.member}'s kernel still answers for {claim.address} ({claim.mac}), though etcd says that it "
-                "has left; next: take it as soon as it is silent"
+                "has left; next: take it when it is silent and its lease would have ended"
             )
             return Alarm(text, Conflict.MEMBER_ANSWERS)
         follows = "take it when it is silent (election.stranger)" if self.stranger_waits else "take it all the same"

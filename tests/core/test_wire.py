@@ -7,7 +7,7 @@ from govipd.core import words
 from govipd.core.actions import Alarm, AskWire, CloseFence, Conflict, Hold, Prepare, Resign
 from govipd.core.settings import Settings
 from govipd.core.state import State
-from govipd.core.wire import AGAIN_MAX_S, UNHEARD_S
+from govipd.core.wire import AGAIN_MAX_S, AGAIN_S, UNHEARD_S
 from tests.core.driver import LEASE, Driver
 
 VIP = IPv4Interface("192.0.2.100/32")
@@ -56,6 +56,23 @@ def test_a_member_is_waited_for_as_long_as_it_answers() -> None:
         d.renew()
     d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1))
     assert d.step(ev.WireHeard(again.until, ())) == [Hold(d.now + 2.5)]
+
+
+def test_who_has_answered_may_answer_again_until_its_lease_would_have_ended() -> None:
+    """Its link was down for a moment, or its fence lapsed and is opened again by a process that knows nothing yet."""
+    d = asked()
+    ended = d.now - 0.1 + 3.0
+    alarm, again = d.step(ev.WireHeard(100.1, (MEMBER,)))
+    assert isinstance(alarm, Alarm)
+    while d.now < ended:
+        assert words.trouble(d.supervisor) == alarm.text
+        assert isinstance(again, AskWire)
+        d.renew()
+        d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1))
+        again = d.step(ev.WireHeard(again.until, ()), after=again.until - d.now)[-1]
+    assert again == Hold(d.supervisor.deadline() or 0.0)
+    assert d.now < ended + AGAIN_S
+    assert words.trouble(d.supervisor) == ""
 
 
 def test_a_stranger_is_told_of_and_holds_nothing_up() -> None:

@@ -147,9 +147,16 @@ MUTATIONS = (
     _one(
         "a member that answers is not waited for",
         "govipd.core.wire",
-        "        self.silent = not any(claim.member or stranger_waits for claim in event.claims)\n",
+        "        self.silent = counts and not any(claim.member or stranger_waits for claim in event.claims)\n",
         "        self.silent = True\n",
         within=10_000,
+    ),
+    _one(
+        "a member that fell silent is taken for closed at once",
+        "govipd.core.wire",
+        "        counts = not self.member_answered or now >= self.expired_at\n",
+        "        counts = True\n",
+        within=30_000,
     ),
     _one(
         "a member's hardware address is forgotten with its record",

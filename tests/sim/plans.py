@@ -21,6 +21,7 @@ from tests.sim.faults import (
     REFUSALS,
     SILENCES,
     SLIPS,
+    SLUGGISH,
     TAMPERING,
 )
 
@@ -98,6 +99,8 @@ def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
 def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
     """Anything goes; half of the time by a plan."""
     hot = BEGIN_S + random.uniform(0.0, 3.0)  # faults gather around it
+    if random.random() < 0.03:
+        return _unheard(random, hot)
     if random.random() < 0.12:
         kinds = [random.choice(BROKEN_PROMISES), *random.sample(BESIDE_BROKEN_PROMISES, random.randint(0, 3))]
     elif random.random() < 0.65:
@@ -105,6 +108,18 @@ def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
     else:
         kinds = random.sample(_ANY, random.randint(1, 5))
     return tuple(_fault(random, random.choice(kinds), nodes, hot) for _ in range(random.randint(2, 10)))
+
+
+def _unheard(random: Random, hot: float) -> tuple[Fault, ...]:
+    """The holder does not learn that its lease is gone, and falls silent for a moment."""
+    sluggish = random.choice(SLUGGISH)
+    silent = random.choice(("link down", "link down", "nft refuses", "datagrams blocked"))
+    silent_at = hot + 0.2 + random.choice((0.3, 2.0)) * random.random()
+    return (
+        Fault(sluggish, HOLDER, random.uniform(0.5, 4.0), random.random(), hot - random.random()),
+        Fault(random.choice(BROKEN_PROMISES), HOLDER, 0.0, random.random(), hot),
+        Fault(silent, HOLDER, random.uniform(0.1, 0.6), random.random(), silent_at),
+    )
 
 
 def _blows(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:

@@ -7,7 +7,7 @@ from random import Random
 from govipd.core.lease import SLEW
 from tests.sim import plans
 from tests.sim.fault import HOLDER, Fault
-from tests.sim.faults import BREAKS_PROXY, BROKEN_PROMISES, SLUGGISH
+from tests.sim.faults import BREAKS_PROXY
 from tests.sim.plans import BEGIN_S
 
 # Time-outs in seconds, 0 for none. The shortest costs most: its datagrams come every 20 ms.
@@ -94,11 +94,6 @@ def make(seed: int) -> Schedule:
         faults = plans.in_doubt(random, nodes, pact)
     else:
         faults = plans.hostile(random, nodes)
-    kinds = {fault.kind for fault in faults}
-    if kinds & set(BROKEN_PROMISES) and kinds & set(SLUGGISH):
-        # Its kernel still answers when it is asked, and must be heard (docs/adr/0025).
-        pact = 0.0  # a fence that follows datagrams may lapse and open again
-        faults = tuple(fault for fault in faults if fault.kind != "link down")
     end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
     left_out = None if calm else _left_out(random, nodes, faults)
     end = min(max(end, 6.0), 14.0)
