@@ -10,7 +10,7 @@ that: the lease may have ended early. Then the next holder waits, as behind a me
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_interface
@@ -72,15 +72,18 @@ class Claims:
         """Reads the claims of all groups."""
         return Get(self._keys.claims, prefix=True)
 
-    def unwanted(self, found: Iterable[KeyValue], lease: int) -> Iterator[Address]:
-        """Of what every() returned: addresses that are claimed under our lease, and that are not the group's."""
-        wanted = {address.ip for address in self.wanted}
+    def unwanted(self, found: Iterable[KeyValue], lease: int) -> Mapping[Address, bytes]:
+        """Of what every() returned: claims under our lease that this member neither wants nor has asked for.
+
+        Others attached them to our lease. What a reload removes was ours, and stays so until our kernel is silent.
+        """
+        known = {address.ip for address in (*self.wanted, *self.held)}
+        claims: dict[Address, bytes] = {}
         for kv in found:
             if kv.lease == lease:
                 with suppress(ValueError):
-                    address = ip_interface(kv.key.removeprefix(self._keys.claims))
-                    if address.ip not in wanted:
-                        yield address
+                    claims[ip_interface(kv.key.removeprefix(self._keys.claims))] = kv.value
+        return {address: value for address, value in claims.items() if address.ip not in known}
 
     def missing(self) -> tuple[Address, ...]:
         """The addresses that we want and have no claim to."""

@@ -81,6 +81,7 @@ class EtcdElection:
         self._claim_due = False  # we may be first: the next look claims
         self._settled = True  # the holders before us let go of every address in order
         self._unwanted_due = False  # a predecessor may have attached claims to our lease that we do not want
+        self._quiet = False  # nothing has happened since the last look
         self._blocked = False  # by another group's claims, though we are first
         self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
         self._surplus: dict[Address, bool] = {}  # claims to be let go; True: our kernel closed its fence before
@@ -98,7 +99,7 @@ class EtcdElection:
         self._passing: int | None = None  # the campaign that ends while we lead, from the order until we resign
         self._pass_due = False
         self._heir = ""  # the member that is to be first after us; "" is whoever is next
-        self._followers = Followers(store, keys.queue, membership.all_records())
+        self._followers = Followers(store, keys.queue, membership)
         self._key: KeyValue | None = None  # our key, as etcd confirmed it
         self._ahead: int | None = None  # the create revision of the last key seen ahead of ours
         self._not_before: float | None = None  # when we may take, once we are first
@@ -276,16 +277,20 @@ class EtcdElection:
         """Find a key or claims of ours while we stand aside: a restored etcd or a given-up call makes them."""
         if self._wanted is None and self._key is None:
             wanted = self._claims.wanted
-            reply = await self._session.txn((), (Get(self._keys.candidate(lease)), *self._claims.reads(wanted)))
+            every = (self._claims.every(),) if self._unwanted_due else ()
+            gets = (Get(self._keys.candidate(lease)), *every, *self._claims.reads(wanted))
+            key, *claims = (await self._session.txn((), gets)).gets
             if self._wanted is None and wanted is self._claims.wanted:
-                self._key = next(iter(reply.gets[0]), None)
-                self._claims.look(wanted, reply.gets[1:], lease)
+                self._key = next(iter(key), None)
+                self._claims.look(wanted, claims[len(every) :], lease)
+                for found in claims[: len(every)]:
+                    self._claims.held = {**self._claims.held, **self._claims.unwanted(found, lease)}
+                    self._unwanted_due = False
 
     async def _stand(self, lease: int, campaign: int) -> None:
         """One look at our place, what follows from it, and the wait for the next."""
         key = self._key or await self._join(lease)
-        took = self._not_before is not None and self._clock.now() >= self._not_before
-        if self._unwanted_due and (took or self._blocked):
+        if self._unwanted_due and (self._quiet or self._blocked):
             found = (await self._session.txn((), (self._claims.every(),))).gets[0]
             self._surplus |= dict.fromkeys(self._claims.unwanted(found, lease), False)
             self._unwanted_due = False
@@ -330,10 +335,10 @@ class EtcdElection:
                 return  # and look again
             if standing.others:
                 watched = self._claimed_by_others(standing)
-            if not self._followers.take_in(queue, key) and wait <= 0:
-                await self._followers.look(key)
+            self._followers.take_in(queue, key)
             wait = wait if wait > 0 else min(REREAD_S, self._until_granted())
-        await self._watch(watched, reply.revision + 1, wait)
+        self._quiet = False
+        self._quiet = not await self._watch(watched, reply.revision + 1, wait) and wait >= REREAD_S
 
     async def _look(self, key: KeyValue, lease: int) -> tuple[TxnResult, Standing]:
         """Read our place and our claims; where we may be first, claim in the same transaction what we miss."""
@@ -358,9 +363,7 @@ class EtcdElection:
         else:
             reply = await self._session.txn((), gets)
         self._timeline.mark("proof answered")
-        held = self._claims.held
         standing = self._claims.look(wanted, reply.gets[4:], lease)
-        self._unwanted_due |= not held and bool(standing.ours) and not (puts and reply.succeeded)
         if puts and reply.succeeded:
             unsettled = {a for a, c in compare.items() if isinstance(c, Created)} - self._may_hold
             self._settled = not unsettled
@@ -392,6 +395,7 @@ class EtcdElection:
         if self._not_before is None:
             self._not_before = max(self._clock.now() + UNORDERLY_S, self._session.quiet_until)
             self._grant_at.clear()  # the whole group waits
+            self._unwanted_due = True
         if orderly and proven.proved_at >= self._session.quiet_until:
             self._not_before = min(self._not_before, proven.proved_at)
         now = self._clock.now()
@@ -436,7 +440,7 @@ class EtcdElection:
         self._ahead = self._not_before = None
         self._settled = self._claim_due = True
         self._session.went_back = False
-        self._blocked = self._unwanted_due = False
+        self._blocked = self._quiet = False
         self._grant_at.clear()
         self._granted = self._may_hold = frozenset()
         return self._key
@@ -496,6 +500,7 @@ class EtcdElection:
             self._session.renew_now.set()
             return
         self._key, self._leaving_since = None, None
+        self._unwanted_due = True
         self._confirm_resigned()
 
     async def _release(self, lease: int) -> None:
@@ -520,8 +525,8 @@ class EtcdElection:
             campaign, self._resigning = self._resigning, None
             self._sink(Resigned(campaign))
 
-    async def _watch(self, key: str, revision: int, seconds: float) -> None:
-        """Until the key is deleted, something else is wanted, or these seconds have passed.
+    async def _watch(self, key: str, revision: int, seconds: float) -> bool:
+        """Until the key is deleted, something else is wanted, or these seconds have passed: False.
 
         The watch starts one after the revision just read: one that starts at it is "unsynced" for etcd, and
         is served by a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
@@ -529,7 +534,7 @@ class EtcdElection:
         watch: asyncio.Future[object] = asyncio.ensure_future(self._store.changed(key, revision))
         changed: asyncio.Future[object] = asyncio.ensure_future(self._changed.wait())
         try:
-            await asyncio.wait({watch, changed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({watch, changed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
                 if self._not_before is None:
                     self._timeline.begin(Move.TAKE, "predecessor gone")
@@ -538,6 +543,7 @@ class EtcdElection:
             for waiting in (watch, changed):
                 waiting.add_done_callback(_seen)
                 waiting.cancel()
+        return bool(done)
 
 
 def _ahead(queue: Sequence[KeyValue], key: KeyValue) -> Sequence[KeyValue]:

@@ -1,10 +1,10 @@
 """Who stands in the queue behind us."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from govipd.adapters.membership import addresses_of
+from govipd.adapters.membership import Membership
 from govipd.adapters.store import Get, KeyValue, Store
 from govipd.core.events import Address
 
@@ -36,15 +36,14 @@ class Followers:
     Args:
         store: the etcd client.
         queue: prefix of the election's keys.
-        records: reads every member's record.
+        membership: the members' records.
     """
 
-    def __init__(self, store: Store, queue: str, records: Get) -> None:
+    def __init__(self, store: Store, queue: str, membership: Membership) -> None:
         self._store = store
         self._queue = queue
-        self._records = records
+        self._membership = membership
         self._behind: Sequence[KeyValue] = ()
-        self._addresses: Mapping[int, frozenset[str]] = {}  # of each member's file, by its lease
 
     async def look(self, own: KeyValue | None) -> None:
         """Find the members' keys behind ours, and their records.
@@ -52,15 +51,15 @@ class Followers:
         Raises:
             EtcdError: etcd did not answer.
         """
-        queue, records = (await self._store.txn((), (Get(self._queue, prefix=True), self._records))).gets
-        self._addresses = {kv.lease: addresses_of(kv) for kv in records}
+        gets = (Get(self._queue, prefix=True), self._membership.all_records())
+        queue, records = (await self._store.txn((), gets)).gets
+        self._membership.take_in(records)
         self.take_in(queue, own)
 
-    def take_in(self, queue: Iterable[KeyValue], own: KeyValue | None) -> bool:
-        """Of a queue that was read, take the keys behind ours. Returns whether the next member's record is known."""
+    def take_in(self, queue: Iterable[KeyValue], own: KeyValue | None) -> None:
+        """Of a queue that was read, take the keys behind ours."""
         ours = 0 if own is None else own.create_revision
         self._behind = sorted((kv for kv in queue if kv.create_revision > ours), key=lambda kv: kv.create_revision)
-        return not self._behind or self._behind[0].lease in self._addresses
 
     def names(self) -> Sequence[str]:
         """The members, the next first."""
@@ -77,5 +76,6 @@ class Followers:
         return tuple(member.key for member in members[:at]), next(iter(members[at:]), None)
 
     def _members(self) -> Sequence[Follower]:
-        known = itertools.takewhile(lambda kv: kv.lease in self._addresses, self._behind)
-        return [Follower(kv, self._addresses[kv.lease]) for kv in known]
+        addresses = self._membership.addresses
+        known = itertools.takewhile(lambda kv: kv.lease in addresses, self._behind)
+        return [Follower(kv, addresses[kv.lease]) for kv in known]

@@ -9,7 +9,7 @@ machine have the same identity, but not the same memory.
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from govipd.adapters.store import Created, Get, KeyValue, Put, Store
 from govipd.core.events import ClusterFault
@@ -57,6 +57,7 @@ class Membership:
         self._leases = leases
         self._told = ClusterFault()
         self._macs: dict[str, str] = {}
+        self.addresses: Mapping[int, frozenset[str]] = {}  # of each member's file, by its lease; without prefixes
 
     def macs(self) -> Mapping[str, str]:
         """The other members by the hardware address of their interface, as their records have it, or had it last.
@@ -73,6 +74,12 @@ class Membership:
     def all_records(self) -> Get:
         """Reads every member's record; its lease is the one of the member's key in the queue."""
         return Get(self._prefix, prefix=True)
+
+    def take_in(self, records: Iterable[KeyValue]) -> None:
+        """What all_records() returned."""
+        self.addresses = {
+            kv.lease: frozenset(address.partition("/")[0] for address in _addresses(_parse(kv))) for kv in records
+        }
 
     async def register(self, lease: int) -> bool:
         """Claim the member's name under a new lease; False while another machine has it.
@@ -136,6 +143,7 @@ class Membership:
     async def _look(self) -> bytes | None:
         """Compare the others' addresses with ours. Returns our record as etcd has it."""
         reply = await self._store.txn((), (self.all_records(),))
+        self.take_in(reply.gets[0])
         ours = _addresses(self._record)
         differing = []
         written = None
@@ -175,11 +183,6 @@ def _parse(kv: KeyValue) -> Mapping[str, object]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def addresses_of(record: KeyValue) -> frozenset[str]:
-    """The addresses in a member's record, as text without prefixes; none where it has none that can be read."""
-    return frozenset(address.partition("/")[0] for address in _addresses(_parse(record)))
 
 
 def _addresses(record: Mapping[str, object]) -> frozenset[str]:
