@@ -149,6 +149,48 @@ async def test_a_member_that_is_passed_the_vip_lets_go_of_what_its_file_has_not(
                 await asyncio.sleep(0.01)
 
 
+async def follow(a: Member, b: Member, *published: str) -> None:
+    """B stands behind A, which knows B's file by its record."""
+    b.election.publish({"state": "candidate", "addresses": published})
+    b.election.campaign(1)
+    await b.sees(Queued)
+    async with asyncio.timeout(5):
+        while not await a.election.heirs():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_release_gives_the_next_one_the_claims_that_it_wants(etcd: Cluster) -> None:
+    """In the transaction that deletes the key, so that the next one need not write; the rest is let go in order."""
+    a, b = Member(etcd.endpoints, "a", addresses=BOTH), Member(etcd.endpoints, "b")
+    async with running(a, b):
+        await lead(a)
+        await follow(a, b, "192.0.2.1/32")
+        a.election.resign(1)
+        won = await b.sees(Elected)
+        assert isinstance(won, Elected)
+        assert won.not_before <= won.proved_at
+        (first, second) = json.loads(etcd.ctl("get", "--prefix", "govip/claims/", "-w", "json"))["kvs"]
+        assert (first["version"], first["lease"]) == (2, won.lease_id), "made by a, given to b"
+        assert not second.get("value")
+
+
+async def test_what_was_given_and_is_not_wanted_is_let_go_by_one_that_has_left(etcd: Cluster) -> None:
+    """Its record was as before its reload when the claims were given."""
+    a, b = Member(etcd.endpoints, "a", addresses=BOTH), Member(etcd.endpoints, "b")
+    async with running(a, b):
+        await lead(a)
+        await follow(a, b, "192.0.2.1/32", "192.0.2.2/32")
+        a.election.resign(1)
+        await b.sees(Elected)
+        assert claim(etcd, "192.0.2.2")["member"] == "b"
+        b.election.resign(1)
+        await b.sees(Resigned)
+        assert claim(etcd) == {}
+        async with asyncio.timeout(2 * REREAD_S):
+            while claim(etcd, "192.0.2.2"):
+                await asyncio.sleep(0.01)
+
+
 async def fill(etcd: Cluster) -> None:
     """Until etcd has no space left: the alarm NOSPACE."""
     for i in range(40):
