@@ -10,6 +10,7 @@ import secrets
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -209,7 +210,10 @@ def _hunt(mutation: Mutation, first: int, *, shrunk: bool) -> int:
         if outcome.violation is not None:
             result.update(found=True, schedules=count + 1, promise=outcome.violation.promise)
             if shrunk:
-                result["schedule"] = asdict(_shrunk(outcome).schedule)
+                from tests.sim.golden import fields_of  # noqa: PLC0415  # see _run
+
+                schedule = _shrunk(outcome).schedule
+                result["schedule"] = {**asdict(schedule), "faults": [*map(fields_of, schedule.faults)]}
             break
     print(json.dumps(result))
     return 0
@@ -219,7 +223,7 @@ def _hunt(mutation: Mutation, first: int, *, shrunk: bool) -> int:
 
 
 def _betrayed(path: Path) -> int:
-    name = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])["mutation"]
+    name = tomllib.loads(path.read_text(encoding="utf-8").partition("----\n")[0])["mutation"]
     apply(next(m for m in MUTATIONS if m.name == name))
     from tests.sim.golden import stored  # noqa: PLC0415  # see _run
     from tests.sim.run import simulate  # noqa: PLC0415
@@ -247,7 +251,7 @@ def _write_golden(jobs: int, first: int) -> int:
     for name, mutation_name, schedule in schedules:
         outcome = simulate(schedule)
         violations += outcome.violation is not None
-        Golden(name, mutation_name, schedule, outcome.transcript()).write()
+        Golden(name, mutation_name, schedule, outcome.events()).write()
     return 1 if violations else 0
 
 

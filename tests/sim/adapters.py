@@ -489,6 +489,21 @@ class SimDrainMark:
         self.drained = False
 
 
+def _event(kind: messages.Message, fields: Mapping[str, str]) -> str:
+    """What an entry of the journal says of a state, a gate or a pact."""
+    if state := fields.get("GOVIP_STATE"):
+        return f"{state} {fields.get('GOVIP_REASON', '')}".rstrip()
+    if gate := fields.get("GOVIP_GATE"):
+        return f"gate {gate} {kind.name.removeprefix('GATE_').lower()}"
+    return _EVENTS.get(kind, "")
+
+
+_EVENTS = {
+    messages.Message.PACT_MADE: "pact made",
+    messages.Message.PACT_OVER: "pact over",
+}
+
+
 class SimJournal:
     """The journal is the transcript (ports.Journal)."""
 
@@ -497,7 +512,7 @@ class SimJournal:
 
     def write(self, kind: messages.Message, text: str, fields: Mapping[str, str]) -> None:
         """See ports.Journal."""
-        self._world.note(self._name, text)
+        self._world.note(self._name, text, _event(kind, fields), fields.get("GOVIP_VIP", ""))
 
 
 class SimNotifier:

@@ -11,7 +11,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 _ROUNDING_S = 1e-6  # a timer never fires before its instant, whatever floats make of two clocks
 _CALLS_MAX = 20_000  # of one process at one instant: more is a loop without end
@@ -35,13 +35,34 @@ class Timer:
         return self.call is None
 
 
+class Note(NamedTuple):
+    """A line of the transcript.
+
+    Attributes:
+        when: true time in seconds.
+        who: a node, etcd, the oracle, or "fault".
+        what: in words, for people.
+        group: whose event it is; "" where it is the whole node's.
+        event: what happened, in fixed words (moments.Moment); "" where it is of no account.
+    """
+
+    when: float
+    who: str
+    what: str
+    group: str
+    event: str
+
+    def __str__(self) -> str:
+        return f"{self.when:9.4f} {self.who:7} {self.what}"
+
+
 class World:
-    """True time, in seconds from 0, and what happens when. `notes` is the transcript: when, who, what."""
+    """True time, in seconds from 0, and what happens when. `notes` is the transcript."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.notes: list[tuple[float, str, str]] = []
-        self.noted: Callable[[str], object] | None = None  # called with every line
+        self.notes: list[Note] = []
+        self.noted: Callable[[str], object] | None = None  # called with every event
         self._queue: list[tuple[float, int, Timer]] = []
         self._count = 0
 
@@ -66,11 +87,11 @@ class World:
                 timer.call(*timer.args)
         self.now = until
 
-    def note(self, who: str, what: str) -> None:
+    def note(self, who: str, what: str, event: str = "", group: str = "") -> None:
         """Write a line of the transcript."""
-        self.notes.append((self.now, who, what))
-        if self.noted is not None:
-            self.noted(what)
+        self.notes.append(Note(self.now, who, what, group, event))
+        if event and self.noted is not None:
+            self.noted(event)
 
 
 class NodeClock(Protocol):

@@ -144,7 +144,7 @@ class Cluster(Raft):
         for member in self.members:
             member.leases = frozenset()
         self.adopt(space)
-        self._world.note("etcd", f"other data, at revision {space.revision}")
+        self._world.note("etcd", f"other data, at revision {space.revision}", "other data")
 
     def adopt(self, space: Keyspace) -> None:
         """These are its data from now on."""
@@ -250,5 +250,5 @@ class Cluster(Raft):
         if leader is None or not self._has_majority(leader) or self.members[leader].leader != leader:
             return
         for lease in [i for i, state in self.leases.items() if state.expires <= self._world.now]:
-            self._world.note("etcd", "a lease has expired")
+            self._world.note("etcd", "a lease has expired", "lease expired")
             self.space.revoke(lease)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.sim.moments import Moment
+
 End = Callable[[], object] | None
 HOLDER = -1
 
@@ -17,7 +19,7 @@ class Fault:
         seconds: for how long.
         place: in [0, 1): whatever else the kind has to choose.
         at: when; or, with `moment`, how long after it.
-        moment: words of the transcript: the fault waits until they are written for the `nth` time.
+        moment: the fault waits until this happens for the `nth` time.
         nth: from 1.
     """
 
@@ -26,10 +28,10 @@ class Fault:
     seconds: float
     place: float
     at: float
-    moment: str = ""
+    moment: Moment | None = None
     nth: int = 1
 
     def __str__(self) -> str:
-        when = f"{self.at:.4f} s after the {self.nth}. {self.moment!r}" if self.moment else f"at {self.at:.4f} s"
+        when = f"{self.at:.4f} s after the {self.nth}. {self.moment.name}" if self.moment else f"at {self.at:.4f} s"
         who = "the holder" if self.node == HOLDER else f"node{self.node}"
         return f"{self.kind} of {who} {when}, for {self.seconds:.3f} s ({self.place:.3f})"

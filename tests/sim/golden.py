@@ -1,18 +1,21 @@
-"""Golden transcripts: schedules worth keeping, and what the right code does in each, to the byte.
+"""Golden files: schedules worth keeping, and what the right code does in each.
 
-One for each mutation, shrunk to the few faults that betray it, and one for each tale that everybody should know. A
-change of the code that changes one is looked at as a change of behaviour: `python -m tests.sim --golden` writes them
-anew, and `git diff` shows it.
+One for each mutation, shrunk to the few faults that find it, and one for each tale that everybody should know. A file
+is TOML, a line, and the events, in their order, without times and prose: states and triggers of each group, who
+answers for what, faults. A person may write one: leave the events out, and `python -m tests.sim --golden` writes them.
+That command writes all of them anew; `git diff` shows which behaviour has changed.
 """
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.sim.fault import HOLDER, Fault
+from tests.sim.moments import Moment
 from tests.sim.schedule import ONE_GROUP, Schedule
 
 FOLDER = Path(__file__).with_name("golden")
@@ -49,12 +52,12 @@ TALES: Mapping[str, Schedule] = {
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A schedule, what the right code does in it, and the mutation that it betrays ("" for a tale)."""
+    """A schedule, what the right code does in it, and the mutation that it finds ("" for a tale)."""
 
     name: str
     mutation: str
     schedule: Schedule
-    transcript: str
+    events: str
 
     @property
     def path(self) -> Path:
@@ -64,22 +67,60 @@ class Golden:
     def write(self) -> None:
         """Keep it."""
         FOLDER.mkdir(exist_ok=True)
-        head = json.dumps({"name": self.name, "mutation": self.mutation, "schedule": asdict(self.schedule)})
-        self.path.write_text(f"{head}\n{self.transcript}", encoding="utf-8")
+        head = f"name = {_toml(self.name)}\nmutation = {_toml(self.mutation)}\n"
+        self.path.write_text(f"{head}{_written(self.schedule)}{_LINE}{self.events}", encoding="utf-8")
+
+
+_LINE = "----\n"
+_DEFAULTS = {"calm": False, "left_out": None, "pact": 0.0, "groups": ONE_GROUP}
 
 
 def stored() -> list[Golden]:
     """Every one that is kept."""
     found = []
     for path in sorted(FOLDER.glob("*.txt")):
-        head, _, transcript = path.read_text(encoding="utf-8").partition("\n")
-        fields = json.loads(head)
-        found.append(Golden(fields["name"], fields["mutation"], schedule_of(fields["schedule"]), transcript))
+        head, _, events = path.read_text(encoding="utf-8").partition(_LINE)
+        fields = tomllib.loads(head)
+        found.append(Golden(fields.pop("name"), fields.pop("mutation"), schedule_of(fields), events))
     return found
 
 
 def schedule_of(fields: Mapping[str, Any]) -> Schedule:
-    """What `asdict` and JSON have made of one."""
-    faults = tuple(Fault(**fault) for fault in fields["faults"])
-    groups = tuple(map(tuple, fields.get("groups", ONE_GROUP)))
-    return Schedule(**{**fields, "faults": faults, "rates": tuple(fields["rates"]), "groups": groups})
+    """What a file, or a hunt's JSON, says of one."""
+    return Schedule(
+        **{
+            **fields,
+            "rates": tuple(fields["rates"]),
+            "groups": tuple(map(tuple, fields.get("groups", ONE_GROUP))),
+            "faults": tuple(_fault(fault) for fault in fields["faults"]),
+        }
+    )
+
+
+def _fault(fields: Mapping[str, Any]) -> Fault:
+    node = HOLDER if fields["node"] == "holder" else fields["node"]
+    moment = Moment[fields["moment"]] if fields.get("moment") else None
+    return Fault(**{**fields, "node": node, "moment": moment})
+
+
+def fields_of(fault: Fault) -> Mapping[str, Any]:
+    """For a file, or a hunt's JSON."""
+    node = "holder" if fault.node == HOLDER else fault.node
+    fields = {"kind": fault.kind, "node": node, "at": fault.at, "seconds": fault.seconds, "place": fault.place}
+    return fields if fault.moment is None else {**fields, "moment": fault.moment.name, "nth": fault.nth}
+
+
+def _written(schedule: Schedule) -> str:
+    """A schedule as TOML, without what is as usual."""
+    names = [name for name in Schedule.__slots__ if name != "faults"]
+    values = {name: getattr(schedule, name) for name in names}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if _DEFAULTS.get(name, ...) != value]
+    faults = [
+        "  {" + ", ".join(f"{name} = {_toml(value)}" for name, value in fields_of(fault).items()) + "},"
+        for fault in schedule.faults
+    ]
+    return "\n".join([*lines, "faults = [", *faults, "]", ""])
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value)

@@ -292,7 +292,7 @@ class Kernel:
         self._expiry = None
         for address in [a for a, goes in self.addresses.items() if goes <= self._world.now]:
             del self.addresses[address]
-            self._world.note(self._name, f"{address} has expired")
+            self._world.note(self._name, f"{address} has expired", f"expired {address}")
             self._tell("del", address)
         self._update()
 

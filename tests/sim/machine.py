@@ -90,7 +90,7 @@ class Machine(Unit):
         """Another file from now on; a daemon that runs has not read it yet."""
         self.file = file
         if self.powered:
-            self.world.note(self.name, "another file")
+            self.world.note(self.name, "another file", "another file")
 
     def agree(self, file: File) -> None:
         """The operator wants this file and no other: reloads until the daemon has read it, where one runs."""
@@ -133,7 +133,7 @@ class Machine(Unit):
             try:
                 await daemon.drain("", wanted=wanted)
             except RefusedError as e:
-                self.world.note(self.name, f"drain refused: {e}")
+                self.world.note(self.name, f"drain refused: {e}", "drain refused")
             else:
                 process.do(confirmed)
             self.asked_by = None
@@ -168,7 +168,7 @@ class Machine(Unit):
         try:
             await daemon.handover(group, to)
         except RefusedError as e:
-            self.world.note(self.name, f"handover refused: {e}")
+            self.world.note(self.name, f"handover refused: {e}", "handover refused")
 
     def set_proxy(self, active_state: str | None = None, answers: str | None = None) -> None:
         """Change haproxy; not on a machine without power."""
@@ -189,7 +189,7 @@ class Machine(Unit):
         if not self.powered:
             return
         self.powered = False
-        self.world.note(self.name, "power off")
+        self.world.note(self.name, "power off", "power off")
         self._forget_process()
         self.directory = sim.Directory()
         self.kernel.reboot()
@@ -202,7 +202,7 @@ class Machine(Unit):
             return
         self.powered = True
         self.clock.reboot(self.world.now)
-        self.world.note(self.name, "power on")
+        self.world.note(self.name, "power on", "power on")
         self.job = ""
         self.set_proxy("active", "yes")
         if self.wanted:

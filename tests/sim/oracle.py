@@ -53,7 +53,7 @@ class Oracle:
 
     def fail(self, promise: str, text: str) -> None:
         """Note a violation."""
-        self._world.note("oracle", f"{promise}: {text}")
+        self._world.note("oracle", f"{promise}: {text}", f"{promise} broken")
         if self.violation is None:
             self.violation = Violation(promise, self._world.now, text)
 
@@ -71,7 +71,7 @@ class Oracle:
                 if not before & machine.siblings(address):
                     self._only_healthy_begins(machine)
             words = ", ".join(sorted(map(str, answers))) or "nothing"
-            self._world.note(name, f"answers for {words}")
+            self._world.note(name, f"answers for {words}", f"answers for {words}")
             self._steady(name)
         self._one_at_most()
         if machine.proxy.healthy:

@@ -24,35 +24,12 @@ from tests.sim.faults import (
     SLUGGISH,
     TAMPERING,
 )
+from tests.sim.moments import Moment
 
 TTL = 3.0
 BEGIN_S = 2.5  # when somebody holds the VIP, usually
 CALM_BEGIN_S = 4.0
 _PACT_S = 3.8  # when there is a pact, usually
-
-# The moments at which something is half done, by the words that the transcript has for them.
-MOMENTS = (
-    "won the election",
-    "the kernel answers for the VIP",
-    "answers for 192",
-    "answers for nothing",
-    "dropping the VIP",
-    "VIP dropped",
-    "out of the election",
-    "standing aside",
-    "lease expired",
-    "a lease has expired",
-    "govipd is started",
-    "adopting",
-    "still ours",
-    "SIGTERM",
-    "govipd killed",
-    "leads, term",
-    "a pact with the next",
-    "power o",
-    "gate",
-)
-
 
 _APART = ("equal identities", "nf_tables busy", "authentication switched")  # they have plans of their own, below
 _ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *REFUSALS, *HISTORIES, *_APART, *NOT_YET})
@@ -214,7 +191,7 @@ def in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
     at = _PACT_S + random.uniform(0.0, 1.5)
     faults = []
     if random.random() < 0.15:  # from the very beginning
-        refuses = Fault("nft refuses", HOLDER, 1.0, random.random(), 0.0, "a pact with the next")
+        refuses = Fault("nft refuses", HOLDER, 1.0, random.random(), 0.0, Moment.PACT)
         silence = random.choice(SILENCES)
         length, after = random.uniform(1.0, 3.0), 0.3 * random.random()
         return refuses, Fault(silence, HOLDER, length, 0.5, after, refuses.moment)
@@ -247,7 +224,7 @@ def _fault(random: Random, kind: str, nodes: int, hot: float) -> Fault:
     length = random.choice((0.05, 0.5, 1.0, 2.0, TTL, 4.5)) * random.uniform(0.7, 1.3)
     if random.random() < 0.5:
         delay = random.choice((0.0, 0.003, 0.02, 0.1, 0.5, 2.5)) * random.random()
-        return Fault(kind, node, length, random.random(), delay, random.choice(MOMENTS), random.randint(1, 3))
+        return Fault(kind, node, length, random.random(), delay, random.choice(tuple(Moment)), random.randint(1, 3))
     at = random.uniform(0.3, BEGIN_S + 6.0) if random.random() < 0.5 else random.gauss(hot, 0.5)
     return Fault(kind, node, length, random.random(), max(0.3, at))
 

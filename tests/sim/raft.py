@@ -152,7 +152,7 @@ class Raft:
         self._elected()
         chief = self.members[member]
         chief.leader, chief.term, chief.leases = member, self.term, frozenset()
-        self._world.note("etcd", f"member {member} leads, term {self.term}")
+        self._world.note("etcd", f"member {member} leads, term {self.term}", f"leads: member {member}")
         self._spread(self.term)
 
     def _spread(self, term: int) -> None:

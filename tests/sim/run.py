@@ -10,7 +10,7 @@ from random import Random
 
 from govipd.adapters.store import KeyValue
 from tests.sim.adapters import COMMIT_S
-from tests.sim.clockwork import World
+from tests.sim.clockwork import Note, World
 from tests.sim.compose import TTL
 from tests.sim.etcd import Cluster
 from tests.sim.fault import HOLDER, Fault
@@ -38,7 +38,7 @@ class Outcome:
     violation: Violation | None
     seconds: float  # of virtual time
     healed: float  # seconds from the last fault's end until everything was settled
-    notes: tuple[tuple[float, str, str], ...]
+    notes: tuple[Note, ...]
     faults: Counter[str]
 
     def digest(self) -> str:
@@ -47,8 +47,13 @@ class Outcome:
 
     def transcript(self) -> str:
         """For people: the schedule, and what happened."""
-        lines = [f"{when:9.4f} {who:7} {what}" for when, who, what in self.notes]
-        return "\n".join([str(self.schedule), "", *lines, ""])
+        return "\n".join([str(self.schedule), "", *map(str, self.notes), ""])
+
+    def events(self) -> str:
+        """For comparison: what happened, in its order, without times and prose."""
+        return "".join(
+            " ".join(filter(None, (note.who, note.group, note.event))) + "\n" for note in self.notes if note.event
+        )
 
 
 class Simulation:
@@ -84,7 +89,7 @@ class Simulation:
         self._ends: dict[int, object] = {}
         self._struck: Counter[str] = Counter()
         self._waiting = [fault for fault in schedule.faults if fault.moment]
-        self._seen: Counter[str] = Counter()
+        self._seen: Counter[int] = Counter()  # by fault
         self._candidates: dict[str, tuple[Machine, frozenset[IPAddress]]] = {}  # by key: whose, and for which addresses
 
     def machine(self, fault: Fault) -> Machine:
@@ -136,7 +141,7 @@ class Simulation:
         self._waiting.clear()
         for end in list(self._ends):
             self._end(end)
-        world.note("world", "every fault has ended")
+        world.note("world", "every fault has ended", "calm")
         if self.schedule.left_out is not None:
             oracle.left_out = self.machines[self.schedule.left_out]
             oracle.left_out.set_proxy("failed")
@@ -226,18 +231,19 @@ class Simulation:
         self._candidates[kv.key] = machine, addresses
         self.oracle.joined(machine, "" if group is None else group.name)
 
-    def _noted(self, what: str) -> None:
+    def _noted(self, event: str) -> None:
         for fault in list(self._waiting):
-            if fault.moment in what:
-                self._seen[fault.moment + str(id(fault))] += 1
-                if self._seen[fault.moment + str(id(fault))] >= fault.nth:
+            if fault.moment is not None and fault.moment.begins(event):
+                self._seen[id(fault)] += 1
+                if self._seen[id(fault)] >= fault.nth:
                     self._waiting.remove(fault)
                     self.world.after(fault.at, self._strike, fault)
 
     def _strike(self, fault: Fault) -> None:
         if self.world.now >= self.schedule.end:
             return
-        self.world.note("fault", f"{fault.kind} ({self.machine(fault).name}, {fault.seconds:.3f} s)")
+        name = self.machine(fault).name
+        self.world.note("fault", f"{fault.kind} ({name}, {fault.seconds:.3f} s)", f"{fault.kind}: {name}")
         self._struck[fault.kind] += 1
         end = KINDS[fault.kind](self, fault)
         if end is not None:

@@ -147,7 +147,7 @@ class Unit:
     def _exec(self) -> None:
         process = self._new_process()
         self.process = process
-        self.world.note(self.name, "govipd is started")
+        self.world.note(self.name, "govipd is started", "govipd started")
         self._later(self.random.uniform(*_PYTHON_S), process.call_soon, self._main, process)
 
     def _main(self, process: Process) -> None:
@@ -209,7 +209,7 @@ class Unit:
 
     def _lapsed(self, process: Process) -> None:
         if process is self.process:
-            self.world.note(self.name, "watchdog")
+            self.world.note(self.name, "watchdog", "watchdog")
             if self.world.now > self.disturbed_until:
                 self.oracle.broken(self, "the watchdog lapsed without a stall")
             self._exited("killed")
@@ -219,7 +219,7 @@ class Unit:
         if process is None:
             self._stopped()
             return
-        self.world.note(self.name, f"SIGTERM ({self.job})")
+        self.world.note(self.name, f"SIGTERM ({self.job})", "govipd told to stop")
         if signal.SIGTERM in process.signals:
             process.signal(signal.SIGTERM)
             self._later(STOP_S, self._stop_timeout, process)
@@ -232,7 +232,7 @@ class Unit:
             self._exited("killed")
 
     def _exited(self, how: str) -> None:
-        self.world.note(self.name, f"govipd {how}")
+        self.world.note(self.name, f"govipd {how}", f"govipd {how}")
         self._forget_process()
         if not self.powered:
             return

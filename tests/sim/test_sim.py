@@ -9,6 +9,7 @@ import pytest
 
 from tests.sim.__main__ import betrays
 from tests.sim.golden import Golden, stored
+from tests.sim.moments import Moment
 from tests.sim.mutations import MUTATIONS, NOT_FOUND_YET, source_with
 from tests.sim.run import simulate
 from tests.sim.schedule import make
@@ -30,7 +31,7 @@ def test_what_happens_is_what_is_written(golden: Golden) -> None:
     """After a change of behaviour that is meant: python -m tests.sim --golden, and read the difference."""
     outcome = simulate(golden.schedule)
     assert outcome.violation is None
-    assert outcome.transcript() == golden.transcript
+    assert outcome.events() == golden.events
 
 
 def test_every_broken_rule_is_found() -> None:
@@ -39,6 +40,17 @@ def test_every_broken_rule_is_found() -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(zip(kept, pool.map(betrays, kept.values()), strict=True))
     assert found == {mutation.name: True for mutation in MUTATIONS}
+
+
+def test_every_moment_occurs() -> None:
+    """A fault that waits for a moment that never comes strikes nothing."""
+    missing = set(Moment)
+    for seed in range(1, 500):
+        events = [note.event for note in simulate(make(seed)).notes if note.event]
+        missing = {moment for moment in missing if not any(map(moment.begins, events))}
+        if not missing:
+            break
+    assert not missing
 
 
 def test_a_seed_gives_the_same_transcript_twice() -> None:
