@@ -7,7 +7,7 @@ class Moment(StrEnum):
     """The event of a note (clockwork.Note) that begins with these words."""
 
     ADOPTING = "adopting"
-    ADOPTED = "leader adopted"
+    ADOPTED = "taking adopted"
     ASIDE = "aside"
     LEFT = "aside left"
     WON = "taking won"
