@@ -13,13 +13,15 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from itertools import count
 
 from govipd.adapters.keys import GroupKeys
 from govipd.adapters.store import Compare, Created, Delete, Equals, Get, KeyValue, Put
 from govipd.core.events import Address
 from govipd.core.text import line
+
+IPAddress = IPv4Address | IPv6Address
 
 FREE = b""  # the value of a claim that its holder let go in order
 CLAIM_BYTES_MAX = 4096  # of another member's claim; a longer one is not parsed
@@ -55,35 +57,50 @@ class Claims:
     """
 
     def __init__(self, keys: GroupKeys, addresses: Sequence[Address]) -> None:
-        self.wanted = tuple(addresses)
+        self.wanted: tuple[Address, ...] = ()
         self.held: Mapping[Address, bytes] = {}  # value of each claim that is ours, as last confirmed
         self.unanswered = False  # a transaction that claims has no answer: while our key is there, it may take effect
         self._keys = keys
+        self._ours: set[IPAddress] = set()  # that our kernel may answer for: their claims stay until it does not
         self._absent: frozenset[Address] = frozenset()  # as last read
         self._others: frozenset[Address] = frozenset()  # the same
         self._serial = count(1)  # a transaction that was given up must not hit a later claim of the same lease
+        self.want(addresses)
+
+    def want(self, addresses: Sequence[Address]) -> None:
+        """The group's addresses from now on."""
+        self.wanted = tuple(addresses)
+        self.keep(addresses)
+
+    def keep(self, addresses: Iterable[Address]) -> None:
+        """Our kernel may answer for these, too, as an earlier process held them."""
+        self._ours.update(address.ip for address in addresses)
+
+    def give_up(self, addresses: Iterable[Address]) -> None:
+        """Our kernel does not answer for these any more, and they are not wanted."""
+        self._ours.difference_update(address.ip for address in addresses)
 
     def forget(self) -> None:
-        """No claim is ours any more."""
+        """No claim is ours any more, and our kernel is silent."""
         self.held = {}
         self.unanswered = False
+        self._ours = {address.ip for address in self.wanted}
 
     def every(self) -> Get:
         """Reads the claims of all groups."""
         return Get(self._keys.claims, prefix=True)
 
     def unwanted(self, found: Iterable[KeyValue], lease: int) -> Mapping[Address, bytes]:
-        """Of what every() returned: claims under our lease that this member neither wants nor has asked for.
+        """Of what every() returned: claims under our lease to addresses that are not the group's.
 
-        Others attached them to our lease. What a reload removes was ours, and stays so until our kernel is silent.
+        Other members attached them to our lease, or an earlier process made them and did not hold the addresses yet.
         """
-        known = {address.ip for address in (*self.wanted, *self.held)}
         claims: dict[Address, bytes] = {}
         for kv in found:
             if kv.lease == lease:
                 with suppress(ValueError):
                     claims[ip_interface(kv.key.removeprefix(self._keys.claims))] = kv.value
-        return {address: value for address, value in claims.items() if address.ip not in known}
+        return {address: value for address, value in claims.items() if address.ip not in self._ours}
 
     def missing(self) -> tuple[Address, ...]:
         """The addresses that we want and have no claim to."""

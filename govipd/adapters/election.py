@@ -132,6 +132,8 @@ class EtcdElection:
         self._stray = True  # who knows what the earlier process gave up
         self._not_before = 0.0  # it is ours already
         self._may_hold = frozenset(holding.addresses or self._claims.wanted)
+        self._claims.keep(holding.addresses)
+        self._unwanted_due = True
         self._inherited = True
         self._wanted = campaign
         self._session.renew_now.set()
@@ -162,12 +164,13 @@ class EtcdElection:
 
     def claim(self, addresses: Sequence[Address]) -> None:
         """See ports.Election."""
-        self._claims.wanted = tuple(addresses)
+        self._claims.want(addresses)
         self._claim_due = True
         self._changed.set()
 
     def unclaim(self, addresses: Sequence[Address]) -> None:
         """See ports.Election."""
+        self._claims.give_up(addresses)
         self._surplus |= dict.fromkeys(addresses, True)
         self._changed.set()
 

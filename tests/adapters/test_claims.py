@@ -12,6 +12,7 @@ import pytest
 from govipd.adapters.election import REREAD_S, UNORDERLY_S
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.store import Compare, Get, Operation, TxnResult
+from govipd.core.actions import Holding
 from govipd.core.events import Deposed, Elected, LeaseLost, Queued, Resigned
 from govipd.errors import EtcdRefusedError, EtcdWriteRefusedError
 from tests.adapters.etcd_cluster import Cluster
@@ -189,6 +190,26 @@ async def test_what_was_given_and_is_not_wanted_is_let_go_by_one_that_has_left(e
         async with asyncio.timeout(2 * REREAD_S):
             while claim(etcd, "192.0.2.2"):
                 await asyncio.sleep(0.01)
+
+
+async def test_the_next_process_lets_go_of_what_its_file_has_not(etcd: Cluster, tmp_path: Path) -> None:
+    """An address that was only claimed: at once. One that was held: when the kernel is silent."""
+    a = Member(etcd.endpoints, "a", addresses=f"{BOTH} 192.0.2.3/32", runtime=tmp_path)
+    killed = asyncio.ensure_future(a.election.run())
+    won = await lead(a)
+    killed.cancel()
+    await asyncio.gather(killed, return_exceptions=True)
+    b = Member(etcd.endpoints, "a", runtime=tmp_path)
+    b.election.adopt(1, Holding(won.lease_id, won.create_revision, 0.0, (FIRST, SECOND)))
+    async with running(b), asyncio.timeout(3 * REREAD_S):
+        while claim(etcd, "192.0.2.3"):
+            await asyncio.sleep(0.01)
+        assert claim(etcd, "192.0.2.2")["member"] == "a"
+        b.election.unclaim([SECOND])
+        while claim(etcd, "192.0.2.2"):
+            await asyncio.sleep(0.01)
+        assert claim(etcd)["member"] == "a"
+    await a.store.close()
 
 
 async def fill(etcd: Cluster) -> None:

@@ -7,7 +7,7 @@ from random import Random
 from govipd.core.lease import SLEW
 from tests.sim import plans
 from tests.sim.fault import HOLDER, Fault
-from tests.sim.faults import BREAKS_PROXY
+from tests.sim.faults import BREAKS_PROXY, BROKEN_PROMISES, SLUGGISH
 from tests.sim.plans import BEGIN_S
 
 # Time-outs in seconds, 0 for none. The shortest costs most: its datagrams come every 20 ms.
@@ -94,6 +94,9 @@ def make(seed: int) -> Schedule:
         faults = plans.in_doubt(random, nodes, pact)
     else:
         faults = plans.hostile(random, nodes)
+    kinds = {fault.kind for fault in faults}
+    if kinds & set(BROKEN_PROMISES) and kinds & set(SLUGGISH):
+        pact = 0.0  # a fence that follows datagrams may lapse just when it is asked, and open again (docs/adr/0025)
     end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
     left_out = None if calm else _left_out(random, nodes, faults)
     end = min(max(end, 6.0), 14.0)
