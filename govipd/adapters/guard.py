@@ -9,6 +9,7 @@ answer asks three questions, and none of the rules accepts anything:
 """
 
 import errno
+import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -129,3 +130,17 @@ def lacking(kernel: NfTables) -> str:
     error = kernel.would_refuse(trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
     kernel.close()
     return str(error) if error is not None and error.number in _NOT_KNOWN else ""
+
+
+def fence_table(interface: str, group: str) -> str:
+    """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
+    return fence_prefix(interface) + _plain(group)
+
+
+def fence_prefix(interface: str) -> str:
+    """What the names of an interface's tables begin with, and no other's: quoted, nothing has two `_` in a row."""
+    return f"govipd_{_plain(interface)}__"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", lambda c: "".join(f"_{byte:02x}" for byte in c[0].encode()), name)

@@ -4,6 +4,8 @@ A ping says: the event loop completed a whole step recently, and every task that
 never depends on etcd's answering: an etcd outage leads to a release, not to a crash loop.
 """
 
+START_S = 0.8  # from a process's end to the next one's adoption, without systemd's watchdog
+
 
 class Liveness:
     """Keeps the time of the last full step, and which tasks have ended."""

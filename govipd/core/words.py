@@ -6,6 +6,16 @@ from govipd.core.events import Elsewhere
 from govipd.core.state import ANSWERING, State, Trigger
 from govipd.core.supervisor import Supervisor
 
+_WEAKER = (
+    "the addresses' own lifetime is the only fence, which the kernel keeps to within a second, so the margin is a "
+    "second longer"
+)
+NO_NFTABLES = f"this kernel has no nf_tables: {_WEAKER}; load nf_tables and restart"
+NFTABLES_LACKS = (
+    "this kernel's nf_tables lacks what the fence needs (families inet and arp, sets with time-outs, fib): {why}: "
+    f"{_WEAKER}; load what is missing and restart"
+)
+
 _WHAT = {
     State.ADOPTING: "adopting the VIP of an earlier process",
     State.STARTING: "starting",

@@ -23,7 +23,7 @@ def read(config: Config) -> Cluster:
 
 
 async def _read(config: Config) -> Cluster:
-    from govipd.cli import etcd_client  # noqa: PLC0415  # 0.3 s: only what asks etcd waits for it
+    from govipd.access import etcd_client  # noqa: PLC0415  # 0.3 s: only what asks etcd waits for it
 
     store = etcd_client(config)
     tries = len(config.etcd.endpoints)

@@ -6,6 +6,7 @@ It changes nothing: see the checks. Exit status: 0 where nothing failed (warning
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import asdict
@@ -14,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from govipd.cli import EX_CONFIG, local_addresses
 from govipd.config import Config, load
 from govipd.core.text import line
 from govipd.ctl import client
 from govipd.ctl.checks import answers, clock, etcd, haproxy, host, link, members, packets, tls, units
 from govipd.ctl.checks.finding import Finding, Verdict, failed
 from govipd.errors import ConfigError, GovipdError
+from govipd.host import local_addresses
 
 _LIMIT_S = 15.0  # for one check, whatever it waits for
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
@@ -32,7 +33,7 @@ def doctor(path: Path, *, as_json: bool) -> int:
         config = load(path, hostname=client.hostname(), local_addresses=local_addresses())
     except ConfigError as e:
         print(e, file=sys.stderr)
-        return EX_CONFIG
+        return os.EX_CONFIG
     findings = asyncio.run(examine(config))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -95,13 +95,11 @@ def _is_leader(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """What the daemons would say to the file."""
-    from govipd import cli  # noqa: PLC0415  # 0.3 s: a script that asks is-leader does not wait for it
+    from govipd.plan import check  # noqa: PLC0415  # 0.3 s: a script that asks is-leader does not wait for it
 
     config = load(args.config, hostname=client.hostname())
     for interface in sorted({vip.interface for vip in config.vip}):
-        code = cli.main(["--interface", interface, "--config", str(args.config), "--check-config"])
-        if code:
-            return code
+        check(args.config, interface)
         print(f"{args.config}: valid for {interface}: {', '.join(v.name for v in config.for_interface(interface))}")
     return 0
 

@@ -9,10 +9,10 @@ import pytest
 
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.store import Put
-from govipd.cli import machine_identity
 from govipd.config import Config
 from govipd.ctl.checks import etcd, members, tls
 from govipd.ctl.checks.finding import Finding, Queue, Verdict
+from govipd.host import machine_identity
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.etcd_cluster import Cluster, free_ports
 from tests.adapters.pki import make_authorities, make_certificate

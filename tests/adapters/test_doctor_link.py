@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.fence import NftFence
-from govipd.cli import fence_table
+from govipd.adapters.guard import fence_table
 from govipd.config import Config
 from govipd.core.events import Address
 from govipd.ctl.checks import answers, link, packets

@@ -8,11 +8,11 @@ import pytest
 
 from govipd.adapters import guard
 from govipd.adapters.fence import NftFence
+from govipd.adapters.guard import fence_prefix, fence_table
 from govipd.adapters.nftables import NfTables
 from govipd.adapters.nfttable import NFPROTO_INET, OWNED
 from govipd.adapters.orphans import clear_orphans
 from govipd.adapters.rtnetlink import RouteSocket
-from govipd.cli import fence_prefix, fence_table
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker
 
@@ -100,7 +100,7 @@ async def test_closing_owns_what_was_loaded_from_a_file(machines: Wire, owner: N
 
 
 class Removing:
-    """Takes addresses off eth0, as `govipd.cli` does."""
+    """Takes addresses off eth0, as `govipd.leftovers` does."""
 
     def __init__(self) -> None:
         self.route = RouteSocket()

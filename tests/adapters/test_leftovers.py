@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.fence import NftFence
+from govipd.adapters.guard import fence_table
 from govipd.adapters.neighbours import who_has, wire
 from govipd.adapters.nftables import NfTables
-from govipd.cli import EX_CONFIG, fence_table
 from tests.adapters.conftest import BootClock, Wire
 from tests.adapters.fencing import V4, V6
 
@@ -61,10 +61,10 @@ async def test_a_start_that_refuses_a_static_vip_closes_the_fence_first(net: Wir
     net.host.ip(f"address add {V4.ip}/24 dev eth0")
     assert await answers(net)
     status, text = govipd(net, file)
-    assert status == EX_CONFIG
+    assert status == os.EX_CONFIG
     assert f"does not answer for {V4.ip} any more: the fence is closed" in text
     assert not await answers(net)
-    assert govipd(net, file, "--clean-up")[0] == EX_CONFIG
+    assert govipd(net, file, "--clean-up")[0] == os.EX_CONFIG
     assert not await answers(net)
 
 
@@ -72,7 +72,7 @@ async def test_checking_the_file_closes_nothing(net: Wire, file: Path) -> None:
     """It looks, and changes nothing."""
     net.host.ip("address add 192.0.2.10/24 dev eth0")
     net.host.ip(f"address add {V4.ip}/24 dev eth0")
-    assert govipd(net, file, "--check-config")[0] == EX_CONFIG
+    assert govipd(net, file, "--check-config")[0] == os.EX_CONFIG
     assert await answers(net)
 
 
@@ -80,7 +80,7 @@ async def test_the_address_by_which_the_host_is_reached_is_not_closed(net: Wire,
     """That would cut the operator off who is to mend it; why two may answer is said."""
     net.host.ip(f"address add {V4.ip}/24 dev eth0")
     status, text = govipd(net, file)
-    assert status == EX_CONFIG
+    assert status == os.EX_CONFIG
     assert "is reached by it: so the fence is not closed" in text
     assert await answers(net)
 
@@ -92,7 +92,7 @@ async def test_a_file_that_cannot_be_read_leaves_closed_what_is_closed(net: Wire
     await fence.close()
     file.write_text("not toml")
     for options in ((), ("--clean-up",)):
-        assert govipd(net, file, *options)[0] == EX_CONFIG
+        assert govipd(net, file, *options)[0] == os.EX_CONFIG
         assert not await answers(net)
     await fence.remove()
 

@@ -12,12 +12,12 @@ import pytest
 
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.etcd_connection import Login
-from govipd.cli import machine_identity
 from govipd.config import Config
 from govipd.core.events import Elected, EtcdState, LeaseRenewed, Resigned
 from govipd.ctl.checks import etcd as checks
 from govipd.ctl.checks.finding import Verdict
 from govipd.errors import EtcdRefusedError
+from govipd.host import machine_identity
 from tests.adapters.conftest import BootClock, Events
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.etcd_cluster import Cluster

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from govipd.adapters.session import RENEWALS_PER_TTL
-from govipd.cli import START_S
 from govipd.config import Config, load
 from govipd.config_rules import least_margin
 from govipd.core.lease import KERNEL_S, SLEW
+from govipd.core.liveness import START_S
 from govipd.errors import ConfigError
 from govipd.profiles import PROFILES
 

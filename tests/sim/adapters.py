@@ -365,7 +365,7 @@ class SimUnit:
 
 @dataclass(slots=True)
 class Directory:
-    """The unit's runtime directory: by group, the election that a holding is of, and the holding."""
+    """The unit's runtime directory: by group, the identity that a holding is of, and the holding."""
 
     holdings: dict[str, tuple[str, Holding]] = field(default_factory=dict)
     leases: dict[str, list[int]] = field(default_factory=dict)  # by group: those that etcd has granted
@@ -375,15 +375,15 @@ class Directory:
 class SimMemory:
     """What one process leaves for the next (ports.Memory)."""
 
-    def __init__(self, directory: Directory, clock: Clock, group: str, election: str) -> None:
+    def __init__(self, directory: Directory, clock: Clock, group: str, identity: str) -> None:
         self._directory, self._clock = directory, clock
-        self._group, self._election = group, election
+        self._group, self._identity = group, identity
 
     def load(self) -> Holding | None:
         """See ports.Memory."""
-        election, holding = self._directory.holdings.get(self._group, ("", None))
-        if holding is not None and election != self._election:
-            raise MemoryRefusedError(f"is of {election}")
+        identity, holding = self._directory.holdings.get(self._group, ("", None))
+        if holding is not None and identity != self._identity:
+            raise MemoryRefusedError(f"is of {identity}")
         if holding is not None and holding.until <= self._clock.now():
             raise MemoryRefusedError("ended")
         return holding
@@ -392,7 +392,7 @@ class SimMemory:
         """See ports.Memory."""
         if self._directory.full:
             raise MemoryRefusedError("No space left on device")
-        self._directory.holdings[self._group] = (self._election, holding)
+        self._directory.holdings[self._group] = (self._identity, holding)
 
     def forget(self) -> None:
         """See ports.Memory."""

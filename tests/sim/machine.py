@@ -4,7 +4,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from govipd.adapters.etcd_cluster import UNKNOWN
-from govipd.core.settings import Settings
 from govipd.daemon import Daemon, Plan
 from govipd.errors import RefusedError
 from tests.sim import adapters as sim
@@ -47,7 +46,7 @@ class Machine(Unit):
         kernel = Kernel(world, name, clock, moves_timeouts=moves, changed=lambda: oracle.look(self))
         super().__init__(name, world, random, oracle=oracle, clock=clock, kernel=kernel, watchdog=watchdog)
         self.proxy = sim.Proxy()
-        self.settings = Settings(margin=margin, flap_wait=0.5, flap_wait_max=2.0)
+        self.margin = margin
         self.lost_processor = 0.0  # seconds that the next transactions may be late by
         self.mutex_held = 0.0  # seconds for which another program holds nf_tables' mutex, time and again
         self.member = self.name  # election.member, and the machine's id

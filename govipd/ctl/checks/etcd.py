@@ -9,11 +9,11 @@ import asyncio
 import math
 import time
 
+from govipd.access import etcd_client
 from govipd.adapters.etcd import Etcd
 from govipd.adapters.etcd_words import EndpointStatus
 from govipd.adapters.session import RENEWALS_PER_TTL
 from govipd.adapters.store import Created, Delete, Get, Put, Store
-from govipd.cli import etcd_client
 from govipd.config import Config
 from govipd.core.text import line
 from govipd.ctl.checks import tls

@@ -4,9 +4,9 @@ import stat
 from pathlib import Path
 
 from govipd.adapters.probe import HttpProbe
-from govipd.cli import BootClock
 from govipd.config import Config
 from govipd.ctl.checks.finding import Finding, failed, ok
+from govipd.host import BootClock
 
 
 async def files(config: Config) -> list[Finding]:

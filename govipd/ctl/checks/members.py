@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from govipd.cli import machine_identity
 from govipd.config import Config, Vip
 from govipd.core.status import GroupStatus
 from govipd.core.text import line
 from govipd.ctl import client
 from govipd.ctl.checks.finding import Cluster, Finding, Queue, failed, ok, skipped, warning
 from govipd.errors import GovipdError
+from govipd.host import machine_identity
 
 
 async def examine(config: Config, cluster: Cluster | None, runtime: Path = client.RUNTIME) -> list[Finding]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from govipd.adapters.guard import SLOTS, opened, used
+from govipd.adapters.guard import SLOTS, fence_prefix, fence_table, opened, used
 from govipd.adapters.nftables import NfTables
-from govipd.cli import NO_NFTABLES, fence_prefix, fence_table
 from govipd.config import Config, Vip
+from govipd.core import words
 from govipd.core.text import line
 from govipd.ctl.checks.finding import Cluster, Finding, failed, ok, skipped, warning
 from govipd.ctl.checks.tools import ToolError, ask
@@ -23,7 +23,9 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
     wanted = config.election.fence == "nftables"
     if wanted:
         if NfTables().missing():
-            return [warning("nf_tables", NO_NFTABLES, 'modprobe nf_tables, then restart; or set fence = "address"')]
+            return [
+                warning("nf_tables", words.NO_NFTABLES, 'modprobe nf_tables, then restart; or set fence = "address"')
+            ]
         findings.append(ok("nf_tables", "this kernel has it"))
     try:
         ruleset = json.loads(await ask("nft", "-j", "list", "ruleset"))["nftables"]

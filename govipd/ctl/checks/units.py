@@ -6,9 +6,9 @@ from pathlib import Path
 
 import govipd
 from govipd.adapters.session import RENEWALS_PER_TTL
-from govipd.cli import START_S
 from govipd.config import Config, Election
 from govipd.core.health import SERVING
+from govipd.core.liveness import START_S
 from govipd.ctl.checks.finding import Finding, failed, ok, skipped, warning
 from govipd.ctl.checks.tools import ToolError, ask
 

@@ -1,0 +1,254 @@
+"""How a VIP group is composed of its parts.
+
+What the parts need of their machine they get from a `Host`: `govipd.plan` makes this machine's, the simulation makes
+one for each modelled machine. So what the simulation runs is composed as the product is.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Protocol
+
+from govipd.access import etcd_access, etcd_timeout
+from govipd.adapters.addressfence import AddressFence
+from govipd.adapters.announce import FrameAnnouncer
+from govipd.adapters.claims import Claims
+from govipd.adapters.election import EtcdElection
+from govipd.adapters.etcd_cluster import Believed
+from govipd.adapters.etcd_connection import Access
+from govipd.adapters.fence import NftFence
+from govipd.adapters.guard import fence_table
+from govipd.adapters.keys import GroupKeys
+from govipd.adapters.membership import Membership
+from govipd.adapters.neighbours import Ear, LinkNeighbours
+from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.pact import EtcdPact, NoPact
+from govipd.adapters.rtnetlink import RouteSocket
+from govipd.adapters.store import Store
+from govipd.config import Config, Vip
+from govipd.config_rules import least_margin
+from govipd.core.events import Announced, EtcdFailed
+from govipd.core.messages import Message
+from govipd.group import GroupPlan, Parts
+from govipd.ports import (
+    Clock,
+    Datagrams,
+    DrainMark,
+    Fence,
+    Journal,
+    Leases,
+    Memory,
+    Pact,
+    Postbox,
+    Sink,
+)
+from govipd.timeline import Timeline
+
+
+class StoreFactory(Protocol):
+    """Makes a group's client of etcd."""
+
+    def __call__(
+        self,
+        access: Access,
+        *,
+        timeout: float,
+        failed: Callable[[str, str], None],
+        noticed: Callable[[str], None],
+        believed: Believed,
+    ) -> tuple[Store, Callable[[Access], None]]:
+        """The client, and what hands it another access."""
+
+
+class KnownCluster(Protocol):
+    """Keeps the id of the etcd cluster that is believed (adapters.etcd_cluster.ClusterFile)."""
+
+    def load(self) -> int:
+        """The id."""
+
+    def save(self, cluster: int) -> None:
+        """Keep this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the parts of a VIP group need of their machine.
+
+    Attributes:
+        clock: CLOCK_BOOTTIME.
+        journal: where adapters write.
+        identity: of this machine, on an interface (host.machine_identity).
+        kernel: nf_tables, for the fences of this process; None: there is only the addresses' lifetime.
+        reachable: where others can send datagrams; None: nowhere.
+        store: makes a client of etcd.
+        cluster: which etcd cluster is known, for these endpoints.
+        leases: a group's own leases, where these groups are configured.
+        memory: what is left for the next process, of a group and an identity.
+        drain: a group's drain.
+        postbox: a UDP port for a moment.
+        datagrams: a UDP port; what is called when it is not to be had.
+        route: a socket for rtnetlink.
+        events: rtnetlink's events.
+        ear: hears who answers on an interface.
+        transmit: sends frames; None: by packet sockets.
+        token: that many secret bytes.
+    """
+
+    clock: Clock
+    journal: Journal
+    identity: Callable[[str], Mapping[str, str]]
+    kernel: NfTables | None
+    reachable: IPv4Address | IPv6Address | str | None
+    store: StoreFactory
+    cluster: Callable[[Sequence[str]], KnownCluster]
+    leases: Callable[[str, Collection[str]], Leases]
+    memory: Callable[[str, str], Memory]
+    drain: Callable[[str], DrainMark]
+    postbox: Callable[[], Postbox]
+    datagrams: Callable[[int, Callable[[str], None]], Datagrams]
+    route: Callable[[], RouteSocket]
+    events: Callable[[], Any]
+    ear: Callable[[str], Ear]
+    transmit: Callable[[str, Iterable[bytes]], None] | None
+    token: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a VIP group another one when a reload changes it.
+
+    Attributes:
+        keys: where its keys are; the next process may adopt the VIP all the same.
+        holding: what a holding is of: the next process adopts only its own.
+    """
+
+    keys: tuple[Hashable, ...] = field()
+    holding: tuple[Hashable, ...] = field()
+
+
+def group_plan(config: Config, vip: Vip, host: Host, endpoints: Sequence[str]) -> GroupPlan:
+    """One VIP group, and how to make its parts."""
+    election = config.election
+    identity = Identity(
+        keys=(config.etcd.prefix, config.etcd.claims, config.pact),
+        holding=(election.ttl, election.member, host.kernel is not None, vip.election, vip.interface),
+    )
+    settings = config.settings()
+    if host.kernel is None:
+        margin = max(settings.margin, least_margin(election.ttl, "address"))
+        settings = replace(settings, margin=margin, fenced=False)
+    access = etcd_access(config, endpoints)
+    make = partial(_parts, config, vip, host, access, identity)
+    return GroupPlan(vip.name, identity, vip.addresses, settings, make, access)
+
+
+def _parts(config: Config, vip: Vip, host: Host, access: Access, identity: Identity, sink: Sink) -> Parts:
+    clock, member, kernel = host.clock, config.election.member, host.kernel
+    timeline = Timeline(clock)
+
+    def announced(frames: int) -> None:
+        timeline.mark("announced")
+        sink(Announced(frames))
+
+    def told(kind: Message, text: str) -> None:
+        host.journal.write(kind, f"{vip.name}: {text}", {"GOVIP_VIP": vip.name, "GOVIP_DETAIL": text})
+
+    addresses = KernelAddresses(
+        interface=vip.interface,
+        addresses=vip.addresses,
+        clock=clock,
+        fenced=kernel is not None,
+        route=host.route(),
+    )
+    fence: Fence = AddressFence(addresses)
+    if kernel is not None:
+        fence = NftFence(
+            addresses=vip.addresses,
+            clock=clock,
+            table=fence_table(vip.interface, vip.name),
+            kernel=kernel,
+            interface=vip.interface,
+            mac=addresses.mac,
+        )
+    cluster = host.cluster(access.endpoints)
+    store, reach = host.store(
+        access,
+        timeout=etcd_timeout(config),
+        failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
+        noticed=lambda text: told(Message.ANOTHER_CLUSTER, text),
+        believed=Believed(cluster.load(), config.election.ttl, cluster.save),
+    )
+    keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
+    claims = Claims(keys, vip.addresses)
+    port = config.pact.port + config.vip.index(vip)
+    own = host.reachable if config.pact.timeout else None
+    membership = Membership(
+        store=store,
+        sink=sink,
+        prefix=keys.records,
+        member=member,
+        leases=host.leases(vip.name, [other.name for other in config.for_interface(vip.interface)]),
+        identity={**host.identity(vip.interface), **({"pact": f"{own}:{port}"} if own else {})},
+    )
+    candidacy = EtcdElection(
+        store=store,
+        sink=sink,
+        clock=clock,
+        keys=keys,
+        member=member,
+        claims=claims,
+        ttl=config.election.ttl,
+        membership=membership,
+        timeline=timeline,
+        postbox=host.postbox,
+        token=host.token,
+    )
+    pact: Pact = NoPact()
+    if own:
+        pact = EtcdPact(
+            store=store,
+            sink=sink,
+            clock=clock,
+            datagrams=host.datagrams(port, lambda text: told(Message.NO_PACT, f"no pact: {text}")),
+            timeout=config.pact.timeout,
+            keys=keys,
+            claims=claims,
+            place=candidacy.place,
+            taken=candidacy.verify,
+            token=host.token,
+        )
+    return Parts(
+        election=candidacy,
+        fence=fence,
+        addresses=addresses,
+        announcer=FrameAnnouncer(
+            interface=vip.interface,
+            addresses=vip.addresses,
+            mac=addresses.mac,
+            clock=clock,
+            transmit=host.transmit,
+            sent=announced,
+        ),
+        monitor=NetlinkMonitor(
+            interface=vip.interface,
+            addresses=vip.addresses,
+            sink=sink,
+            clock=clock,
+            route=host.route(),
+            listen=host.events,
+        ),
+        neighbours=LinkNeighbours(
+            addresses=vip.addresses,
+            sink=sink,
+            clock=clock,
+            members=membership.macs,
+            ear=partial(host.ear, vip.interface),
+        ),
+        memory=host.memory(vip.name, repr(identity.holding)),
+        drain=host.drain(vip.name),
+        pact=pact,
+        timeline=timeline,
+        reach=reach,
+    )

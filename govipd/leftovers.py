@@ -1,0 +1,108 @@
+"""What an earlier process left on this machine: fences, addresses, files."""
+
+import asyncio
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from govipd.adapters.fence import NftFence
+from govipd.adapters.guard import fence_prefix, fence_table
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.orphans import clear_orphans
+from govipd.adapters.rtnetlink import RouteSocket
+from govipd.core import words
+from govipd.daemon import Plan
+from govipd.errors import InterfaceMissingError, KernelError
+from govipd.host import BootClock, first_address, local_addresses
+from govipd.plan import refused_vips
+
+ORPHAN_TRIES = 10
+ORPHAN_PAUSE_S = 0.03
+
+
+async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: RouteSocket) -> Sequence[str]:
+    """See clear_orphans(): an address behind a fence that no group opens would be dead for ever (docs/adr/0022).
+
+    Raises:
+        KernelError: the kernel refused ORPHAN_TRIES times.
+    """
+
+    async def remove(addresses: Collection[IPv4Address | IPv6Address]) -> Collection[IPv4Address | IPv6Address]:
+        with suppress(InterfaceMissingError):
+            ours = route.link(interface).index
+            for index, address in route.where(addresses):
+                if index == ours:
+                    route.delete(index, address)
+        return {address.ip for _, address in route.where(addresses)}
+
+    groups = [group for group in plan.groups.values() if group.settings.fenced]
+    owned = {fence_table(interface, group.name): [a.ip for a in group.addresses] for group in groups}
+    try:
+        for left in range(ORPHAN_TRIES - 1, -1, -1):
+            try:
+                return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)
+            except KernelError:
+                if not left:
+                    raise
+                await asyncio.sleep(ORPHAN_PAUSE_S)
+        return ()
+    finally:
+        kernel.close()
+        route.close()
+
+
+def forget_orphans(directory: Path | None, plan: Plan) -> None:
+    """A reload may bring a group back: it must not adopt what has been cleared, and whose lease is to be revoked."""
+    for path in directory.glob("*.json") if directory else ():
+        if path.name.removesuffix(".json") not in plan.groups:
+            path.unlink(missing_ok=True)
+
+
+async def clean_up(plan: Plan) -> int:
+    """What a daemon does when it stops, for one that could not: no address, no fence."""
+    status = 0
+    for group in plan.groups.values():
+        parts = group.make(lambda _: None)
+        try:
+            await parts.fence.close()
+            await parts.addresses.remove()
+            if left := await parts.addresses.anywhere():
+                print(f"{group.name}: {words.left_behind(left)}", file=sys.stderr)
+            else:
+                await parts.fence.remove()
+        except KernelError as e:
+            print(f"{group.name}: {e}", file=sys.stderr)
+            status = 1
+        parts.memory.forget()
+        parts.addresses.close()
+    return status
+
+
+async def stay_silent(path: Path, interface: str) -> None:
+    """Close the fence of a VIP for which the file is refused because it is an address of this host.
+
+    It would answer beside the machine that leads. Not where the host itself is reached by it: that would cut the
+    operator off. The fences that an earlier process left for other VIPs stay as they are, closed by their own end.
+    """
+    config, vips = refused_vips(path, interface)
+    own, reachable = local_addresses(), first_address(interface)
+    for vip in vips:
+        present = [address.ip for address in vip.addresses if address.ip in own]
+        answers = ", ".join(map(str, present))
+        text = f"{vip.name}: this machine does not answer for {answers} any more: the fence is closed"
+        if not present:
+            continue
+        if reachable in present:
+            text = f"{vip.name}: this machine answers for {answers}, and is reached by it: so the fence is not closed"
+        elif config is None or config.election.fence != "nftables" or NfTables().missing():
+            text = f"{vip.name}: this machine answers for {answers}: without nf_tables there is no fence to close"
+        else:
+            try:
+                await NftFence(
+                    addresses=vip.addresses, clock=BootClock(), table=fence_table(interface, vip.name)
+                ).close()
+            except KernelError as e:
+                text = f"{vip.name}: this machine answers for {answers}: {e}"
+        print(text, file=sys.stderr)

@@ -1,0 +1,192 @@
+"""The composition root: the configuration as a plan for the daemon, with this machine's adapters."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from importlib.metadata import version
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+from govipd.access import nearest_first
+from govipd.adapters.control import ControlSocket
+from govipd.adapters.datagrams import UdpPort, UdpPostbox
+from govipd.adapters.drain import DrainFile
+from govipd.adapters.etcd import Etcd
+from govipd.adapters.etcd_cluster import ClusterFile
+from govipd.adapters.etcd_connection import Access
+from govipd.adapters.guard import lacking
+from govipd.adapters.handoff import HandoffFile
+from govipd.adapters.hooks import Hooks
+from govipd.adapters.hostname import HostName, NameService
+from govipd.adapters.journal import journal_for
+from govipd.adapters.leases import LeaseFile
+from govipd.adapters.neighbours import PacketEar
+from govipd.adapters.nftables import NfTables
+from govipd.adapters.notify import watchdog_interval_s
+from govipd.adapters.probe import HttpProbe
+from govipd.adapters.rtnetlink import RouteEvents, RouteSocket
+from govipd.adapters.session import RENEWALS_PER_TTL
+from govipd.adapters.store import Store
+from govipd.adapters.unit import UnitMonitor
+from govipd.compose import Host, group_plan
+from govipd.config import Config, Vip, load
+from govipd.config_rules import nameable
+from govipd.core import words
+from govipd.core.liveness import START_S
+from govipd.core.messages import Message
+from govipd.core.status import NodeStatus
+from govipd.daemon import Plan
+from govipd.errors import ConfigError
+from govipd.host import (
+    BootClock,
+    first_address,
+    local_addresses,
+    machine_identity,
+    runtime_directory,
+    state_directory,
+)
+from govipd.ports import (
+    Clock,
+    Journal,
+    Operator,
+    Service,
+    Sink,
+    Source,
+)
+
+
+def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kernel: NfTables) -> Plan:
+    """The configuration as a plan for the daemon, whose fences share `kernel`.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    own = local_addresses()
+    config = load(path, hostname=name(), local_addresses=own)
+    clock = BootClock()
+    health = config.health
+    _check_restart(config)
+    sources: dict[Hashable, Callable[[Sink], Source]] = {}
+    if health.url:
+        sources["probe", health.url, health.interval, health.timeout] = lambda sink: HttpProbe(
+            url=health.url, interval_s=health.interval, timeout_s=health.timeout, sink=sink, clock=clock
+        )
+    if health.unit:
+        sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink, start=name.first_start())
+    fenced, warnings = config.election.fence == "nftables", tuple[tuple[Message, str], ...]()
+    if fenced and NfTables().missing():
+        fenced, warnings = False, ((Message.NO_NFTABLES, words.NO_NFTABLES),)
+    elif fenced and (why := lacking(NfTables())):
+        fenced, warnings = False, ((Message.NO_NFTABLES, words.NFTABLES_LACKS.format(why=why)),)
+    reachable = first_address(interface) if fenced else None
+    if config.pact.timeout and not reachable:
+        text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
+        warnings += ((Message.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
+    host = _this_host(clock, journal, reachable, kernel if fenced else None)
+    endpoints = nearest_first(config.etcd.endpoints, own)
+    groups = {vip.name: group_plan(config, vip, host, endpoints) for vip in config.for_interface(interface)}
+    node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
+    services = dict(_services(config, interface, clock, journal, kernel))
+    if config.election.member == name():
+        services["name",] = partial(NameService, name)
+    return Plan(node, groups, sources, services, warnings)
+
+
+def _this_host(
+    clock: Clock, journal: Journal, reachable: IPv4Address | IPv6Address | None, kernel: NfTables | None
+) -> Host:
+    runtime, state = runtime_directory(), state_directory()
+
+    def store(access: Access, **options: Any) -> tuple[Store, Callable[[Access], None]]:
+        timeout = options.pop("timeout")
+        client = Etcd(access.endpoints, timeout, access.tls, access.login, now=clock.now, **options)
+        return client, client.reconfigure
+
+    return Host(
+        clock=clock,
+        journal=journal,
+        identity=machine_identity,
+        kernel=kernel,
+        reachable=reachable,
+        store=store,
+        cluster=lambda endpoints: ClusterFile(state and state / "cluster", endpoints),
+        leases=partial(LeaseFile, runtime),
+        memory=lambda vip, identity: HandoffFile(
+            path=runtime and runtime / f"{vip}.json", identity=identity, clock=clock
+        ),
+        drain=lambda vip: DrainFile(state and state / f"{vip}.drained"),
+        postbox=lambda: UdpPostbox(reachable),
+        datagrams=lambda port, refused: UdpPort((str(reachable), port), refused),
+        route=RouteSocket,
+        events=RouteEvents,
+        ear=PacketEar,
+        transmit=None,
+        token=os.urandom,
+    )
+
+
+def _services(
+    config: Config, interface: str, clock: Clock, journal: Journal, kernel: NfTables
+) -> Mapping[Hashable, Callable[[Operator], Service]]:
+    """What runs beside the groups, as configured. What is off is not imported."""
+    services: dict[Hashable, Callable[[Operator], Service]] = {}
+    if runtime := runtime_directory():
+        control = runtime / "control"
+        services["control", control] = lambda operator: ControlSocket(
+            path=control, operator=operator, journal=journal, version=version("govipd")
+        )
+    interfaces = list(dict.fromkeys(vip.interface for vip in config.vip))
+    if address := config.metrics.address(interfaces.index(interface)):
+        from govipd.adapters.metrics import Metrics  # noqa: PLC0415  # only where it is wanted
+        from govipd.adapters.scrape import ScrapeServer  # noqa: PLC0415
+
+        services["metrics", address] = lambda operator: Metrics(
+            operator,
+            ScrapeServer(*address, journal=journal, clock=clock),
+            longest_transaction=lambda: kernel.longest_s,
+        )
+    hooks = config.hooks
+    commands = {"leader": hooks.leader, "standby": hooks.standby, "fault": hooks.fault}
+    if any(commands.values()):
+        services["hooks", hooks] = lambda operator: Hooks(
+            commands, timeout_s=hooks.timeout, operator=operator, journal=journal, clock=clock
+        )
+    return services
+
+
+def _check_restart(config: Config) -> None:
+    """A daemon that hangs must be replaced while its lease runs (docs/adr/0003).
+
+    Raises:
+        ConfigError: the unit's watchdog leaves too little time for that.
+    """
+    watchdog = watchdog_interval_s(os.environ)
+    election = config.election
+    left = election.ttl - election.margin - election.ttl / RENEWALS_PER_TTL
+    if watchdog is not None and watchdog + START_S > left:
+        raise ConfigError(
+            f"{config.path}: election.ttl = {election.ttl:g}: a daemon that hangs is replaced after WatchdogSec = "
+            f"{watchdog:g} + {START_S:g} s, but its lease runs {left:g} s (ttl - margin - ttl / {RENEWALS_PER_TTL}); "
+            "raise ttl, or lower WatchdogSec= in a drop-in of the unit"
+        )
+
+
+def check(path: Path, interface: str) -> None:
+    """Read the configuration as the daemon does.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    read_plan(path, interface, journal_for({}, sys.stderr), HostName(None, nameable), NfTables())
+
+
+def refused_vips(path: Path, interface: str) -> tuple[Config | None, tuple[Vip, ...]]:
+    """The interface's VIPs of a file that is refused only because they are addresses of this host."""
+    try:
+        config = load(path, hostname=socket.gethostname())
+        return config, config.for_interface(interface)
+    except ConfigError:
+        return None, ()
