@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.mutations import MUTATIONS, NOT_FOUND_YET, Mutation, apply
+from tests.sim.mutate import apply
+from tests.sim.mutations import MUTATIONS, NOT_FOUND_YET, Mutation
 
 if TYPE_CHECKING:
     from tests.sim.run import Outcome
@@ -200,7 +201,7 @@ def _alone(*arguments: str) -> dict[str, Any]:
 
 
 def _hunt(mutation: Mutation, first: int, *, shrunk: bool) -> int:
-    apply(mutation)
+    apply(mutation.edits)
     from tests.sim.run import simulate  # noqa: PLC0415  # see _run
     from tests.sim.schedule import make  # noqa: PLC0415
 
@@ -224,7 +225,7 @@ def _hunt(mutation: Mutation, first: int, *, shrunk: bool) -> int:
 
 def _betrayed(path: Path) -> int:
     name = tomllib.loads(path.read_text(encoding="utf-8").partition("----\n")[0])["mutation"]
-    apply(next(m for m in MUTATIONS if m.name == name))
+    apply(next(m for m in MUTATIONS if m.name == name).edits)
     from tests.sim.golden import stored  # noqa: PLC0415  # see _run
     from tests.sim.run import simulate  # noqa: PLC0415
 

@@ -10,7 +10,8 @@ import pytest
 from tests.sim.__main__ import betrays
 from tests.sim.golden import Golden, stored
 from tests.sim.moments import Moment
-from tests.sim.mutations import MUTATIONS, NOT_FOUND_YET, source_with
+from tests.sim.mutate import mutants
+from tests.sim.mutations import MUTATIONS, NOT_FOUND_YET
 from tests.sim.run import simulate
 from tests.sim.schedule import make
 
@@ -59,7 +60,7 @@ def test_a_seed_gives_the_same_transcript_twice() -> None:
 
 def test_every_mutation_still_applies() -> None:
     for mutation in (*MUTATIONS, *NOT_FOUND_YET):
-        assert source_with(mutation)
+        assert mutants(mutation.edits)
 
 
 def test_a_schedule_leaves_nothing_in_memory() -> None:
