@@ -59,7 +59,6 @@ class Claims:
     def __init__(self, keys: GroupKeys, addresses: Sequence[Address]) -> None:
         self.wanted: tuple[Address, ...] = ()
         self.held: Mapping[Address, bytes] = {}  # value of each claim that is ours, as last confirmed
-        self.unanswered = False  # a transaction that claims has no answer: while our key is there, it may take effect
         self._keys = keys
         self._ours: set[IPAddress] = set()  # that our kernel may answer for: their claims stay until it does not
         self._absent: frozenset[Address] = frozenset()  # as last read
@@ -83,7 +82,6 @@ class Claims:
     def forget(self) -> None:
         """No claim is ours any more, and our kernel is silent."""
         self.held = {}
-        self.unanswered = False
         self._ours = {address.ip for address in self.wanted}
 
     def every(self) -> Get:

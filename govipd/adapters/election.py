@@ -148,7 +148,7 @@ class EtcdElection:
         self._deposed = False
         self._heir = heir
         self._changed.set()
-        if self._key is not None or self._stray or self._claims.held or self._claims.unanswered:
+        if self._key is not None or self._stray or self._claims.held:
             self._resigning = campaign
         else:
             self._sink(Resigned(campaign))
@@ -354,15 +354,12 @@ class EtcdElection:
         compare, puts = self._claims.take(lease, self._member, partly=leading) if self._claim_due else ({}, ())
         self._timeline.mark("proof asked")
         if puts:
-            unanswered, self._claims.unanswered = self._claims.unanswered, True
             place = (Created(key.key, key.create_revision), Oldest(self._keys.queue, key.create_revision))
             try:
                 reply = await self._session.txn((*place, *compare.values()), (*puts, *gets), gets)
             except EtcdWriteRefusedError:  # it answers, and the election stands
                 self._refused_until = now + REREAD_S
-                self._claims.unanswered = unanswered
                 reply = await self._session.txn((), gets)
-            self._claims.unanswered = unanswered  # this one was answered
         else:
             reply = await self._session.txn((), gets)
         self._timeline.mark("proof answered")
@@ -488,7 +485,7 @@ class EtcdElection:
         Leaving needs no write: where etcd takes none, the key is deleted without a mark, or goes with the lease. A
         lease that etcd does not take back ends by itself, since the renewer stops renewing it.
         """
-        if self._key is None and not self._claims.held and not self._stray and not self._claims.unanswered:
+        if self._key is None and not self._claims.held and not self._stray:
             self._confirm_resigned()
             return
         if self._leaving_since is None:
@@ -511,7 +508,7 @@ class EtcdElection:
         key, now = self._key, self._clock.now()
         if key is not None and await self._leaver.finish(key.lease):
             self._key = key = None
-            if not self._claims.held and not self._claims.unanswered:
+            if not self._claims.held:
                 return
         free = self._not_before is not None and now >= self._not_before
         passed_over, heir = self._followers.until(self._heir)

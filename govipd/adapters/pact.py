@@ -331,26 +331,22 @@ class EtcdPact:
         mark = Put(self._keys.mark, str(leader.create_revision).encode(), 0)
         ends = (Delete(leader.key), *self._keys.end_pact(leader.lease))
         reads = self._claims.reads(self._claims.wanted)
-        claimed, writes, unanswered = following.claims, True, self._claims.unanswered
+        claimed, writes = following.claims, True
         while self._following is following and self._place() == own:
             theirs = {kv.key: kv for kv in claimed if kv.lease == leader.lease}
             moved = [a for a in self._claims.wanted if writes and self._keys.claim(a.ip) in theirs]
             puts = self._claims.puts(moved, own.lease, own.value.decode(errors="replace"))
             moves = (mark, *puts) if writes else tuple(map(Delete, theirs))
             known = [Equals(kv.key, kv.value) for kv in theirs.values()]
-            self._claims.unanswered = True
             try:
                 reply = await self._store.txn((*compare, *known), (*ends, *moves), reads)
             except EtcdRefusedError:
-                self._claims.unanswered = unanswered
                 if not writes:
                     break  # the lease must end
                 writes = False  # then the election waits, as behind a member without a mark
             except EtcdError:  # it may take effect yet; to ask the next endpoint too does no harm
-                unanswered = True
                 await asyncio.sleep(PAUSE_S)
             else:
-                self._claims.unanswered = unanswered
                 if reply.succeeded:
                     taken = {a: put.value for a, put in zip(moved, puts, strict=True)}
                     self._claims.held = {**self._claims.held, **taken}

@@ -60,6 +60,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "reload of a bad file": operator.reload_bad_file,
     "drained": operator.drain,
     "handed over": operator.hand_over,
+    "one group handed over": operator.hand_over_one,
     "runtime directory full": operator.full_disk,
     "state file lost": operator.lose_file,
     "etcd full": history.fill,

@@ -95,18 +95,24 @@ class Kernel:
         """The addresses for which a packet gets an answer now."""
         now = self._world.now
         there = {a.ip for a, goes in self.addresses.items() if goes > now} | {a.ip for a in self.elsewhere}
-        answered = {ip for ip in there if not self._drops(ip.packed, "prerouting", "input", "output")}
+        answered = {ip for ip in there if not self._drops(ip.packed, now, "prerouting", "input", "output")}
         # NAT comes before input, and what it has turned elsewhere does not pass there as the VIP's.
         turned = there & self.redirected
-        return answered | {ip for ip in turned if not self._drops(ip.packed, "prerouting", "postrouting")}
+        return answered | {ip for ip in turned if not self._drops(ip.packed, now, "prerouting", "postrouting")}
+
+    def closes_at(self, address: IPAddress) -> float:
+        """When the fence closes by itself for an address that is answered for; never: infinity."""
+        now, key = self._world.now, address.packed
+        ends = {found[key] for table in self._tables.values() for found in table.sets.values() if key in found}
+        closed = (end for end in sorted(ends) if now < end < math.inf and self._drops(key, end, "input", "output"))
+        return next(closed, math.inf)
 
     def redirect(self, address: IPAddress) -> None:
         """`nft add rule ip nat prerouting ip daddr ADDRESS redirect`: it counts while the address is there."""
         self.redirected.add(address)
         self._update()
 
-    def _drops(self, address: bytes, *hooks: str) -> bool:
-        now = self._world.now
+    def _drops(self, address: bytes, now: float, *hooks: str) -> bool:
         for table in self._tables.values():
             for hook in hooks:
                 for rule in table.rules.get(hook, ()):

@@ -1,9 +1,10 @@
 """One machine: its kernel, its haproxy, its file, its operator; systemd runs the real daemon on it."""
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd_cluster import UNKNOWN
+from govipd.core.pact import Follower
 from govipd.daemon import Daemon, Plan
 from govipd.errors import RefusedError
 from tests.sim import adapters as sim
@@ -17,6 +18,9 @@ from tests.sim.oracle import UNHEALTHY_S, Oracle
 from tests.sim.systemd import Unit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from govipd.group import Group as DaemonGroup
     from tests.sim.kernel import IPAddress
 
 
@@ -116,6 +120,22 @@ class Machine(Unit):
         groups = self.daemon._all() if self.daemon is not None else ()
         return {group._parts.election._session.lease for group in groups}  # type: ignore[attr-defined]  # the real one
 
+    def may_hold_until(self, ip: "IPAddress") -> "Iterator[tuple[float, str]]":
+        """True times at which others may take an address that this machine holds, and why then."""
+        for group in self._groups_with(ip):
+            lease = group._parts.election._session.lease  # type: ignore[attr-defined]  # the real one
+            if lease in self.cluster.leases:
+                yield self.cluster.leases[lease].expires, "its lease ends"
+            for other in self.oracle.machines:
+                for theirs in other._groups_with(ip):
+                    following = getattr(theirs._parts.pact, "_following", None)
+                    if following is not None and following.leader.lease == lease and _takes(following, self.cluster):
+                        yield other.clock.instant(following.half.silent_at()), f"{other.name} may take it by the pact"
+
+    def _groups_with(self, ip: "IPAddress") -> "list[DaemonGroup]":
+        groups = self.daemon._all() if self.daemon is not None else ()
+        return [group for group in groups if ip in {address.ip for address in group.plan.addresses}]
+
     # The operator
 
     def drain(self, *, wanted: bool) -> None:
@@ -157,10 +177,10 @@ class Machine(Unit):
             self.drain(wanted=False)
             self.world.after(1.0, self.undrain)
 
-    def hand_over(self, to: str) -> None:
-        """govipctl handover, for every group."""
+    def hand_over(self, to: str, only: str = "") -> None:
+        """govipctl handover, for every group or for one."""
         if self.process is not None and self.daemon is not None:
-            for group in self.file.groups:
+            for group in self.file.groups if not only else filter(None, [self.file.named(only)]):
                 self.process.call_soon(self.process.create_task, self._hand_over(self.daemon, group.name, to))
 
     async def _hand_over(self, daemon: Daemon, group: str, to: str) -> None:
@@ -206,3 +226,13 @@ class Machine(Unit):
         self.set_proxy("active", "yes")
         if self.wanted:
             self._exec()
+
+
+def _takes(following: Any, cluster: Cluster) -> bool:
+    """Whether etcd would let this successor take over once the leader has been silent for long enough."""
+    half, leader, own = following.half, following.leader, following.own
+    force = leader.key.rpartition("/")[2]
+    there = {kv.key: kv.create_revision for kv in cluster.keys.values()}
+    in_force = any(key.endswith(f"/{force}/force") and created == half.revision for key, created in there.items())
+    known = all(there.get(kv.key) == kv.create_revision for kv in (leader, own))
+    return in_force and known and half.state in {Follower.FOLLOWS, Follower.TAKES}

@@ -524,12 +524,13 @@ MUTATIONS = (
         "True",
         within=300,
     ),
-)
-
-# Rules that adapter tests see, and that no schedule has seen yet: holes in the schedules, to be closed.
-# `python -m tests.sim --mutant NAME --first SEED` hunts one of them.
-NOT_FOUND_YET = (
-    _one("which slot counts is not asked", "NftFence._counting", "any(found)", "any(found) is None", within=10_000),
+    _one(
+        "which slot counts is not asked",
+        "NftFence._counting",
+        "any(found)",
+        "any(found) is None",
+        within=10_000,
+    ),
     _one(
         "passing on: the claims are let go instead of passed on",
         "Leaver.pass_on",
@@ -544,30 +545,79 @@ NOT_FOUND_YET = (
         "",
         within=30_000,
     ),
-    Mutation(
-        "claims: one whose answer was lost is forgotten",
-        (
-            Edit(
-                "EtcdElection._look",
-                "unanswered, self._claims.unanswered = (self._claims.unanswered, True)",
-                "unanswered = False",
-            ),
-            _NO_NET,
-        ),
-        within=30_000,
-    ),
     _one(
-        "a key that comes back while its member stands aside is left",
+        "what may be left in etcd is not looked for",
         "EtcdElection._contend",
         "await self._look_for_remains(lease)",
         "",
         within=30_000,
     ),
-    _one(
+    Mutation(
         "a leader that is not first any more goes on",
-        "EtcdElection._disproved",
-        "went_back or ahead",
+        (
+            Edit("EtcdElection._disproved", "went_back or ahead", "False"),
+            # Each of these alone would hide it.
+            Edit("EtcdElection._disproved", "lost and (not self._unclaimed)", "False"),
+            Edit(
+                "Supervisor._awaits_silence",
+                "early or (self.question is not None and (not self.question.silent))",
+                "early",
+            ),
+        ),
+        within=30_000,
+    ),
+    _one(
+        "addresses are held before they are claimed",
+        "EtcdElection._first",
+        "(a in standing.ours and now >= self._grant_at.get(a, 0.0)) or (self._unclaimed and a not in standing.others)",
+        "True",
+        within=30_000,
+    ),
+    _one(
+        "a deposed leader deletes its key before its fence is closed",
+        "EtcdElection._contend",
+        "self._deposed",
         "False",
+        within=30_000,
+    ),
+    Mutation(
+        "a history that went back is not waited for",
+        (
+            Edit("Session.txn", "self.quiet_until = self._clock.now() + self._ttl", ""),
+            Edit(
+                "Supervisor._awaits_silence",
+                "early or (self.question is not None and (not self.question.silent))",
+                "early",
+            ),
+        ),
+        within=30_000,
+    ),
+    _one(
+        "a member that was not free to take leaves a mark",
+        "EtcdElection._release",
+        "self._not_before is not None and now >= self._not_before",
+        "True",
+        within=30_000,
+    ),
+    _one(
+        "claims that were not free to take are let go in order",
+        "EtcdElection._release",
+        "free and now >= self._grant_at.get(address, 0.0)",
+        "True",
+        within=30_000,
+    ),
+    _one(
+        "claims are given by a member that was not free to take",
+        "Departure.leave",
+        "heir if marks else None",
+        "heir",
+        within=30_000,
+    ),
+    _one(
+        "claims that an earlier process only made are kept",
+        "EtcdElection.adopt",
+        "self._unwanted_due = True",
+        "",
         within=30_000,
     ),
 )

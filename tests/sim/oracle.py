@@ -42,6 +42,7 @@ class Oracle:
         self.steady_from: float | None = None
         self.prompt = False  # nothing in the schedule slows daemons or the kernel down
         self.direct = True  # and nothing lets a request arrive late
+        self.leased = False  # etcd keeps each lease for as long as it says
         self.left_out: Machine | None = None  # whose proxy does not come back
         self.steady: frozenset[IPAddress] = frozenset()  # what must be served in a schedule that disturbs only daemons
         self._world = world
@@ -73,6 +74,8 @@ class Oracle:
             words = ", ".join(sorted(map(str, answers))) or "nothing"
             self._world.note(name, f"answers for {words}", f"answers for {words}")
             self._steady(name)
+        if self.leased:
+            self._within_lease(machine, answers)
         self._one_at_most()
         if machine.proxy.healthy:
             self._unhealthy_since.pop(name, None)
@@ -95,6 +98,14 @@ class Oracle:
                 if address in seen:
                     self.fail("G1", f"{seen[address]} and {machine.name} answer for {address}")
                 seen[address] = machine.name
+
+    def _within_lease(self, machine: "Machine", answers: "Iterable[IPAddress]") -> None:
+        """The fence closes by itself before another may take, if this instant were the daemon's last."""
+        for address in answers:
+            closes = machine.kernel.closes_at(address)
+            for ends, what in machine.may_hold_until(address):
+                if closes > ends and not machine.kernel.flushed(address):
+                    self.fail("lease", f"{machine.name}'s fence would close {closes - ends:.3f} s after {what}")
 
     def _steady(self, name: str) -> None:
         """G3."""

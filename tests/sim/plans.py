@@ -40,6 +40,14 @@ _STRANGE = [kind for kind in (*REFUSALS, *HISTORIES, *_APART) if kind not in NOT
 def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
     """Somebody edits the file, machine after machine, while a holder leaves, or worse."""
     at, faults = BEGIN_S + random.uniform(0.0, 3.0), []
+    if random.random() < 0.15:
+        return _edited_by_two(random, nodes, at)
+    if random.random() < 0.1:  # just when a new address begins to answer
+        length = random.choice((0.1, 1.0)) * random.uniform(0.7, 1.3)
+        frozen = Fault(
+            "govipd frozen", HOLDER, random.uniform(3.0, 6.0), 0.5, 0.0, Moment.ANSWERS, random.randint(2, 3)
+        )
+        return Fault(random.choice(_EDITS), HOLDER, length, random.random(), at), frozen
     for _ in range(random.choice((1, 1, 2))):
         length = random.choice((0.1, 1.0, TTL, 5.0)) * random.uniform(0.7, 1.3)
         editor = random.choice((HOLDER, *range(nodes)))
@@ -55,9 +63,24 @@ def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
     return tuple(faults)
 
 
+def _edited_by_two(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
+    """Two machines lead a group each, and one of them leaves while an address moves from group to group."""
+    length = random.uniform(1.0, 5.0)
+    first = Fault("one group handed over", HOLDER, 0.0, random.random(), at)
+    kind = random.choice(("address moved", "address moved", "name mistyped", "election mistyped"))
+    moved = Fault(kind, random.randrange(nodes), length, random.random(), at + random.uniform(0.5, 1.5))
+    leaves = random.choice(("one group handed over", *LEAVES))
+    second = Fault(
+        leaves, random.choice((HOLDER, *range(nodes))), 2.0, random.random(), moved.at + length * random.random()
+    )
+    return first, moved, second
+
+
 def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
     """etcd, the kernel or another machine is not what it was, while a holder leaves, or worse."""
     at, kind = BEGIN_S + random.uniform(0.5, 3.0), random.choice(_STRANGE)
+    if kind == "etcd restored" and random.random() < 0.6:
+        return _brought_back(random, nodes, at)
     node = random.choice((HOLDER, HOLDER, *range(nodes)))
     if kind in REFUSALS:
         leaves = [Fault(random.choice((*LEAVES, *BREAKS_PROXY)), HOLDER, 12.0, random.random(), at)]
@@ -71,6 +94,16 @@ def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
         whom = random.choice((HOLDER, HOLDER, *range(nodes)))
         faults.append(Fault(other, whom, random.uniform(0.3, 4.0), random.random(), when))
     return tuple(faults)
+
+
+def _brought_back(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
+    """A restore brings back the key of a member that has left, and may stand again, or be out for long."""
+    node, unfit = random.randrange(nodes), random.choice((*BREAKS_PROXY, "drained"))
+    length = random.choice((0.6, 1.5, 8.0)) * random.uniform(0.8, 1.2)
+    recent = random.choice((0.0, 0.5)) + random.uniform(0.15, 0.5)  # the snapshot, with the cluster's id or another one
+    restored_at = at + random.uniform(0.5, 2.5)
+    restored = Fault("etcd restored", HOLDER, random.choice((0.05, 1.0)), recent, restored_at)
+    return Fault(unfit, node, length, random.random(), at), restored
 
 
 def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:

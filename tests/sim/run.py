@@ -14,7 +14,7 @@ from tests.sim.clockwork import Note, World
 from tests.sim.compose import TTL
 from tests.sim.etcd import Cluster
 from tests.sim.fault import HOLDER, Fault
-from tests.sim.faults import BROKEN_PROMISES, KINDS, LATE, PROMPT, REFUSED
+from tests.sim.faults import BROKEN_PROMISES, HISTORIES, KINDS, LATE, PROMPT, REFUSED
 from tests.sim.files import PREFIXES, SECOND, file_of
 from tests.sim.kernel import JIFFY_S, IPAddress
 from tests.sim.machine import Machine
@@ -126,6 +126,7 @@ class Simulation:
                 world.at(at + 0.5 * self.random.random(), self.cluster.snapshot)
         if all(fault.kind in REFUSED for fault in schedule.faults):
             world.after(0.0, self._look_for_deserted)
+        oracle.leased = not any(fault.kind in (*BROKEN_PROMISES, *HISTORIES) for fault in schedule.faults)
         if schedule.calm:
             oracle.steady_from = CALM_BEGIN_S
         while world.now < schedule.end and oracle.violation is None:

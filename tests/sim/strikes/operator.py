@@ -35,6 +35,14 @@ def hand_over(sim: "Simulation", fault: Fault) -> End:
     return None
 
 
+def hand_over_one(sim: "Simulation", fault: Fault) -> End:
+    """One group, to the next in its queue; then two machines lead."""
+    machine = sim.machine(fault)
+    groups = machine.file.groups
+    machine.hand_over("", groups[int(fault.place * 1000) % len(groups)].name)
+    return None
+
+
 def full_disk(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     machine.directory.full = True
