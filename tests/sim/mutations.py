@@ -538,12 +538,17 @@ MUTATIONS = (
         "claims.let_go(moved, lambda _: True)",
         within=30_000,
     ),
-    _one(
-        "addresses are held before the fence guards them",
-        "Group._apply_addresses",
-        "await self._guard_all()",
-        "",
-        within=30_000,
+    Mutation(
+        "an address of an earlier process is neither guarded nor removed",
+        (
+            Edit(
+                "orphan_fences",
+                "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
+                "return ()",
+            ),
+            Edit("Group._apply_addresses", "await self._guard_all()", ""),
+        ),
+        within=10_000,
     ),
     _one(
         "what may be left in etcd is not looked for",
