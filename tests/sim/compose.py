@@ -16,12 +16,11 @@ from govipd.leftovers import orphan_fences
 from tests.sim import adapters as sim
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
-from tests.sim.files import File
+from tests.sim.files import CLAIMS, File
 
 if TYPE_CHECKING:
     from tests.sim.machine import Machine
 
-CLAIMS = "govip/claims/"
 TTL = 3.0
 PROBE_S = 0.5
 

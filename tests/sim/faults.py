@@ -42,6 +42,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "tokens expired": etcd.expire_tokens,
     "lease revoked": etcd.revoke,
     "key deleted": etcd.delete_key,
+    "claim deleted": etcd.delete_claim,
     "nft flushed": kernel.flush,
     "nft refuses": kernel.refuse_fence,
     "rtnetlink refuses": kernel.refuse_addresses,

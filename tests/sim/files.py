@@ -11,6 +11,7 @@ SPARE: Address = ip_interface("192.0.2.109/32")  # stands in no file at first
 GROUP = "api"  # the first group, and the only one of most schedules
 PREFIX = "govip/"
 OTHER_PREFIX = "other/"  # a typo's
+CLAIMS = "govip/claims/"
 PREFIXES = (PREFIX, OTHER_PREFIX)
 
 

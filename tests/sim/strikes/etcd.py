@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tests.sim.fault import End, Fault
+from tests.sim.files import CLAIMS
 
 if TYPE_CHECKING:
     from tests.sim.run import Simulation
@@ -88,6 +89,11 @@ def expire_tokens(sim: "Simulation", fault: Fault) -> End:
 
 def revoke(sim: "Simulation", fault: Fault) -> End:
     sim.cluster.revoke_one(fault.place)
+    return None
+
+
+def delete_claim(sim: "Simulation", fault: Fault) -> End:
+    sim.cluster.delete_one(fault.place, (CLAIMS,))
     return None
 
 
