@@ -220,9 +220,11 @@ class Kernel:
 
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
+        guarded = {key for t in self._tables.values() for name, s in t.sets.items() if "guarded" in name for key in s}
+        there = {address.ip.packed for address in (*self.addresses, *self.elsewhere)}
+        self._flushed.update(dict.fromkeys(guarded | there, math.inf))
         self._tables.clear()
         self.foreign_changes += 1
-        self._flushed.update((address.ip.packed, math.inf) for address in (*self.addresses, *self.elsewhere))
         self._update()
 
     def add_by_hand(self, address: Address) -> None:
