@@ -58,7 +58,7 @@ class Departure:
             EtcdError: not known to be done; may be repeated.
         """
         try:
-            await self._delete(lease, keys, heir if marks else None, marks=marks, in_order=in_order)
+            await self._delete(lease, keys, heir, marks=marks, in_order=in_order)
         except EtcdWriteRefusedError:
             await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)
 

@@ -192,6 +192,23 @@ async def test_what_was_given_and_is_not_wanted_is_let_go_by_one_that_has_left(e
                 await asyncio.sleep(0.01)
 
 
+async def test_a_claim_that_was_not_free_to_take_is_not_let_go_in_order(etcd: Cluster) -> None:
+    """Its last holder may still answer: the next group waits, as behind a member without a mark."""
+    a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b", vip="web", addresses=str(SECOND))
+    async with running(a, b):
+        await lead(a)
+        lease = (await lead(b)).lease_id
+        await asyncio.to_thread(etcd.ctl, "lease", "revoke", f"{lease:x}")
+        a.election.claim([FIRST, SECOND])
+        async with asyncio.timeout(UNORDERLY_S * 50):
+            while SECOND not in a.claims.held:
+                await asyncio.sleep(0)
+        a.election.resign(1)
+        await a.sees(Resigned)
+        keys = await asyncio.to_thread(etcd.ctl, "get", "--prefix", "--keys-only", "govip/claims/")
+        assert keys.split() == ["govip/claims/192.0.2.1"]
+
+
 async def test_the_next_process_lets_go_of_what_its_file_has_not(etcd: Cluster, tmp_path: Path) -> None:
     """An address that was only claimed: at once. One that was held: when the kernel is silent."""
     a = Member(etcd.endpoints, "a", addresses=f"{BOTH} 192.0.2.3/32", runtime=tmp_path)

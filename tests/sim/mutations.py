@@ -604,25 +604,4 @@ MUTATIONS = (
         "True",
         within=30_000,
     ),
-    _one(
-        "claims that were not free to take are let go in order",
-        "EtcdElection._release",
-        "free and now >= self._grant_at.get(address, 0.0)",
-        "True",
-        within=30_000,
-    ),
-    _one(
-        "claims are given by a member that was not free to take",
-        "Departure.leave",
-        "heir if marks else None",
-        "heir",
-        within=30_000,
-    ),
-    _one(
-        "claims that an earlier process only made are kept",
-        "EtcdElection.adopt",
-        "self._unwanted_due = True",
-        "",
-        within=30_000,
-    ),
 )

@@ -124,7 +124,7 @@ def _unheard(random: Random, hot: float) -> tuple[Fault, ...]:
     silent_at = hot + 0.2 + random.choice((0.3, 2.0)) * random.random()
     return (
         Fault(sluggish, HOLDER, random.uniform(0.5, 4.0), random.random(), hot - random.random()),
-        Fault(random.choice(BROKEN_PROMISES), HOLDER, 0.0, random.random(), hot),
+        Fault(random.choice((*BROKEN_PROMISES, "claim deleted")), HOLDER, 0.0, random.random(), hot),
         Fault(silent, HOLDER, random.uniform(0.1, 0.6), random.random(), silent_at),
     )
 
