@@ -15,6 +15,7 @@ from tests.sim.clockwork import Timer, World
 
 JIFFY_S = 0.004
 BRIDGE_S = 0.02  # for so long a fence that was taken away may stay open when it is set up again
+UNSEEN_S = 0.05  # an address that is added so soon after a flush was guarded when that was asked for
 _DEFERRABLE_S = 1.25  # how late the timer that removes expired addresses may be
 IPAddress = IPv4Address | IPv6Address
 Message = tuple[object, ...]
@@ -82,6 +83,7 @@ class Kernel:
         self._changed = changed
         self._tables: dict[tuple[int, str], _Table] = {}
         self._flushed: dict[bytes, float] = {}  # addresses whose fence was taken away: until when that excuses answers
+        self._flushed_at = -math.inf
         self._expiry: Timer | None = None
         self._changes: dict[str, Callable[..., None]] = {
             "add set": lambda table, name: table.sets.setdefault(name, {}),
@@ -154,6 +156,8 @@ class Kernel:
     def add_address(self, address: Address, lifetime: float, lateness: float) -> None:
         """RTM_NEWADDR with replace: whole seconds of lifetime; its end comes late by a part of the timer's slack."""
         new = address not in self.addresses
+        if new and not self._guarded(address.ip.packed) and self._world.now < self._flushed_at + UNSEEN_S:
+            self._flushed[address.ip.packed] = math.inf
         self.addresses[address] = self._clock.instant(
             self._clock.reads(self._world.now) + lifetime + lateness * _DEFERRABLE_S
         )
@@ -220,11 +224,10 @@ class Kernel:
 
     def flush(self) -> None:
         """`nft flush ruleset`, by somebody else."""
-        guarded = {key for t in self._tables.values() for name, s in t.sets.items() if "guarded" in name for key in s}
-        there = {address.ip.packed for address in (*self.addresses, *self.elsewhere)}
-        self._flushed.update(dict.fromkeys(guarded | there, math.inf))
         self._tables.clear()
         self.foreign_changes += 1
+        self._flushed.update((address.ip.packed, math.inf) for address in (*self.addresses, *self.elsewhere))
+        self._flushed_at = self._world.now
         self._update()
 
     def add_by_hand(self, address: Address) -> None:
