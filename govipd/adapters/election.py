@@ -164,7 +164,10 @@ class EtcdElection:
 
     def claim(self, addresses: Sequence[Address]) -> None:
         """See ports.Election."""
+        never_held = [a for a in self._claims.wanted if a not in addresses and a not in self._may_hold]
         self._claims.want(addresses)
+        self._claims.give_up(never_held)
+        self._surplus |= dict.fromkeys(never_held, False)
         self._claim_due = True
         self._changed.set()
 
@@ -354,6 +357,7 @@ class EtcdElection:
         compare, puts = self._claims.take(lease, self._member, partly=leading) if self._claim_due else ({}, ())
         self._timeline.mark("proof asked")
         if puts:
+            self._unwanted_due = True  # without an answer it may take effect when the addresses are not wanted any more
             place = (Created(key.key, key.create_revision), Oldest(self._keys.queue, key.create_revision))
             try:
                 reply = await self._session.txn((*place, *compare.values()), (*puts, *gets), gets)

@@ -209,6 +209,22 @@ async def test_a_claim_that_was_not_free_to_take_is_not_let_go_in_order(etcd: Cl
         assert keys.split() == ["govip/claims/192.0.2.1"]
 
 
+async def test_an_address_that_is_added_and_removed_at_once_does_not_stay_claimed(etcd: Cluster) -> None:
+    """It was claimed, and never held: the kernel has nothing to tell of it."""
+    a = Member(etcd.endpoints, "a")
+    async with running(a):
+        await lead(a)
+        a.election.claim([FIRST, SECOND])
+        async with asyncio.timeout(UNORDERLY_S * 50):
+            while SECOND not in a.claims.held:
+                await asyncio.sleep(0)
+        a.election.claim([FIRST])
+        async with asyncio.timeout(2 * REREAD_S):
+            while claim(etcd, "192.0.2.2"):
+                await asyncio.sleep(0.01)
+        assert claim(etcd)["member"] == "a"
+
+
 async def test_the_next_process_lets_go_of_what_its_file_has_not(etcd: Cluster, tmp_path: Path) -> None:
     """An address that was only claimed: at once. One that was held: when the kernel is silent."""
     a = Member(etcd.endpoints, "a", addresses=f"{BOTH} 192.0.2.3/32", runtime=tmp_path)

@@ -320,7 +320,7 @@ MUTATIONS = (
         "EtcdElection._stand",
         "standing.others and self._not_before is None",
         "False",
-        within=10_000,
+        within=30_000,
     ),
     _one(
         "claims: kept when an address is removed from the file",

@@ -207,7 +207,8 @@ class Simulation:
             return  # it joined before etcd was restored
         machine, addresses = self._candidates[kv.key]
         election = _election(kv)
-        others = {a.ip for group in machine.file.groups if group.election != election for a in group.addresses}
+        groups = (*machine.file.groups, *(machine.read.groups if machine.read else ()))
+        others = {a.ip for group in groups if group.election != election for a in group.addresses}
         note = f"/{kv.lease:x}"
         passed = any(key.endswith(note) and "passing/" in key for key in self.cluster.keys)
         self.oracle.resigned(machine, addresses - others, passed=passed)
