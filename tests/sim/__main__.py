@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.mutate import apply
-from tests.sim.mutations import MUTATIONS, Mutation
+from tests.sim.mutations import MUTATIONS, NOT_FOUND_YET, Mutation
 
 if TYPE_CHECKING:
     from tests.sim.run import Outcome
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The simulation. Returns the exit status."""
     args = _arguments().parse_args(argv)
     if args.mutant:
-        mutation = next(m for m in MUTATIONS if m.name == args.mutant)
+        mutation = next(m for m in (*MUTATIONS, *NOT_FOUND_YET) if m.name == args.mutant)
         return _hunt(mutation, args.first, shrunk=args.shrink)
     if args.witness:
         return _betrayed(args.witness)

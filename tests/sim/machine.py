@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd_cluster import UNKNOWN
 from govipd.core.pact import Follower
+from govipd.core.state import ANSWERING
 from govipd.daemon import Daemon, Plan
 from govipd.errors import RefusedError
 from tests.sim import adapters as sim
@@ -122,17 +123,23 @@ class Machine(Unit):
 
     def may_hold_until(self, ip: "IPAddress") -> "Iterator[tuple[float, str]]":
         """True times at which others may take an address that this machine holds, and why then."""
-        for group in self._groups_with(ip):
+        for group in self._groups_that_hold(ip):
             lease = group._parts.election._session.lease  # type: ignore[attr-defined]  # the real one
             if lease in self.cluster.leases:
                 yield self.cluster.leases[lease].expires, "its lease ends"
             for other in self.oracle.machines:
-                for theirs in other._groups_with(ip):
+                for theirs in other._groups_of(ip):
                     following = getattr(theirs._parts.pact, "_following", None)
                     if following is not None and following.leader.lease == lease and _takes(following, self.cluster):
                         yield other.clock.instant(following.half.silent_at()), f"{other.name} may take it by the pact"
 
-    def _groups_with(self, ip: "IPAddress") -> "list[DaemonGroup]":
+    def _groups_that_hold(self, ip: "IPAddress") -> "list[DaemonGroup]":
+        """Those that may hold an address, of this process or of the one whose lease it goes on with."""
+        groups = self.daemon._all() if self.daemon is not None else ()
+        held = [g for g in groups if ip in {a.ip for a in g._parts.election._may_hold}]  # type: ignore[attr-defined]
+        return [group for group in held if group.supervisor.state in ANSWERING]
+
+    def _groups_of(self, ip: "IPAddress") -> "list[DaemonGroup]":
         groups = self.daemon._all() if self.daemon is not None else ()
         return [group for group in groups if ip in {address.ip for address in group.plan.addresses}]
 
