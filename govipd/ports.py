@@ -233,10 +233,10 @@ class Leases(Protocol):
         """Leases of processes before this one, and of groups that are not configured any more."""
 
     def granted(self, lease: int) -> None:
-        """Etcd granted this lease to this process. Never raises: then a successor waits for the lease's end."""
+        """This process has this lease. Never raises: then a successor waits for the lease's end."""
 
     def ended(self, lease: int) -> None:
-        """That lease has ended."""
+        """That lease of this machine was given back."""
 
 
 class Datagrams(Protocol):

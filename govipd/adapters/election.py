@@ -16,6 +16,7 @@ The lease is the session's (adapters.session). When etcd says that it is lost, a
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from govipd.adapters.claims import Claims, Standing
@@ -194,7 +195,9 @@ class EtcdElection:
         """See ports.Election: revoking the lease deletes whatever is attached to it."""
         self._leaver.forget()
         self._as_heir.forget()
-        await self._session.end()
+        if self._session.lease is not None:
+            with suppress(EtcdError):  # then it ends with its TTL
+                await self._membership.give_back(self._session.lease)
 
     async def run(self) -> None:
         """Sessions for ever, each with a lease of its own."""
@@ -434,7 +437,8 @@ class EtcdElection:
     async def _join(self, lease: int) -> KeyValue:
         """Put our key, or find it where an earlier try, whose answer was lost, has put it."""
         stray, self._stray = self._stray, True  # before the first await: a resignation from here on must undo it
-        await self._membership.end_earlier(lease)
+        if not await self._membership.end_earlier(lease):
+            self._session.wait_out_the_forgotten()
         name = self._keys.candidate(lease)
         reply = await self._session.txn(
             (Created(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
@@ -500,7 +504,7 @@ class EtcdElection:
         except EtcdRefusedError:
             give_back = True
         if give_back:
-            await self._store.revoke(lease)
+            await self._membership.give_back(lease)
             self._session.renew_now.set()
             return
         self._key, self._leaving_since = None, None

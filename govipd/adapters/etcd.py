@@ -130,12 +130,13 @@ class Etcd:
                 self._aside(self._learn_members(connection))
             return reply
 
-    async def revoke(self, lease: int) -> None:
+    async def revoke(self, lease: int) -> bool:
         """See Store."""
         try:
             await self._call(stubs.LeaseStub, "LeaseRevoke", pb.LeaseRevokeRequest(ID=lease))
         except LeaseNotFoundError:
-            return
+            return False
+        return True
 
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()

@@ -31,16 +31,17 @@ class LeaseFile:
 
     def earlier(self) -> Sequence[int]:
         """See ports.Leases."""
-        return tuple(self._earlier)
+        return tuple(lease for lease, path in self._earlier.items() if lease in _read(path))
 
     def granted(self, lease: int) -> None:
         """See ports.Leases."""
+        self._earlier.pop(lease, None)  # this process goes on with it
         if self._path is not None and lease not in (known := _read(self._path)):
             _write(self._path, [*known, lease])
 
     def ended(self, lease: int) -> None:
         """See ports.Leases."""
-        path = self._earlier.pop(lease, None)
+        path = self._earlier.pop(lease, self._path)
         if path is not None:
             _write(path, [known for known in _read(path) if known != lease])
 

@@ -106,15 +106,28 @@ class Membership:
         words = " or an earlier process of this machine, whose lease ends soon" if clone else ""
         return f"the member name {name} is taken by {where}{words}; set election.member"
 
-    async def end_earlier(self, lease: int) -> None:
+    async def end_earlier(self, lease: int) -> bool:
         """Revoke the leases of this machine's earlier processes, whose keys would hold up the queues for a TTL.
 
-        Called before the first campaign, when the kernel is known to be clean.
+        Called before the first campaign, when the kernel is known to be clean. False where etcd does not know one: no
+        process gave it back, so it ended with its TTL, or etcd has lost its data.
         """
+        all_known = True
         for earlier in self._leases.earlier():
             if earlier != lease:
-                await self._store.revoke(earlier)
+                known = await self._store.revoke(earlier)  # or another group of this process has revoked it meanwhile
+                all_known &= known or earlier not in self._leases.earlier()
                 self._leases.ended(earlier)
+        return all_known
+
+    async def give_back(self, lease: int) -> None:
+        """Revoke this process's lease; each key that is attached to it goes, too.
+
+        Raises:
+            EtcdError: it may live on, for its TTL.
+        """
+        await self._store.revoke(lease)
+        self._leases.ended(lease)
 
     async def write(self, lease: int) -> None:
         """Write the record as it is.

@@ -125,16 +125,12 @@ class Session:
         self._revision = reply.revision if reply.revision < known else max(self._revision, reply.revision)
         if reply.revision < known:
             self.went_back = True
-            self.quiet_until = self._clock.now() + self._ttl
+            self.wait_out_the_forgotten()
         return reply
 
-    async def end(self) -> None:
-        """Give the lease back, with every key that is attached to it; best effort, bounded by one call's deadline."""
-        if self.lease is not None:
-            try:
-                await self._store.revoke(self.lease)
-            except EtcdError:
-                return  # it ends with its TTL
+    def wait_out_the_forgotten(self) -> None:
+        """Etcd has lost data: what it confirmed to other members before may last for a TTL."""
+        self.quiet_until = self._clock.now() + self._ttl
 
     def report(self, part: str, trouble: str) -> None:
         """Report a change of whether etcd answers usefully, over all parts of the session.

@@ -115,8 +115,8 @@ class Store(Protocol):
             LeaseNotFoundError: the lease does not exist (any more).
         """
 
-    async def revoke(self, lease: int) -> None:
-        """End a lease and delete its keys. A lease that does not exist is no error."""
+    async def revoke(self, lease: int) -> bool:
+        """End a lease and delete its keys. False where it does not exist, which is no error."""
 
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()

@@ -257,10 +257,10 @@ class ReadOnly(Etcd):
 
     refuses = False
 
-    async def revoke(self, lease: int) -> None:
+    async def revoke(self, lease: int) -> bool:
         if self.refuses:
             raise EtcdRefusedError("etcdserver: permission denied")
-        await super().revoke(lease)
+        return await super().revoke(lease)
 
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()

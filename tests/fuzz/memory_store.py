@@ -33,9 +33,11 @@ class MemoryStore(Store):
     async def renew(self, lease: int) -> Renewal:
         return Renewal(3.0, term=1)
 
-    async def revoke(self, lease: int) -> None:
-        for key in [kv.key for kv in self.content.values() if kv.lease == lease]:
+    async def revoke(self, lease: int) -> bool:
+        keys = [kv.key for kv in self.content.values() if kv.lease == lease]
+        for key in keys:
             del self.content[key]
+        return bool(keys)
 
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()

@@ -145,10 +145,13 @@ def mac_of(host: int) -> bytes:
 
 
 class SimRoute(RouteSocket):
-    """Requests to the modelled rtnetlink."""
+    """Requests to the modelled rtnetlink. `removes` is told before an address goes."""
 
-    def __init__(self, process: Process, kernel: Kernel, random: Random, host: int) -> None:
+    def __init__(
+        self, process: Process, kernel: Kernel, random: Random, host: int, removes: Callable[[Address], None]
+    ) -> None:
         super().__init__()
+        self._removes = removes
         self._process = process
         self._model = kernel
         self._random = random
@@ -186,6 +189,7 @@ class SimRoute(RouteSocket):
 
     def _delete(self, address: Address) -> None:
         self._going.remove(address)
+        self._removes(address)
         self._model.delete_address(address)
 
     def _cost(self, what: str) -> None:
@@ -411,19 +415,19 @@ class SimLeases:
 
     def earlier(self) -> Sequence[int]:
         """See ports.Leases."""
-        return tuple(self._earlier)
+        return tuple(lease for lease, name in self._earlier.items() if lease in self._directory.leases.get(name, ()))
 
     def granted(self, lease: int) -> None:
         """See ports.Leases."""
+        self._earlier.pop(lease, None)
         known = self._directory.leases.setdefault(self._group, [])
         if lease not in known and not self._directory.full:
             known.append(lease)
 
     def ended(self, lease: int) -> None:
         """See ports.Leases."""
-        name = self._earlier.pop(lease, None)
-        if name is not None:  # another group of this process may have ended it, too
-            self._directory.leases[name] = [known for known in self._directory.leases[name] if known != lease]
+        name = self._earlier.pop(lease, self._group)
+        self._directory.leases[name] = [known for known in self._directory.leases.get(name, ()) if known != lease]
 
 
 PACT_PORT = 1  # the first group's

@@ -61,7 +61,7 @@ class SimStore:
         self._believed.leased(result.ttl)
         return result
 
-    async def revoke(self, lease: int) -> None:
+    async def revoke(self, lease: int) -> bool:
         """See Store."""
 
         def ask(cluster: Cluster, member: int, reply: Reply) -> None:
@@ -73,7 +73,8 @@ class SimStore:
         try:
             await self._call(ask)
         except LeaseNotFoundError:
-            return
+            return False
+        return True
 
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()

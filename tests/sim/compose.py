@@ -1,6 +1,7 @@
 """A modelled machine as the product's composition wants it (govipd.compose.Host), and its file as a configuration."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd_connection import Access
@@ -103,12 +104,17 @@ def _host(machine: "Machine", process: Process) -> Host:
         drain=machine.drain_mark,
         postbox=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         datagrams=lambda port, _: sim.SimDatagrams(process, machine.index, machine.network, port),
-        route=lambda: sim.SimRoute(process, machine.kernel, machine.random, machine.index),
+        route=lambda: _route(machine, process),
         events=lambda: sim.SimEvents(process, machine.kernel, machine.random),
         ear=lambda _: sim.SimEar(process, machine.world, machine.index, kernels, machine.network, machine.random),
         transmit=lambda _, frames: process.do(machine.oracle.announced, machine, sim.announced(frames)),
         token=machine.random.randbytes,
     )
+
+
+def _route(machine: "Machine", process: Process) -> sim.SimRoute:
+    removes = partial(machine.oracle.removes, machine)
+    return sim.SimRoute(process, machine.kernel, machine.random, machine.index, removes)
 
 
 async def clear_fences(machine: "Machine", process: Process, configured: Plan) -> None:
@@ -117,7 +123,7 @@ async def clear_fences(machine: "Machine", process: Process, configured: Plan) -
     Raises:
         KernelError: the kernel refused.
     """
-    route = sim.SimRoute(process, machine.kernel, machine.random, machine.index)
+    route = _route(machine, process)
     for line in await orphan_fences(sim.INTERFACE, configured, machine.nftables(process), route):
         machine.world.note(machine.name, line)
     for name in machine.directory.holdings.keys() - configured.groups.keys():  # as leftovers.forget_orphans

@@ -133,11 +133,19 @@ class Machine(Unit):
                     if following is not None and following.leader.lease == lease and _takes(following, self.cluster):
                         yield other.clock.instant(following.half.silent_at()), f"{other.name} may take it by the pact"
 
+    def holds(self, ip: "IPAddress") -> bool:
+        """Whether the daemon means to answer for an address, by the file that it has read."""
+        return any(group in self._groups_of(ip) for group in self._groups_that_hold(ip))
+
     def _groups_that_hold(self, ip: "IPAddress") -> "list[DaemonGroup]":
-        """Those that may hold an address, of this process or of the one whose lease it goes on with."""
+        """Those that may hold an address, of this process or of the one whose lease it goes on with.
+
+        Where an address has moved to another group, the one that has let it go may not have looked into etcd since.
+        """
         groups = self.daemon._all() if self.daemon is not None else ()
         held = [g for g in groups if ip in {a.ip for a in g._parts.election._may_hold}]  # type: ignore[attr-defined]
-        return [group for group in held if group.supervisor.state in ANSWERING]
+        answering = [group for group in held if group.supervisor.state in ANSWERING]
+        return [group for group in answering if group in self._groups_of(ip)] or answering
 
     def _groups_of(self, ip: "IPAddress") -> "list[DaemonGroup]":
         groups = self.daemon._all() if self.daemon is not None else ()

@@ -8,6 +8,7 @@ from tests.sim.clockwork import World
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from govipd.core.actions import Address
     from tests.sim.kernel import IPAddress
     from tests.sim.machine import Machine
     from tests.sim.systemd import Unit
@@ -89,9 +90,11 @@ class Oracle:
             self._world.after(UNIT_S, self._only_healthy, self._failed_since, machine, now)
 
     def _one_at_most(self) -> None:
-        """G1."""
+        """G1. Where somebody took leases away, a machine without a link is neither heard on the wire nor reached."""
         seen: dict[IPAddress, str] = {}
         for machine in self.machines:
+            if not self.leased and not machine.kernel.link:
+                continue
             for address in self._answers.get(machine.name, ()):
                 if machine.kernel.flushed(address):  # somebody took the fence away; the next renewal sets it up again
                     continue
@@ -172,6 +175,12 @@ class Oracle:
             others = [m.name for m in self.machines if address in self._answers.get(m.name, ())]
             if others:
                 self.fail("G1", f"{machine.name} announces what {others[0]} answers for")
+
+    def removes(self, machine: "Machine", address: "Address") -> None:
+        """A daemon removes an address from its machine: none that one of its groups answers for."""
+        there = [other for other in machine.kernel.addresses if other.ip == address.ip]
+        if there == [address] and address.ip in machine.kernel.answers() and machine.holds(address.ip):
+            self.fail("G2", f"{machine.name} removes {address}, which a group of its file holds")
 
     def broken(self, machine: "Unit", what: str) -> None:
         """A process did what none may do."""

@@ -78,6 +78,8 @@ def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
     at, kind = BEGIN_S + random.uniform(0.5, 3.0), random.choice(_STRANGE)
     if kind == "etcd restored" and random.random() < 0.6:
         return _brought_back(random, nodes, at)
+    if kind == "etcd's data lost" and random.random() < 0.4:
+        return _lost_unseen(random, nodes, at)
     node = random.choice((HOLDER, HOLDER, *range(nodes)))
     if kind in REFUSALS:
         leaves = [Fault(random.choice((*LEAVES, *BREAKS_PROXY)), HOLDER, 12.0, random.random(), at)]
@@ -101,6 +103,20 @@ def _brought_back(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
     restored_at = at + random.uniform(0.5, 2.5)
     restored = Fault("etcd restored", HOLDER, random.choice((0.05, 1.0)), recent, restored_at)
     return Fault(unfit, node, length, random.random(), at), restored
+
+
+def _lost_unseen(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
+    """The holder is cut off while etcd loses its data, and another machine's process, which saw more of it, ends.
+
+    Not by `systemctl stop`: a process that is started after that knows as little as a machine's first (docs/adr/0027).
+    """
+    gone = random.uniform(0.05, 1.0)
+    ends = random.choice([kind for kind in ENDS if kind != "govipd stopped"])
+    return (
+        Fault("isolated", HOLDER, random.uniform(2.0, 5.0), random.random(), at - 0.2 * random.random()),
+        Fault("etcd's data lost", HOLDER, gone, 0.5 * random.random(), at),
+        Fault(ends, random.randrange(nodes), gone, random.random(), at + gone * random.random()),
+    )
 
 
 def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
