@@ -327,6 +327,7 @@ class EtcdElection:
             self._ahead, self._not_before = ahead[0].create_revision, None
             self._timeline.end()  # not our turn yet
             self._sink(Queued(campaign, line(ahead[0].value.decode(errors="replace"))))
+            await self._let_go(key, tuple(standing.ours), lambda _: False)  # else each would wait for the other
         elif standing.others and self._not_before is None:
             watched = self._claimed_by_others(standing)
             self._blocked = self._unwanted_due = True
@@ -458,15 +459,19 @@ class EtcdElection:
         surplus = tuple(sorted(self._surplus.keys() - set(self._claims.wanted)))
         reply = await self._session.txn((), self._claims.reads(surplus))
         self._claims.look(surplus, reply.gets, key.lease)
-        ours = [address for address in surplus if address in self._claims.held]
+        ours = tuple(address for address in surplus if address in self._claims.held)
+        if await self._let_go(key, ours, self._surplus.__getitem__):
+            self._surplus.clear()
+
+    async def _let_go(self, key: KeyValue, ours: Sequence[Address], in_order: Callable[[Address], bool]) -> bool:
+        """Let go of claims that we hold. False where etcd takes no writes: they end with the lease, at the latest."""
         compare: list[Compare] = [Created(key.key, key.create_revision), *self._claims.unchanged(ours)]
         try:
-            let_go = self._claims.let_go(ours, self._surplus.__getitem__)
-            if ours and (await self._session.txn(compare, let_go)).succeeded:
+            if ours and (await self._session.txn(compare, self._claims.let_go(ours, in_order))).succeeded:
                 self._claims.held = {a: value for a, value in self._claims.held.items() if a not in ours}
         except EtcdWriteRefusedError:
-            return  # at the next look; they end with the lease
-        self._surplus.clear()
+            return False
+        return True
 
     async def _pass(self, campaign: int) -> None:
         """Let the next in the queue become first, and tell when it waits for nothing but our fence, or will not."""

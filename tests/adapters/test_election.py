@@ -272,17 +272,39 @@ async def test_a_clone_does_not_take_its_twins_name(etcd: Cluster, tmp_path: Pat
             assert not any(isinstance(e, LeaseLost) for e in first.events)
 
 
-async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: Cluster, tmp_path: Path) -> None:
-    """A killed process leaves lease and key; the next one on the same machine ends them before it stands."""
-    dead = Member(etcd.endpoints, "a", machine="one", runtime=tmp_path)
+async def leader_that_dies(etcd: Cluster, runtime: Path) -> int:
+    """A process leads, and is killed; its lease."""
+    dead = Member(etcd.endpoints, "a", machine="one", runtime=runtime)
     task = asyncio.ensure_future(dead.election.run())
     dead.election.campaign(1)
-    await dead.sees(Elected)
+    won = await dead.sees(Elected)
     while not etcd.ctl("get", "--prefix", "govip/members/"):
         await asyncio.sleep(0.05)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await dead.store.close()
+    assert isinstance(won, Elected)
+    return won.lease_id
+
+
+async def test_where_etcd_has_forgotten_an_earlier_lease_nothing_is_taken_for_a_ttl(
+    etcd: Cluster, tmp_path: Path
+) -> None:
+    """etcd's data may be lost; what it confirmed to another machine before may last for a TTL (ADR 27)."""
+    lease = await leader_that_dies(etcd, tmp_path)
+    etcd.ctl("lease", "revoke", f"{lease:x}")
+    alive = Member(etcd.endpoints, "a", machine="one", runtime=tmp_path)
+    async with running(alive):
+        began = time.clock_gettime(time.CLOCK_BOOTTIME)
+        alive.election.campaign(1)
+        won = await alive.sees(Elected)
+        assert isinstance(won, Elected)
+        assert won.not_before >= began + 3.0
+
+
+async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: Cluster, tmp_path: Path) -> None:
+    """A killed process leaves lease and key; the next one on the same machine ends them before it stands."""
+    await leader_that_dies(etcd, tmp_path)
     alive = Member(etcd.endpoints, "a", machine="one", runtime=tmp_path)
     async with running(alive):
         await alive.sees(LeaseRenewed)

@@ -591,6 +591,13 @@ MUTATIONS = (
         within=30_000,
     ),
     _one(
+        "a claim is kept behind the member that is first in the queue",
+        "EtcdElection._stand",
+        "await self._let_go(key, tuple(standing.ours), lambda _: False)",
+        "",
+        within=30_000,
+    ),
+    _one(
         "a group that leaves removes and guards what another group of the process has",
         "Daemon._apply",
         "group.others = self._addresses",
