@@ -12,7 +12,7 @@ APT := etcd-server etcd-client haproxy nftables iproute2 iputils-ping dbus opens
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 .PHONY: install
 install: ## install govipd on this machine (root)
@@ -61,8 +61,8 @@ deps: ## the Debian packages that tests and demo need (root)
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing
 	fi
 
-.venv/stamp: pyproject.toml | deps
-	@$(PYTHON) -m venv .venv
+.venv/stamp: pyproject.toml
+	@$(PYTHON) -m venv .venv || { echo "no virtual environment: install python3-venv, or run make deps as root" >&2; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable . --group dev
 	touch $@
@@ -70,43 +70,52 @@ deps: ## the Debian packages that tests and demo need (root)
 .PHONY: venv
 venv: .venv/stamp ## the virtual environment for tests and demo
 
+.PHONY: ready
+ready: deps .venv/stamp
+.NOTPARALLEL:
+
 .PHONY: lint
-lint: venv ## ruff and the import contract
+lint: venv ## ruff, its format, and the import contract
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 
 .PHONY: types
 types: venv ## mypy, strict
 	$(BIN)/mypy
 
+.PHONY: unit
+unit: venv ## what needs no root, no etcd and no haproxy: core, fuzz, simulation (two minutes)
+	$(BIN)/pytest tests/core tests/fuzz tests/sim tests/test_*.py -m 'not root and not lab and not long'
+
 .PHONY: test
-test: lint types ## everything: lint, types, core, adapters, lab (root)
+test: ready lint types ## everything: lint, types, core, adapters, lab (root, 20 minutes)
 	$(BIN)/pytest --cov --cov-report=term
 
 .PHONY: demo
-demo: venv ## three machines, one VIP, and what can go wrong (root)
+demo: ready ## three machines, one VIP, and what can go wrong (root, 3 minutes)
 	$(BIN)/python -m tests.lab.demo
 
 .PHONY: demo-shell
-demo-shell: venv ## the same three machines, for you to break (root)
+demo-shell: ready ## the same three machines, for you to break (root)
 	$(BIN)/python -m tests.lab shell
 
 SEEDS ?= 3000
 FIRST ?=
 .PHONY: sim
-sim: venv ## SEEDS hostile schedules in virtual time (from seed FIRST), and every mutation of the safety rules
+sim: venv ## SEEDS hostile schedules in virtual time (from seed FIRST), and every mutation of the safety rules (10 minutes)
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST))
 
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST ?= dist
 SUITES := bookworm trixie
 .PHONY: packages
-packages: venv ## .deb for Debian 12 and 13, and .rpm, in dist (root)
+packages: ready ## .deb for Debian 12 and 13, and .rpm, in dist (root)
 	export VERSION=$(VERSION) DIST=$(DIST) SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct)
 	for suite in $(SUITES); do packaging/build $$suite; done
 
 .PHONY: edges
-edges: venv ## the lab scenarios that are too long for make test (root)
+edges: ready ## the lab scenarios that are too long for make test (root)
 	$(BIN)/pytest tests/lab -m long -s
 
 MINUTES ?= 30
@@ -114,25 +123,25 @@ SEED ?= 1
 PACT ?= 0
 LOAD ?= 0
 .PHONY: soak
-soak: venv ## random faults for MINUTES, from SEED; with a PACT of seconds, under LOAD processes (root)
+soak: ready ## random faults for MINUTES, from SEED; with a PACT of seconds, under LOAD processes (root)
 	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED) --pact $(PACT) --load $(LOAD)
 
 QUICK ?=
 .PHONY: bench
-bench: venv ## govipd against keepalived and vip-manager, into docs/benchmarks; QUICK=1: in ten minutes (root)
+bench: ready ## govipd against keepalived and vip-manager, into docs/benchmarks; QUICK=1: in ten minutes (root)
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 .PHONY: bench-fence
-bench-fence: venv ## how precisely the kernel ends a lease (root)
+bench-fence: ready ## how precisely the kernel ends a lease (root)
 	$(BIN)/python -m bench.fence
 
 TREE ?=
 .PHONY: bench-renewals
-bench-renewals: venv ## what renewing the fence costs the host; of the sources in TREE (root)
+bench-renewals: ready ## what renewing the fence costs the host; of the sources in TREE (root)
 	$(BIN)/python -m bench.renewals $(if $(TREE),--tree $(TREE))
 
 .PHONY: bench-probe
-bench-probe: venv ## what a check of haproxy costs, and how often it would be wrong (root)
+bench-probe: ready ## what a check of haproxy costs, and how often it would be wrong (root)
 	$(BIN)/python -m bench.probe
 
 .PHONY: clean
