@@ -112,13 +112,16 @@ class Membership:
         Called before the first campaign, when the kernel is known to be clean. False where etcd does not know one: no
         process gave it back, so it ended with its TTL, or etcd has lost its data.
         """
-        all_known = True
+        unknown = []  # kept until every call was answered: one that fails begins anew
         for earlier in self._leases.earlier():
             if earlier != lease:
-                known = await self._store.revoke(earlier)  # or another group of this process has revoked it meanwhile
-                all_known &= known or earlier not in self._leases.earlier()
-                self._leases.ended(earlier)
-        return all_known
+                if await self._store.revoke(earlier):
+                    self._leases.ended(earlier)
+                elif earlier in self._leases.earlier():  # else another group of this process has revoked it meanwhile
+                    unknown.append(earlier)
+        for earlier in unknown:
+            self._leases.ended(earlier)
+        return not unknown
 
     async def give_back(self, lease: int) -> None:
         """Revoke this process's lease; each key that is attached to it goes, too.

@@ -152,7 +152,6 @@ class Kernel:
         """Plug the cable, or pull it."""
         self.link = carrier
         self._tell("link", None)
-        self._update()
 
     def add_address(self, address: Address, lifetime: float, lateness: float) -> None:
         """RTM_NEWADDR with replace: whole seconds of lifetime; its end comes late by a part of the timer's slack."""

@@ -90,11 +90,9 @@ class Oracle:
             self._world.after(UNIT_S, self._only_healthy, self._failed_since, machine, now)
 
     def _one_at_most(self) -> None:
-        """G1. Where somebody took leases away, a machine without a link is neither heard on the wire nor reached."""
+        """G1."""
         seen: dict[IPAddress, str] = {}
         for machine in self.machines:
-            if not self.leased and not machine.kernel.link:
-                continue
             for address in self._answers.get(machine.name, ()):
                 if machine.kernel.flushed(address):  # somebody took the fence away; the next renewal sets it up again
                     continue
