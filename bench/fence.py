@@ -13,7 +13,7 @@ import time
 from ipaddress import ip_interface
 from multiprocessing.connection import Connection
 
-from govipd.adapters.fence import NftFence
+from govipd.adapters.kernel.fence import NftFence
 from tests.adapters.namespaces import Namespace, wire
 
 VIP = ip_interface("192.0.2.100/32")

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from govipd.adapters.probe import HttpProbe
+from govipd.adapters.checks.http_probe import HttpProbe
 from tests.adapters.conftest import BootClock
 from tests.adapters.namespaces import Namespace
 

@@ -124,7 +124,7 @@ def main() -> int:
         here = Path(__file__).resolve()
         os.environ["PYTHONPATH"] = str(tree.resolve())
         return subprocess.run([sys.executable, str(here)], check=False).returncode
-    from govipd.adapters.fence import NftFence  # noqa: PLC0415  # of whichever tree
+    from govipd.adapters.kernel.fence import NftFence  # noqa: PLC0415  # of whichever tree
     from tests.adapters.namespaces import Namespace  # noqa: PLC0415
 
     host = Namespace()

@@ -14,20 +14,20 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from govipd.adapters.hostname import HostName
-from govipd.adapters.job import job_type
-from govipd.adapters.journal import journal_for
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
-from govipd.adapters.rtnetlink import RouteSocket
-from govipd.config import DEFAULT_CONFIG
-from govipd.config_rules import nameable
-from govipd.core.messages import Message
-from govipd.daemon import Daemon
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import RouteSocket
+from govipd.adapters.state.hostname import HostName
+from govipd.adapters.systemd.journal import journal_for
+from govipd.adapters.systemd.notify import SystemdNotifier, watchdog_interval_s
+from govipd.adapters.systemd.stop_reason import job_type
+from govipd.config.model import DEFAULT_CONFIG
+from govipd.config.rules import nameable
+from govipd.core.journal_kinds import Message
 from govipd.errors import ConfigError, KernelError
 from govipd.host import BootClock, runtime_directory
 from govipd.leftovers import clean_up, forget_orphans, orphan_fences, stay_silent
 from govipd.plan import read_plan
+from govipd.runtime.daemon import Daemon
 
 CONFIG_RETRY_S = 2.0
 

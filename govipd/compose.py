@@ -10,41 +10,30 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
 
-from govipd.access import etcd_access, etcd_timeout
-from govipd.adapters.addressfence import AddressFence
-from govipd.adapters.announce import FrameAnnouncer
-from govipd.adapters.claims import Claims
-from govipd.adapters.election import EtcdElection
-from govipd.adapters.etcd_cluster import Believed
-from govipd.adapters.etcd_connection import Access
-from govipd.adapters.fence import NftFence
-from govipd.adapters.guard import fence_table
-from govipd.adapters.keys import GroupKeys
-from govipd.adapters.membership import Membership
-from govipd.adapters.neighbours import Ear, LinkNeighbours
-from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.pact import EtcdPact, NoPact
-from govipd.adapters.rtnetlink import RouteSocket
-from govipd.adapters.store import Store
-from govipd.config import Config, Vip
-from govipd.config_rules import least_margin
+from govipd.adapters.election.claims import Claims
+from govipd.adapters.election.election import EtcdElection
+from govipd.adapters.election.membership import Membership
+from govipd.adapters.etcd.api import Store
+from govipd.adapters.etcd.cluster import Believed
+from govipd.adapters.etcd.connection import Access
+from govipd.adapters.kernel.address_fence import AddressFence
+from govipd.adapters.kernel.addresses import KernelAddresses, NetlinkMonitor
+from govipd.adapters.kernel.announce import FrameAnnouncer
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_rules import fence_table
+from govipd.adapters.kernel.neighbours import Ear, LinkNeighbours
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import RouteSocket
+from govipd.adapters.pact.leader import EtcdPact, NoPact
+from govipd.config.model import Config, VipConfig
+from govipd.config.rules import least_margin
 from govipd.core.events import Announced, EtcdFailed
-from govipd.core.messages import Message
-from govipd.group import GroupPlan, Parts
-from govipd.ports import (
-    Clock,
-    Datagrams,
-    DrainMark,
-    Fence,
-    Journal,
-    Leases,
-    Memory,
-    Pact,
-    Postbox,
-    Sink,
-)
-from govipd.timeline import Timeline
+from govipd.core.journal_kinds import Message
+from govipd.etcd_access import etcd_access, etcd_timeout
+from govipd.keys import GroupKeys
+from govipd.runtime.group import GroupPlan, Parts
+from govipd.runtime.ports import Clock, Datagrams, DrainMark, Fence, Journal, Leases, Memory, Pact, Postbox, Sink
+from govipd.runtime.step_timing import Timeline
 
 
 class StoreFactory(Protocol):
@@ -128,7 +117,7 @@ class Identity:
     holding: tuple[Hashable, ...] = field()
 
 
-def group_plan(config: Config, vip: Vip, host: Host, endpoints: Sequence[str]) -> GroupPlan:
+def group_plan(config: Config, vip: VipConfig, host: Host, endpoints: Sequence[str]) -> GroupPlan:
     """One VIP group, and how to make its parts."""
     election = config.election
     identity = Identity(
@@ -144,7 +133,7 @@ def group_plan(config: Config, vip: Vip, host: Host, endpoints: Sequence[str]) -
     return GroupPlan(vip.name, identity, vip.addresses, settings, make, access)
 
 
-def _parts(config: Config, vip: Vip, host: Host, access: Access, identity: Identity, sink: Sink) -> Parts:
+def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity: Identity, sink: Sink) -> Parts:
     clock, member, kernel = host.clock, config.election.member, host.kernel
     timeline = Timeline(clock)
 

@@ -7,16 +7,16 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.guard import fence_prefix, fence_table
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.orphans import clear_orphans
-from govipd.adapters.rtnetlink import RouteSocket
-from govipd.core import words
-from govipd.daemon import Plan
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_rules import fence_prefix, fence_table
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.orphan_fences import clear_orphans
+from govipd.adapters.kernel.rtnetlink import RouteSocket
+from govipd.core import texts
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.host import BootClock, first_address, local_addresses
 from govipd.plan import refused_vips
+from govipd.runtime.daemon import Plan
 
 ORPHAN_TRIES = 10
 ORPHAN_PAUSE_S = 0.03
@@ -69,7 +69,7 @@ async def clean_up(plan: Plan) -> int:
             await parts.fence.close()
             await parts.addresses.remove()
             if left := await parts.addresses.anywhere():
-                print(f"{group.name}: {words.left_behind(left)}", file=sys.stderr)
+                print(f"{group.name}: {texts.left_behind(left)}", file=sys.stderr)
             else:
                 await parts.fence.remove()
         except KernelError as e:

@@ -10,36 +10,36 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from govipd.access import nearest_first
-from govipd.adapters.control import ControlSocket
+from govipd.adapters.checks.http_probe import HttpProbe
+from govipd.adapters.control.service import ControlSocket
 from govipd.adapters.datagrams import UdpPort, UdpPostbox
-from govipd.adapters.drain import DrainFile
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.etcd_cluster import ClusterFile
-from govipd.adapters.etcd_connection import Access
-from govipd.adapters.guard import lacking
-from govipd.adapters.handoff import HandoffFile
-from govipd.adapters.hooks import Hooks
-from govipd.adapters.hostname import HostName, NameService
-from govipd.adapters.journal import journal_for
-from govipd.adapters.leases import LeaseFile
-from govipd.adapters.neighbours import PacketEar
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.notify import watchdog_interval_s
-from govipd.adapters.probe import HttpProbe
-from govipd.adapters.rtnetlink import RouteEvents, RouteSocket
-from govipd.adapters.session import RENEWALS_PER_TTL
-from govipd.adapters.store import Store
-from govipd.adapters.unit import UnitMonitor
+from govipd.adapters.election.lease_files import LeaseFile
+from govipd.adapters.election.session import RENEWALS_PER_TTL
+from govipd.adapters.etcd.api import Store
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.cluster import ClusterFile
+from govipd.adapters.etcd.connection import Access
+from govipd.adapters.kernel.fence_rules import lacking
+from govipd.adapters.kernel.neighbours import PacketEar
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
+from govipd.adapters.outputs.hooks import Hooks
+from govipd.adapters.state.drain import DrainFile
+from govipd.adapters.state.hostname import HostName, NameService
+from govipd.adapters.state.restart_state import HandoffFile
+from govipd.adapters.systemd.journal import journal_for
+from govipd.adapters.systemd.notify import watchdog_interval_s
+from govipd.adapters.systemd.unit import UnitMonitor
 from govipd.compose import Host, group_plan
-from govipd.config import Config, Vip, load
-from govipd.config_rules import nameable
-from govipd.core import words
+from govipd.config.model import Config, VipConfig
+from govipd.config.reader import load
+from govipd.config.rules import nameable
+from govipd.core import texts
+from govipd.core.journal_kinds import Message
 from govipd.core.liveness import START_S
-from govipd.core.messages import Message
 from govipd.core.status import NodeStatus
-from govipd.daemon import Plan
 from govipd.errors import ConfigError
+from govipd.etcd_access import nearest_first
 from govipd.host import (
     BootClock,
     first_address,
@@ -48,14 +48,8 @@ from govipd.host import (
     runtime_directory,
     state_directory,
 )
-from govipd.ports import (
-    Clock,
-    Journal,
-    Operator,
-    Service,
-    Sink,
-    Source,
-)
+from govipd.runtime.daemon import Plan
+from govipd.runtime.ports import Clock, Journal, Operator, Service, Sink, Source
 
 
 def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kernel: NfTables) -> Plan:
@@ -78,9 +72,9 @@ def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kern
         sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink, start=name.first_start())
     fenced, warnings = config.election.fence == "nftables", tuple[tuple[Message, str], ...]()
     if fenced and NfTables().missing():
-        fenced, warnings = False, ((Message.NO_NFTABLES, words.NO_NFTABLES),)
+        fenced, warnings = False, ((Message.NO_NFTABLES, texts.NO_NFTABLES),)
     elif fenced and (why := lacking(NfTables())):
-        fenced, warnings = False, ((Message.NO_NFTABLES, words.NFTABLES_LACKS.format(why=why)),)
+        fenced, warnings = False, ((Message.NO_NFTABLES, texts.NFTABLES_LACKS.format(why=why)),)
     reachable = first_address(interface) if fenced else None
     if config.pact.timeout and not reachable:
         text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
@@ -140,8 +134,8 @@ def _services(
         )
     interfaces = list(dict.fromkeys(vip.interface for vip in config.vip))
     if address := config.metrics.address(interfaces.index(interface)):
-        from govipd.adapters.metrics import Metrics  # noqa: PLC0415  # only where it is wanted
-        from govipd.adapters.scrape import ScrapeServer  # noqa: PLC0415
+        from govipd.adapters.outputs.metrics import Metrics  # noqa: PLC0415  # only where it is wanted
+        from govipd.adapters.outputs.scrape_server import ScrapeServer  # noqa: PLC0415
 
         services["metrics", address] = lambda operator: Metrics(
             operator,
@@ -183,7 +177,7 @@ def check(path: Path, interface: str) -> None:
     read_plan(path, interface, journal_for({}, sys.stderr), HostName(None, nameable), NfTables())
 
 
-def refused_vips(path: Path, interface: str) -> tuple[Config | None, tuple[Vip, ...]]:
+def refused_vips(path: Path, interface: str) -> tuple[Config | None, tuple[VipConfig, ...]]:
     """The interface's VIPs of a file that is refused only because they are addresses of this host."""
     try:
         config = load(path, hostname=socket.gethostname())

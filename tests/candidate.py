@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
 
-from govipd.adapters.claims import Claims
 from govipd.adapters.datagrams import UdpPostbox
-from govipd.adapters.election import EtcdElection
-from govipd.adapters.keys import GroupKeys
-from govipd.adapters.leases import LeaseFile
-from govipd.adapters.membership import Membership
-from govipd.adapters.store import Store
-from govipd.ports import Clock, Sink
-from govipd.timeline import Timeline
+from govipd.adapters.election.claims import Claims
+from govipd.adapters.election.election import EtcdElection
+from govipd.adapters.election.lease_files import LeaseFile
+from govipd.adapters.election.membership import Membership
+from govipd.adapters.etcd.api import Store
+from govipd.keys import GroupKeys
+from govipd.runtime.ports import Clock, Sink
+from govipd.runtime.step_timing import Timeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from govipd.core import events as ev
 from govipd.core.actions import Action, Holding, Report
-from govipd.core.messages import Message
+from govipd.core.journal_kinds import Message
 from govipd.errors import EtcdUnavailableError, EtcdWriteRefusedError, KernelError, MemoryRefusedError
-from govipd.ports import Sink
+from govipd.runtime.ports import Sink
 
 
 class FakeClock:

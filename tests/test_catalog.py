@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from govipd.core.messages import Message
+from govipd.core.journal_kinds import Message
 from govipd.core.state import Trigger
 
 CATALOG = Path(__file__).resolve().parents[1] / "units/govipd.catalog"

@@ -6,7 +6,7 @@ from ipaddress import ip_interface
 
 from govipd.core import events as ev
 from govipd.core.actions import Hold
-from govipd.core.messages import Message
+from govipd.core.journal_kinds import Message
 from govipd.core.state import State
 from tests.fakes import FakeAddresses
 from tests.world import PASSED, RUNNING, running

@@ -8,7 +8,7 @@ import pytest
 
 from govipd.core.actions import Holding, Prepare
 from govipd.errors import RefusedError
-from govipd.ports import Operator
+from govipd.runtime.ports import Operator
 from tests import fakes
 from tests.world import World, running
 

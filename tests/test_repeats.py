@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from govipd.core.messages import Message
-from govipd.repeats import FORGOTTEN_S, LONGEST_S, Repeats
+from govipd.core.journal_kinds import Message
+from govipd.runtime.repeat_filter import FORGOTTEN_S, LONGEST_S, Repeats
 
 KIND, OVER = Message.ETCD_SILENT, Message.ETCD_ANSWERS
 

@@ -1,6 +1,6 @@
 """Where the time of a move goes."""
 
-from govipd.timeline import STEPS_MAX, Move, Timeline
+from govipd.runtime.step_timing import STEPS_MAX, Move, Timeline
 
 
 class Clock:

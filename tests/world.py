@@ -8,11 +8,11 @@ from ipaddress import ip_interface
 from govipd.core import events as ev
 from govipd.core.settings import Settings
 from govipd.core.status import NodeStatus
-from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError
-from govipd.group import GroupPlan, Parts
-from govipd.ports import Sink, Source
-from govipd.timeline import Timeline
+from govipd.runtime.daemon import Daemon, Plan
+from govipd.runtime.group import GroupPlan, Parts
+from govipd.runtime.ports import Sink, Source
+from govipd.runtime.step_timing import Timeline
 from tests import fakes
 
 PASSED = ev.ProbeResult(passed=True, detail="200")

@@ -1,4 +1,4 @@
-"""The outside world: each module implements one protocol of `govipd.ports` over one library."""
+"""The outside world: each module implements one protocol of `govipd.runtime.ports` over one library."""
 
 import os
 

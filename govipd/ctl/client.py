@@ -1,4 +1,4 @@
-"""Asks the daemons of this machine, by their control sockets (varlink, see adapters/control.py)."""
+"""Asks the daemons of this machine, by their control sockets (varlink, see adapters/control/service.py)."""
 
 import os
 import socket
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from govipd.core.sanitize import line
 from govipd.core.state import State, Trigger
 from govipd.core.status import NodeStatus
-from govipd.core.text import line
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
 
 RUNTIME = Path("/run/govipd")

@@ -4,9 +4,9 @@ import asyncio
 import json
 from typing import Any
 
-from govipd.adapters.membership import RECORD_BYTES_MAX
-from govipd.adapters.store import Get, KeyValue, Store
-from govipd.config import Config, Vip
+from govipd.adapters.election.membership import RECORD_BYTES_MAX
+from govipd.adapters.etcd.api import Get, KeyValue, Store
+from govipd.config.model import Config, VipConfig
 from govipd.errors import EtcdUnavailableError
 
 Cluster = dict[str, dict[str, Any]]
@@ -23,7 +23,7 @@ def read(config: Config) -> Cluster:
 
 
 async def _read(config: Config) -> Cluster:
-    from govipd.access import etcd_client  # noqa: PLC0415  # 0.3 s: only what asks etcd waits for it
+    from govipd.etcd_access import etcd_client  # noqa: PLC0415  # 0.3 s: only what asks etcd waits for it
 
     store = etcd_client(config)
     tries = len(config.etcd.endpoints)
@@ -39,7 +39,7 @@ async def _read(config: Config) -> Cluster:
         await store.close()
 
 
-async def read_vip(store: Store, config: Config, vip: Vip) -> dict[str, Any]:
+async def read_vip(store: Store, config: Config, vip: VipConfig) -> dict[str, Any]:
     """One VIP's part."""
     members = f"{config.etcd.prefix}members/{vip.name}/"
     reply = await store.txn((), (Get(f"{vip.election}/", prefix=True), Get(members, prefix=True)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from govipd.core.state import State
 from govipd.errors import NoDaemonError
-from govipd.timeline import Move
+from govipd.runtime.step_timing import Move
 
 LINES = 50
 

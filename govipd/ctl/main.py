@@ -16,9 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from govipd.config import DEFAULT_CONFIG, load
-from govipd.core.text import line
-from govipd.ctl import act, client, history, look, show
+from govipd.config.model import DEFAULT_CONFIG
+from govipd.config.reader import load
+from govipd.core.sanitize import line
+from govipd.ctl import client, history, operations, render, status_command
 from govipd.ctl.why import why
 from govipd.errors import ConfigError, DeniedError, GovipdError, NoDaemonError
 
@@ -47,16 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    return look.status(args.config, args.interface, as_json=args.json, watch=args.watch)
+    return status_command.status(args.config, args.interface, as_json=args.json, watch=args.watch)
 
 
 def _why(args: argparse.Namespace) -> int:
-    told = {group.vip: why(node.member, group, time.time()) for node, group in act.targets(args.interface, args.vip)}
+    told = {
+        group.vip: why(node.member, group, time.time()) for node, group in operations.targets(args.interface, args.vip)
+    }
     if args.json:
         print(json.dumps(told, indent=2))
     else:
         for text in told.values():
-            Console().print(show.cell(text, WHY_MAX))
+            Console().print(render.cell(text, WHY_MAX))
     return 0
 
 
@@ -66,31 +69,31 @@ def _history(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(entries, indent=2))
     else:
-        Console().print(show.moves_table(entries) if args.timeline else show.history_table(entries))
+        Console().print(render.moves_table(entries) if args.timeline else render.history_table(entries))
     return 0
 
 
 def _drain(args: argparse.Namespace) -> int:
-    act.drain(args.interface, args.vip, wanted=True)
+    operations.drain(args.interface, args.vip, wanted=True)
     if args.wait:
-        act.wait_drained(args.interface, args.vip, args.timeout)
+        operations.wait_drained(args.interface, args.vip, args.timeout)
     return 0
 
 
 def _undrain(args: argparse.Namespace) -> int:
-    act.drain(args.interface, args.vip, wanted=False)
+    operations.drain(args.interface, args.vip, wanted=False)
     return 0
 
 
 def _handover(args: argparse.Namespace) -> int:
-    given = act.handover(args.interface, args.vip, args.to)
+    given = operations.handover(args.interface, args.vip, args.to)
     if args.wait:
-        act.wait_handed_over(args.config, given, args.timeout)
+        operations.wait_handed_over(args.config, given, args.timeout)
     return 0
 
 
 def _is_leader(args: argparse.Namespace) -> int:
-    return act.is_leader(args.interface, args.vip)
+    return operations.is_leader(args.interface, args.vip)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -105,7 +108,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from govipd.ctl.doctor import doctor  # noqa: PLC0415  # for the same reason
+    from govipd.ctl.doctor.doctor import doctor  # noqa: PLC0415  # for the same reason
 
     return doctor(args.config, as_json=args.json)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from govipd.core import words
+from govipd.core import texts
+from govipd.core.sanitize import line
 from govipd.core.state import ANSWERING, State, Trigger
 from govipd.core.status import GroupStatus
-from govipd.core.text import line
 
 _DRAINED = "drained by the operator"
 
@@ -21,7 +21,7 @@ def why(member: str, group: GroupStatus, now: float) -> str:
     state = State(group.state)
     leads = f"{member} leads {group.vip}" if state is State.LEADER else f"{member} does not lead {group.vip}"
     since = f"for {duration(now - group.since)}"
-    reason = words.because(Trigger(group.trigger), group.detail)
+    reason = texts.because(Trigger(group.trigger), group.detail)
     match state:
         case State.LEADER:
             first = f"{leads} and answers for {', '.join(group.addresses)}, {since} ({reason})."
@@ -33,7 +33,7 @@ def why(member: str, group: GroupStatus, now: float) -> str:
         case State.ASIDE:
             first = f"{leads}: it has been standing aside {since} ({reason}), and was not healthy lately."
         case _:
-            first = f"{leads} now: {words.what(state)}, {since} ({reason})."
+            first = f"{leads} now: {texts.what(state)}, {since} ({reason})."
     parts = [first, _change(state, group), _etcd(state, group)]
     if group.warning:
         parts.append(f"Beware: {group.warning}.")

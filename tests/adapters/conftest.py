@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.nftables import NfTables
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Event
 from tests.adapters.etcd_cluster import Cluster
 from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from govipd.adapters.control import ControlSocket
-from govipd.adapters.varlink_server import LIMITS, Limits, VarlinkServer
+from govipd.adapters.control.service import ControlSocket
+from govipd.adapters.control.varlink_server import LIMITS, Limits, VarlinkServer
 from govipd.ctl import client
-from govipd.ports import Operator
+from govipd.runtime.ports import Operator
 from tests.world import World, running
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from govipd.config import Config, load
-from govipd.ctl.checks.finding import Finding, Verdict
+from govipd.config.model import Config
+from govipd.config.reader import load
+from govipd.ctl.doctor.finding import Finding, Verdict
 
 
 def configured(directory: Path, etcd: str = "", rest: str = "") -> Config:

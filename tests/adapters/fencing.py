@@ -6,10 +6,10 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_interface
 
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.nfttable import Message
+from govipd.adapters.kernel.nft_table import Message
+from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Address
-from govipd.ports import Clock
+from govipd.runtime.ports import Clock
 from tests.adapters.namespaces import Namespace
 
 V4: Address = ip_interface("192.0.2.100/32")

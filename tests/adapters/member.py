@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from govipd.adapters.etcd import Etcd
+from govipd.adapters.etcd.client import Etcd
 from govipd.core.events import Event
 from tests.adapters.conftest import Events
 from tests.candidate import candidate

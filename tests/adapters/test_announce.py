@@ -9,8 +9,8 @@ from itertools import chain, repeat
 
 import pytest
 
-from govipd.adapters.announce import FrameAnnouncer
-from govipd.adapters.frames import arp_announcement, arp_reply, neighbor_advertisement
+from govipd.adapters.kernel.announce import FrameAnnouncer
+from govipd.adapters.kernel.frames import arp_announcement, arp_reply, neighbor_advertisement
 from govipd.core.events import Address
 from tests.adapters.conftest import BootClock, LeapingClock, Wire
 

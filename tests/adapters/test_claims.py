@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.election import REREAD_S, UNORDERLY_S
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.store import Compare, Get, Operation, TxnResult
+from govipd.adapters.election.election import REREAD_S, UNORDERLY_S
+from govipd.adapters.etcd.api import Compare, Get, Operation, TxnResult
+from govipd.adapters.etcd.client import Etcd
 from govipd.core.actions import Holding
 from govipd.core.events import Deposed, Elected, LeaseLost, Queued, Resigned
 from govipd.errors import EtcdRefusedError, EtcdWriteRefusedError

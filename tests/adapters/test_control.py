@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from govipd.adapters import control
+from govipd.adapters.control import service
 from govipd.core import status as core_status
 from govipd.ctl import client
 from govipd.errors import RefusedError
@@ -133,7 +133,7 @@ with client.open("org.varlink.service") as service:
 )
 def test_the_description_has_the_status_s_fields(type_: str, kind: type[Any]) -> None:
     """In the same order."""
-    block = re.search(rf"^type {type_} \((.*?)\)$", control.DESCRIPTION, flags=re.MULTILINE | re.DOTALL)
+    block = re.search(rf"^type {type_} \((.*?)\)$", service.DESCRIPTION, flags=re.MULTILINE | re.DOTALL)
     assert block
     assert re.findall(r"(\w+):", block[1]) == [f.name for f in fields(kind)]
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters import control, varlink
-from govipd.adapters.varlink_server import LIMITS, Limits
+from govipd.adapters.control import service, varlink
+from govipd.adapters.control.varlink_server import LIMITS, Limits
 from govipd.errors import NoDaemonError
 from tests.adapters.control_node import CHECKOUT, NOBODY, STATUS, node
 from tests.fuzz.strategies import fuzz, json_values, mutated, nested, raw
@@ -176,7 +176,7 @@ def test_any_bytes_are_a_call_or_end_their_connection(messages: list[bytes]) -> 
             call = varlink.parse(message)
         except ValueError:
             continue
-        for kind in (varlink.NoParameters, varlink.Interface, control._Which, control._Handover):
+        for kind in (varlink.NoParameters, varlink.Interface, service._Which, service._Handover):
             answer = varlink.error(taken(call, kind))
             assert msgspec.json.decode(answer[:-1])["error"].startswith("org.varlink.service.")
             assert len(answer) < 1000

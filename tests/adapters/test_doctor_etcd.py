@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.store import Put
-from govipd.config import Config
-from govipd.ctl.checks import etcd, members, tls
-from govipd.ctl.checks.finding import Finding, Queue, Verdict
+from govipd.adapters.etcd.api import Put
+from govipd.adapters.etcd.client import Etcd
+from govipd.config.model import Config
+from govipd.ctl.doctor import check_etcd, check_members, check_tls
+from govipd.ctl.doctor.finding import Finding, Queue, Verdict
 from govipd.host import machine_identity
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.etcd_cluster import Cluster, free_ports
@@ -54,7 +54,7 @@ def files(pki: Path, ca: str = "ca", client: str = "client") -> str:
 
 async def failure(config: Config) -> Finding:
     """The only finding that failed."""
-    (finding,) = (f for f in (await etcd.examine(config))[0] if f.verdict is Verdict.FAILED)
+    (finding,) = (f for f in (await check_etcd.examine(config))[0] if f.verdict is Verdict.FAILED)
     assert finding.remedy
     return finding
 
@@ -62,7 +62,7 @@ async def failure(config: Config) -> Finding:
 async def test_a_sound_etcd(plain: Cluster, tmp_path: Path) -> None:
     """Nothing to mend, and what is in it is read; nothing is left behind."""
     before = plain.ctl("get", "", "--prefix")
-    findings, cluster = await etcd.examine(configured(tmp_path, endpoints(plain)))
+    findings, cluster = await check_etcd.examine(configured(tmp_path, endpoints(plain)))
     assert bad(findings) == []
     assert [f.check for f in findings] == [f"etcd {plain.endpoints[0]}", "etcd lease", "etcd rights"]
     assert findings[0].detail.startswith("etcd 3.")
@@ -74,7 +74,9 @@ async def test_a_sound_etcd(plain: Cluster, tmp_path: Path) -> None:
 async def test_each_endpoint_is_told_of(plain: Cluster, tmp_path: Path) -> None:
     """One that nobody listens on fails by itself; the cluster is read from the other."""
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
-    findings, cluster = await etcd.examine(configured(tmp_path, f'endpoints = ["{dead}", "{plain.endpoints[0]}"]'))
+    findings, cluster = await check_etcd.examine(
+        configured(tmp_path, f'endpoints = ["{dead}", "{plain.endpoints[0]}"]')
+    )
     (finding,) = bad(findings)
     assert (finding.check, finding.verdict) == (f"etcd {dead}", Verdict.FAILED)
     assert finding.detail.startswith("etcd does not answer: ")
@@ -84,7 +86,7 @@ async def test_each_endpoint_is_told_of(plain: Cluster, tmp_path: Path) -> None:
 async def test_no_etcd_at_all(tmp_path: Path) -> None:
     """The endpoint failed, and what depends on it was left out."""
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
-    findings, cluster = await etcd.examine(configured(tmp_path, f'endpoints = ["{dead}"]'))
+    findings, cluster = await check_etcd.examine(configured(tmp_path, f'endpoints = ["{dead}"]'))
     assert [f.verdict for f in findings] == [Verdict.FAILED, Verdict.SKIPPED, Verdict.SKIPPED]
     assert cluster is None
 
@@ -96,7 +98,7 @@ async def test_endpoints_of_two_clusters(plain: Cluster, tmp_path: Path) -> None
     try:
         other.wait_healthy()
         both = json.dumps([*plain.endpoints, *other.endpoints])
-        findings, _ = await etcd.examine(configured(tmp_path, f"endpoints = {both}"))
+        findings, _ = await check_etcd.examine(configured(tmp_path, f"endpoints = {both}"))
         assert "the endpoints belong to 2 clusters" in " ".join(f.detail for f in bad(findings))
     finally:
         other.stop()
@@ -118,7 +120,7 @@ async def test_an_etcd_without_its_majority(tmp_path: Path) -> None:
 async def test_a_longer_lease_than_was_asked_for(tmp_path: Path) -> None:
     """An etcd with a long election time-out grants no shorter one."""
     with Cluster(tmp_path, extra=("--election-timeout", "5000", "--heartbeat-interval", "500")).running() as cluster:
-        (finding,) = bad((await etcd.examine(configured(tmp_path, endpoints(cluster))))[0])
+        (finding,) = bad((await check_etcd.examine(configured(tmp_path, endpoints(cluster))))[0])
         assert (finding.check, finding.verdict) == ("etcd lease", Verdict.WARNING)
         assert "8 s granted where election.ttl = 3" in finding.detail
 
@@ -133,8 +135,8 @@ def mutual(pki: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
 async def test_certificates_that_verify(mutual: Cluster, pki: Path, tmp_path: Path) -> None:
     """Sound; and for how long yet: the client's ends within a month."""
     config = configured(tmp_path, endpoints(mutual) + files(pki))
-    assert bad((await etcd.examine(config))[0]) == []
-    found = await tls.examine(config.etcd)
+    assert bad((await check_etcd.examine(config))[0]) == []
+    found = await check_tls.examine(config.etcd)
     assert [f.check for f in found] == [
         f"TLS {pki}/ca.crt", f"TLS {pki}/client.crt", f"TLS certificate of {mutual.endpoints[0]}",
     ]  # fmt: skip
@@ -147,14 +149,14 @@ async def test_the_wrong_authority(mutual: Cluster, pki: Path, tmp_path: Path) -
     finding = await failure(configured(tmp_path, endpoints(mutual) + files(pki, ca="other")))
     assert finding.check == f"etcd {mutual.endpoints[0]}"
     assert f"not signed by {pki}/other.crt" in finding.detail
-    assert "set etcd.ca" in finding.remedy
+    assert "set check_etcd.ca" in finding.remedy
 
 
 async def test_a_client_without_a_certificate(mutual: Cluster, pki: Path, tmp_path: Path) -> None:
     """etcd asks for one."""
     finding = await failure(configured(tmp_path, endpoints(mutual) + f'ca = "{pki}/ca.crt"'))
     assert finding.detail.startswith("the server refuses our certificate")
-    assert "set etcd.cert and etcd.key" in finding.remedy
+    assert "set check_etcd.cert and check_etcd.key" in finding.remedy
 
 
 async def test_an_etcd_without_tls(plain: Cluster, pki: Path, tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ async def test_a_client_certificate_that_has_expired(mutual: Cluster, pki: Path,
     """etcd refuses it, and the file says when it ended."""
     config = configured(tmp_path, endpoints(mutual) + files(pki, client="expired"))
     assert (await failure(config)).detail.startswith("the server refuses our certificate")
-    (finding,) = (f for f in await tls.examine(config.etcd) if f.verdict is Verdict.FAILED)
+    (finding,) = (f for f in await check_tls.examine(config.etcd) if f.verdict is Verdict.FAILED)
     assert finding.check == f"TLS {pki}/expired.crt"
     assert "expired 0 days ago" in finding.detail
 
@@ -201,13 +203,15 @@ async def test_this_member_and_the_others(plain: Cluster, tmp_path: Path) -> Non
     async def said(**changed: object) -> str:
         record = json.dumps({**sound, **changed}).encode()
         await store.txn((), (Put("govip/members/api/node1", record, lease),))
-        _, cluster = await etcd.examine(config)
+        _, cluster = await check_etcd.examine(config)
         assert cluster is not None
-        return " ".join(f"{f.verdict.value} {f.detail}." for f in bad(await members.examine(config, cluster, tmp_path)))
+        return " ".join(
+            f"{f.verdict.value} {f.detail}." for f in bad(await check_members.examine(config, cluster, tmp_path))
+        )
 
     try:
-        _, cluster = await etcd.examine(config)
-        found = bad(await members.examine(config, cluster, tmp_path))
+        _, cluster = await check_etcd.examine(config)
+        found = bad(await check_members.examine(config, cluster, tmp_path))
         assert "node1 has no record in etcd: govipd@eth0 does not run" in found[0].detail
         await store.txn((), (Put("govip/election/api/2", b"node2", lease),))
         assert await said(detail="unit unhealthy") == "failed node1 does not stand for election: unit unhealthy."

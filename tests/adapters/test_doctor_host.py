@@ -9,10 +9,10 @@ from threading import Thread
 
 import pytest
 
-from govipd.config import Config, Election
-from govipd.ctl.checks import clock, haproxy, host, units
-from govipd.ctl.checks.finding import Finding, Verdict
-from govipd.ctl.doctor import doctor, examine
+from govipd.config.model import Config, ElectionConfig
+from govipd.ctl.doctor import check_clock, check_haproxy, check_host, check_units
+from govipd.ctl.doctor.doctor import doctor, examine
+from govipd.ctl.doctor.finding import Finding, Verdict
 from govipd.ctl.main import main
 from tests.adapters.doctor_config import configured
 from tests.adapters.etcd_cluster import free_ports
@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> Config:
 
 
 async def verdict(config: Config) -> Finding:
-    (finding,) = await host.files(config)
+    (finding,) = await check_host.files(config)
     return finding
 
 
@@ -52,43 +52,46 @@ async def test_only_root_may_change_what_govipd_does(config: Config, tmp_path: P
 
 async def test_the_clock_of_this_machine(config: Config) -> None:
     """It runs at its hardware's rate, or this machine could not be trusted with a lease."""
-    for finding in await clock.examine(config):
+    for finding in await check_clock.examine(config):
         assert finding.verdict is Verdict.OK
 
 
 def test_a_clock_s_rate_is_judged_by_what_the_margin_allows() -> None:
     """0.6 of 3 s are two clocks off by a ninth; chrony at work is a warning, and not more."""
-    election = Election(ttl=3.0, margin=0.6)
-    assert clock.allowed(election) == pytest.approx(1 / 9)
-    verdicts = [clock.rate(off, election).verdict for off in (0.0, 0.0005, 0.01, 1 / 12, 0.12)]
+    election = ElectionConfig(ttl=3.0, margin=0.6)
+    assert check_clock.allowed(election) == pytest.approx(1 / 9)
+    verdicts = [check_clock.rate(off, election).verdict for off in (0.0, 0.0005, 0.01, 1 / 12, 0.12)]
     assert verdicts == [Verdict.OK, Verdict.OK, Verdict.WARNING, Verdict.WARNING, Verdict.FAILED]
-    assert clock.allowed(Election(ttl=3.0, margin=0.5)) > 1 / 12
+    assert check_clock.allowed(ElectionConfig(ttl=3.0, margin=0.5)) > 1 / 12
 
 
 def test_what_chrony_may_do_to_the_clock(tmp_path: Path) -> None:
     """Its default, its file, and the directories that the file names; the last word counts."""
     main, more = tmp_path / "chrony.conf", tmp_path / "conf.d"
     files = (tmp_path / "no", main)
-    election = Election(ttl=3.0, margin=0.5)
-    assert clock.chrony_slew(files) == (1 / 12, "chrony's default")
+    election = ElectionConfig(ttl=3.0, margin=0.5)
+    assert check_clock.chrony_slew(files) == (1 / 12, "chrony's default")
     main.write_text(f"pool example.net iburst\n#maxslewrate 5\nconfdir /nonexistent {more}\n")
-    assert clock.chrony_slew(files) == (1 / 12, "chrony's default")
-    assert clock.ntp(["chronyd"], clock.chrony_slew(files), election).verdict is Verdict.OK
+    assert check_clock.chrony_slew(files) == (1 / 12, "chrony's default")
+    assert check_clock.ntp(["chronyd"], check_clock.chrony_slew(files), election).verdict is Verdict.OK
     more.mkdir()
     (more / "fast.conf").write_text("maxslewrate 100000\n")
-    finding = clock.ntp(["chronyd"], clock.chrony_slew(files), election)
+    finding = check_clock.ntp(["chronyd"], check_clock.chrony_slew(files), election)
     assert finding.verdict is Verdict.FAILED
     assert f"may slew the clock by 10.0% (maxslewrate, {more}/fast.conf); 9.1% is allowed" in finding.detail
-    assert clock.ntp(["chronyd"], clock.chrony_slew(files), Election(ttl=3.0, margin=0.6)).verdict is Verdict.OK
+    assert (
+        check_clock.ntp(["chronyd"], check_clock.chrony_slew(files), ElectionConfig(ttl=3.0, margin=0.6)).verdict
+        is Verdict.OK
+    )
 
 
 def test_what_else_keeps_the_time() -> None:
     """It leaves slewing to the kernel; where nothing is seen, that is said."""
-    election = Election()
+    election = ElectionConfig()
     assert "systemd-timesyncd runs, which slews the clock by 0.05% at most" in (
-        clock.ntp(["systemd-timesyncd"], None, election).detail
+        check_clock.ntp(["systemd-timesyncd"], None, election).detail
     )
-    assert "no chronyd, ntpd or systemd-timesyncd runs here" in clock.ntp([], None, election).detail
+    assert "no chronyd, ntpd or systemd-timesyncd runs here" in check_clock.ntp([], None, election).detail
 
 
 INFO = "Name: HAProxy\nMaxconn: {maxconn}\nCurrConns: 7\n"
@@ -101,7 +104,7 @@ STAT = "# pxname,svname,slim,\nservice,FRONTEND,{service},\ngovip_health,FRONTEN
 )
 def test_a_reserve_for_the_page(maxconn: int, service: int, verdict: Verdict) -> None:
     """The frontends together must not have more than haproxy as a whole."""
-    finding = haproxy.judge(INFO.format(maxconn=maxconn), STAT.format(service=service))
+    finding = check_haproxy.judge(INFO.format(maxconn=maxconn), STAT.format(service=service))
     assert finding.verdict is verdict
     assert f"7 of {maxconn} connections; the frontends may have {service + 10} together" in finding.detail
 
@@ -109,24 +112,24 @@ def test_a_reserve_for_the_page(maxconn: int, service: int, verdict: Verdict) ->
 async def test_haproxy_s_limits_where_they_cannot_be_asked(tmp_path: Path) -> None:
     """No file, no socket in it, a socket on which nothing listens, and another unit: said, and no fault."""
     config, file = configured(tmp_path), tmp_path / "haproxy.cfg"
-    (finding,) = await haproxy.examine(config, file)
+    (finding,) = await check_haproxy.examine(config, file)
     assert (finding.verdict, finding.detail) == (Verdict.SKIPPED, f"{file}: No such file or directory")
     file.write_text("global\n    maxconn 60\n")
-    (finding,) = await haproxy.examine(config, file)
+    (finding,) = await check_haproxy.examine(config, file)
     assert "no stats socket in" in finding.detail
     file.write_text(f"global\n    stats socket {tmp_path}/admin.sock mode 660\n")
-    (finding,) = await haproxy.examine(config, file)
+    (finding,) = await check_haproxy.examine(config, file)
     assert finding.verdict is Verdict.SKIPPED
     assert finding.detail.startswith(f"{tmp_path}/admin.sock: ")
     other = configured(tmp_path, rest='[health]\nunit = "nginx.service"\n')
-    assert await haproxy.examine(other, file) == []
+    assert await check_haproxy.examine(other, file) == []
 
 
 @pytest.mark.parametrize("answer", ["", "Unknown command\n", "Maxconn: x\nCurrConns: 1\n"])
 def test_an_answer_that_is_not_haproxy_s(answer: str) -> None:
     """Is told as such by the check."""
     with pytest.raises((KeyError, ValueError)):
-        haproxy.judge(answer, STAT.format(service=1))
+        check_haproxy.judge(answer, STAT.format(service=1))
 
 
 @pytest.fixture
@@ -154,10 +157,10 @@ async def test_the_page(page: tuple[str, list[int]], tmp_path: Path) -> None:
     """What it answers."""
     url, status = page
     config = configured(tmp_path, rest=f'[health]\nurl = "{url}"\ntimeout = 10\n')
-    (finding,) = await host.probe(config)
+    (finding,) = await check_host.probe(config)
     assert finding.verdict is Verdict.OK
     status[0] = 503
-    (finding,) = await host.probe(config)
+    (finding,) = await check_host.probe(config)
     assert (finding.verdict, finding.detail) == (Verdict.FAILED, "HTTP 503")
 
 
@@ -166,9 +169,9 @@ def test_a_unit_file_that_was_changed(tmp_path: Path) -> None:
     installed = tmp_path / "govipd@.service"
     text = UNIT.read_text()
     installed.write_text(f"# a packager's note\n{text.replace('ExecStart=', 'ExecStart=/usr/sbin/')}")
-    assert units._drift(installed) is None
+    assert check_units._drift(installed) is None
     installed.write_text(text.replace("WatchdogSec=1s", "WatchdogSec=1h"))
-    finding = units._drift(installed)
+    finding = check_units._drift(installed)
     assert finding
     assert (finding.verdict, finding.check) == (Verdict.WARNING, f"unit file {installed}")
 
@@ -178,7 +181,7 @@ def test_a_unit_file_that_was_changed(tmp_path: Path) -> None:
 )
 def test_time_spans_of_systemd(text: str, seconds: float) -> None:
     """As "systemctl show" prints them."""
-    assert units._seconds(text) == seconds
+    assert check_units._seconds(text) == seconds
 
 
 async def test_one_thing_that_fails_hides_no_other(config: Config) -> None:

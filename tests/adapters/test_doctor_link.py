@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.guard import fence_table
-from govipd.config import Config
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_rules import fence_table
+from govipd.config.model import Config
 from govipd.core.events import Address
-from govipd.ctl.checks import answers, link, packets
-from govipd.ctl.checks.finding import Cluster, Finding, Queue, Verdict
+from govipd.ctl.doctor import check_answers, check_link, check_packets
+from govipd.ctl.doctor.finding import Cluster, Finding, Queue, Verdict
 from tests.adapters.conftest import BootClock, Wire
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.namespaces import Namespace
@@ -50,28 +50,28 @@ def sound(net: Wire) -> Wire:
 
 async def test_a_sound_link_has_nothing_to_mend(sound: Wire, config: Config) -> None:
     """No VIP here while nobody leads; both here while this member does."""
-    assert bad(await link.examine(config, NOBODY)) == []
+    assert bad(await check_link.examine(config, NOBODY)) == []
     add_vips(sound.host)
-    assert bad(await link.examine(config, OURSELVES)) == []
+    assert bad(await check_link.examine(config, OURSELVES)) == []
 
 
 async def test_what_is_wrong_with_an_interface(sound: Wire, config: Config) -> None:
     """No carrier, set down, not there: each in its own words."""
     sound.peer.ip("link set eth0 down")
-    assert await only(await link.examine(config, NOBODY), Verdict.FAILED) == "interface eth0: has no carrier"
+    assert await only(await check_link.examine(config, NOBODY), Verdict.FAILED) == "interface eth0: has no carrier"
     sound.host.ip("link set eth0 down")
-    assert await only(await link.examine(config, NOBODY), Verdict.FAILED) == "interface eth0: is set down"
+    assert await only(await check_link.examine(config, NOBODY), Verdict.FAILED) == "interface eth0: is set down"
     sound.host.ip("link del eth0")
     text = "interface eth0: interface eth0 does not exist"
-    assert await only(await link.examine(config, NOBODY), Verdict.FAILED) == text
+    assert await only(await check_link.examine(config, NOBODY), Verdict.FAILED) == text
 
 
 async def test_a_vip_must_be_where_the_election_says(sound: Wire, config: Config) -> None:
     """Here without leading, and leading without being here."""
-    text = await only(await link.examine(config, OURSELVES), Verdict.FAILED)
+    text = await only(await check_link.examine(config, OURSELVES), Verdict.FAILED)
     assert "leads, but 192.0.2.100/32, 2001:db8::100/128 is not here" in text
     add_vips(sound.host)
-    text = await only(await link.examine(config, ANOTHER), Verdict.FAILED)
+    text = await only(await check_link.examine(config, ANOTHER), Verdict.FAILED)
     assert "is here, though this member does not lead" in text
 
 
@@ -88,17 +88,17 @@ async def test_a_vip_must_be_where_the_election_says(sound: Wire, config: Config
 async def test_sysctls(sound: Wire, config: Config, setting: str, verdict: Verdict, text: str) -> None:
     """Each that keeps a VIP from working."""
     sound.host.run("sysctl", "-qw", setting)
-    assert text in await only(await link.examine(config, NOBODY), verdict)
+    assert text in await only(await check_link.examine(config, NOBODY), verdict)
 
 
 async def test_a_vip_on_another_interface_or_with_another_prefix(sound: Wire, config: Config) -> None:
     """The kernel answers for it there, too."""
     sound.host.ip("address add 192.0.2.100/24 dev lo")
-    text = await only(await link.examine(config, NOBODY), Verdict.FAILED)
+    text = await only(await check_link.examine(config, NOBODY), Verdict.FAILED)
     assert text.startswith("api: on lo: 192.0.2.100/24 is there")
     sound.host.ip("address delete 192.0.2.100/24 dev lo")
     sound.host.ip("address add 192.0.2.100/24 dev eth0")
-    text = await only(await link.examine(config, ANOTHER), Verdict.FAILED)
+    text = await only(await check_link.examine(config, ANOTHER), Verdict.FAILED)
     assert text == "api: on eth0: 192.0.2.100/24 is here, though this member does not lead"
 
 
@@ -107,10 +107,10 @@ async def test_promote_secondaries_matters_to_a_prefix_of_the_subnet(sound: Wire
     sound.host.run("sysctl", "-qw", "net.ipv4.conf.all.promote_secondaries=0")
     sound.host.run("sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=0")
     config = configured(tmp_path)
-    assert bad(await link.examine(config, NOBODY)) == []
+    assert bad(await check_link.examine(config, NOBODY)) == []
     vip = '[[vip]]\nname = "web"\ninterface = "eth0"\naddresses = ["192.0.2.200/24"]'
     config = configured(tmp_path, rest=vip)
-    found = await link.examine(config, {**NOBODY, "web": Queue((), {})})
+    found = await check_link.examine(config, {**NOBODY, "web": Queue((), {})})
     assert "promote_secondaries" in await only(found, Verdict.WARNING)
 
 
@@ -126,23 +126,23 @@ def test_what_a_network_file_says(tmp_path: Path, text: str, keeps: str) -> None
     """systemd-networkd's files repeat sections and keys."""
     file = tmp_path / "10-eth0.network"
     file.write_text(text)
-    assert link._keep_configuration(file) == keeps
+    assert check_link._keep_configuration(file) == keeps
 
 
 async def test_nobody_but_the_leader_answers(sound: Wire, config: Config) -> None:
     """Silence while nobody leads, or this member does; the leader's own hardware address while another does."""
-    assert bad(await answers.examine(config, NOBODY)) == []
-    assert bad(await answers.examine(config, OURSELVES)) == []
+    assert bad(await check_answers.examine(config, NOBODY)) == []
+    assert bad(await check_answers.examine(config, OURSELVES)) == []
     sound.peer.ip("addr add 192.0.2.12/24 dev eth0")
     add_vips(sound.peer)
-    assert bad(await answers.examine(config, ANOTHER)) == []
+    assert bad(await check_answers.examine(config, ANOTHER)) == []
 
 
 @pytest.mark.parametrize("cluster", [NOBODY, OURSELVES], ids=["nobody leads", "this member leads"])
 async def test_a_foreign_host_that_answers(sound: Wire, config: Config, cluster: Cluster) -> None:
     """For IPv4 and for IPv6, with the hardware address by which it is found."""
     add_vips(sound.peer)
-    found = bad(await answers.examine(config, cluster))
+    found = bad(await check_answers.examine(config, cluster))
     mac = sound.peer.ip("-br link show eth0").split()[2]
     assert [finding.check for finding in found] == ["api: 192.0.2.100", "api: 2001:db8::100"]
     assert all(f"a foreign host answers for it, {mac}" in finding.detail for finding in found)
@@ -159,13 +159,13 @@ async def test_a_foreign_host_beside_another_leader(sound: Wire, config: Config)
         foreign.ip("addr add 2001:db8::100/128 dev eth1 nodad")
         sound.peer.ip("addr add 192.0.2.12/24 dev eth0")
         mac = foreign.ip("-br link show eth1").split()[2]
-        found = bad(await answers.examine(config, ANOTHER))
+        found = bad(await check_answers.examine(config, ANOTHER))
         assert [f.detail for f in found] == [f"a foreign host answers for it, {mac}, and not node2, which leads"] * 2
         add_vips(sound.peer)
-        found = bad(await answers.examine(config, ANOTHER))
+        found = bad(await check_answers.examine(config, ANOTHER))
         assert [f.detail for f in found] == [f"a foreign host answers for it, {mac}, beside node2, which leads"] * 2
         stranger: Cluster = {"api": Queue(("node2", "node1"), {"node2": {"node": "nowhere"}})}
-        found = bad(await answers.examine(config, stranger))
+        found = bad(await check_answers.examine(config, stranger))
         assert all("more than one host answers for it" in f.detail and mac in f.detail for f in found)
         assert len(found) == 2
     finally:
@@ -174,13 +174,13 @@ async def test_a_foreign_host_beside_another_leader(sound: Wire, config: Config)
 
 async def test_a_leader_that_does_not_answer(sound: Wire, config: Config) -> None:
     """It is on another link, or something drops ARP."""
-    found = bad(await answers.examine(config, ANOTHER))
+    found = bad(await check_answers.examine(config, ANOTHER))
     assert [f.detail for f in found] == ["node2 leads, but nobody answers for it on eth0"] * 2
 
 
 async def test_without_etcd_nobody_knows_who_should_answer(sound: Wire, config: Config) -> None:
     """The question is left out, and says so."""
-    (finding,) = await answers.examine(config, None)
+    (finding,) = await check_answers.examine(config, None)
     assert finding.verdict is Verdict.SKIPPED
 
 
@@ -189,20 +189,20 @@ async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
     clock = BootClock()
     fence = NftFence(addresses=VIPS, clock=clock, table=fence_table("eth0", "api"))
     text = "api: fence: this member leads, but table govipd_eth0__api is not there in inet and arp"
-    assert await only(await packets.examine(config, OURSELVES), Verdict.FAILED) == text
+    assert await only(await check_packets.examine(config, OURSELVES), Verdict.FAILED) == text
     await fence.open(clock.now() + 60)
-    assert bad(await packets.examine(config, OURSELVES)) == []
+    assert bad(await check_packets.examine(config, OURSELVES)) == []
     await fence.close()
-    text = await only(await packets.examine(config, OURSELVES), Verdict.FAILED)
+    text = await only(await check_packets.examine(config, OURSELVES), Verdict.FAILED)
     assert "the fence is closed for 192.0.2.100, 2001:db8::100" in text
-    assert bad(await packets.examine(config, ANOTHER)) == []
+    assert bad(await check_packets.examine(config, ANOTHER)) == []
     await fence.remove()
 
 
 async def test_a_fence_that_no_vip_of_the_file_owns_is_named(sound: Wire, config: Config) -> None:
     """What it guards is dead on this machine; another interface's is not this file's."""
     sound.host.run("nft", "add table inet govipd_eth0__renamed; add table inet govipd_eth0_2e5__api")
-    text = await only(await packets.examine(config, ANOTHER), Verdict.WARNING)
+    text = await only(await check_packets.examine(config, ANOTHER), Verdict.WARNING)
     assert text == "fence: table govipd_eth0__renamed belongs to no VIP here"
 
 
@@ -225,7 +225,7 @@ async def test_a_fence_that_no_vip_of_the_file_owns_is_named(sound: Wire, config
 async def test_a_firewall_in_the_way(sound: Wire, config: Config, rules: str, verdict: Verdict, text: str) -> None:
     """ARP that is dropped, and neighbour discovery that a policy drops."""
     sound.host.run("nft", rules)
-    assert text in await only(await packets.examine(config, NOBODY), verdict)
+    assert text in await only(await check_packets.examine(config, NOBODY), verdict)
 
 
 async def test_an_ordinary_firewall_is_none(sound: Wire, config: Config) -> None:
@@ -235,4 +235,4 @@ async def test_an_ordinary_firewall_is_none(sound: Wire, config: Config) -> None
         "table inet t { chain c { type filter hook input priority 0; policy drop; ct state established accept; "
         "ct state invalid drop; meta l4proto ipv6-icmp accept; tcp dport 443 accept; }; }",
     )
-    assert bad(await packets.examine(config, NOBODY)) == []
+    assert bad(await check_packets.examine(config, NOBODY)) == []

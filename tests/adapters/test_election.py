@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.election import REREAD_S, UNORDERLY_S
-from govipd.adapters.membership import LOOK_S
+from govipd.adapters.election.election import REREAD_S, UNORDERLY_S
+from govipd.adapters.election.membership import LOOK_S
 from govipd.core.events import (
     ClusterFault,
     Deposed,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.etcd_connection import Login, Tls
-from govipd.adapters.store import Created, Delete, Get, Put
+from govipd.adapters.etcd.api import Created, Delete, Get, Put
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.connection import Login, Tls
 from govipd.errors import (
     ConfigError,
     EtcdRefusedError,

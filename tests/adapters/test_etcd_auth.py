@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.etcd_connection import Access, Login
-from govipd.adapters.store import Get, Put
+from govipd.adapters.etcd.api import Get, Put
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.connection import Access, Login
 from govipd.errors import EtcdError, EtcdRefusedError, EtcdWriteRefusedError
 from tests.adapters.etcd_cluster import Cluster
 

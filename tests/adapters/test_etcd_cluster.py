@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import pytest
 
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.etcd_cluster import UNKNOWN, Believed, ClusterFile
-from govipd.adapters.etcd_connection import Access
-from govipd.adapters.store import Get, Put
+from govipd.adapters.etcd.api import Get, Put
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.cluster import UNKNOWN, Believed, ClusterFile
+from govipd.adapters.etcd.connection import Access
 from govipd.errors import EtcdError, EtcdUnavailableError, EtcdWriteRefusedError, LeaseNotFoundError
 from tests.adapters.etcd_cluster import Cluster, free_ports
 

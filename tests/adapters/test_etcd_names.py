@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.etcd_connection import Tls
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.connection import Tls
 from govipd.errors import EtcdUnavailableError
 from tests.adapters.etcd_cluster import Cluster, free_ports
 from tests.adapters.pki import make_authorities, make_certificate

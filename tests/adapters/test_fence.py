@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from govipd.adapters.addressfence import AddressFence
-from govipd.adapters.fence import NftFence
-from govipd.adapters.netlink import KernelAddresses
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.nfttable import Message
+from govipd.adapters.kernel.address_fence import AddressFence
+from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.nft_table import Message
+from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from tests.adapters.conftest import LeapingClock, Wire

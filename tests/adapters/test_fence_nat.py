@@ -10,8 +10,8 @@ from ipaddress import ip_interface
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.netlink import KernelAddresses
+from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.fence import NftFence
 from govipd.core.events import Address
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import OWN4, TABLE, V4, V6

@@ -6,13 +6,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 import pytest
 
-from govipd.adapters import guard
-from govipd.adapters.fence import NftFence
-from govipd.adapters.guard import fence_prefix, fence_table
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.nfttable import NFPROTO_INET, OWNED
-from govipd.adapters.orphans import clear_orphans
-from govipd.adapters.rtnetlink import RouteSocket
+from govipd.adapters.kernel import fence_rules
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_rules import fence_prefix, fence_table
+from govipd.adapters.kernel.nft_table import NFPROTO_INET, OWNED
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.orphan_fences import clear_orphans
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker
 
@@ -157,7 +157,7 @@ async def test_an_address_that_was_taken_out_of_the_file_is_removed_and_let_go(
     kernel = NfTables()
     (told,) = await clear_orphans(kernel, fence_prefix("eth0"), {table: {V4.ip}}, removing)
     assert "2001:db8::100" in told
-    assert guard.every(kernel, table) == {V4.ip}
+    assert fence_rules.every(kernel, table) == {V4.ip}
     asker = Asker(machines.host, machines.peer, V4)
     assert await asker.answered(clock)
     asker.close()

@@ -8,10 +8,10 @@ from ipaddress import ip_interface
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.guard import lacking
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.nfttable import NFPROTO_ARP, Message, Table
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_rules import lacking
+from govipd.adapters.kernel.nft_table import NFPROTO_ARP, Message, Table
+from govipd.adapters.kernel.nftables import NfTables
 from govipd.errors import KernelError
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker, slot_in_use

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.nfttable import Message
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.nft_table import Message
+from govipd.adapters.kernel.nftables import NfTables
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker, Asking, KilledError, Killing
 

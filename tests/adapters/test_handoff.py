@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from govipd.adapters.handoff import HandoffFile
+from govipd.adapters.state.restart_state import HandoffFile
 from govipd.core.actions import Holding
 from govipd.errors import MemoryRefusedError
 

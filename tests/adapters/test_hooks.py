@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters import hooks as module
-from govipd.adapters.hooks import OUTPUT_MAX, WAITING_MAX, Hooks
+from govipd.adapters.outputs import hooks as module
+from govipd.adapters.outputs.hooks import OUTPUT_MAX, WAITING_MAX, Hooks
 from govipd.core import events as ev
 from govipd.core.actions import Action, CloseFence, Report
 from govipd.core.state import State, Trigger

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from govipd.adapters import hostname
-from govipd.adapters.hostname import HostName, NameService
-from govipd.config_rules import nameable
+from govipd.adapters.state import hostname
+from govipd.adapters.state.hostname import HostName, NameService
+from govipd.config.rules import nameable
 from govipd.core.events import ClusterFault
 from govipd.ctl import client
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.journal import StderrJournal, SystemdJournal, journal_for
-from govipd.core.messages import Message
+from govipd.adapters.systemd.journal import StderrJournal, SystemdJournal, journal_for
+from govipd.core.journal_kinds import Message
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from govipd.adapters.leases import LeaseFile
+from govipd.adapters.election.lease_files import LeaseFile
 
 
 def test_a_lease_is_an_earlier_process_s_until_it_is_given_back_or_gone_on_with(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.guard import fence_table
-from govipd.adapters.neighbours import who_has, wire
-from govipd.adapters.nftables import NfTables
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_rules import fence_table
+from govipd.adapters.kernel.neighbours import who_has, wire
+from govipd.adapters.kernel.nftables import NfTables
 from tests.adapters.conftest import BootClock, Wire
 from tests.adapters.fencing import V4, V6
 

@@ -4,8 +4,8 @@ from ipaddress import ip_interface
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.netlink import KernelAddresses
+from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.fence import NftFence
 from tests.adapters.conftest import LeapingClock, Wire
 
 pytestmark = pytest.mark.root

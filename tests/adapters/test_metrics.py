@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters import scrape
-from govipd.adapters.metrics import Metrics
-from govipd.adapters.scrape import CONNECTIONS_MAX, HEAD_MAX, ScrapeServer
+from govipd.adapters.outputs import scrape_server
+from govipd.adapters.outputs.metrics import Metrics
+from govipd.adapters.outputs.scrape_server import CONNECTIONS_MAX, HEAD_MAX, ScrapeServer
 from govipd.core import events as ev
 from govipd.core.actions import Alarm, CloseFence, Hold, Report
 from govipd.core.state import State, Trigger
@@ -186,7 +186,7 @@ async def test_many_askers_get_one_page() -> None:
 
 async def test_those_who_say_nothing_or_too_much_are_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """And meanwhile no more than a few connections are served."""
-    monkeypatch.setattr(scrape, "EXCHANGE_S", 0.5)
+    monkeypatch.setattr(scrape_server, "EXCHANGE_S", 0.5)
     async with serving() as w:
         assert await w.ask(b"GET /metrics HTTP/1.1\r\nX: " + HEAD_MAX * b"x" + b"\r\n\r\n") == b""
         silent = [await asyncio.open_connection(*await w.listening()) for _ in range(CONNECTIONS_MAX)]
@@ -200,7 +200,7 @@ async def test_those_who_say_nothing_or_too_much_are_shown_out(monkeypatch: pyte
 
 async def test_a_port_that_is_taken_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is never the end of the daemon."""
-    monkeypatch.setattr(scrape, "RETRY_S", 0.01)
+    monkeypatch.setattr(scrape_server, "RETRY_S", 0.01)
     other = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0)
     port: int = other.sockets[0].getsockname()[1]
     async with serving(port) as w:

@@ -9,9 +9,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 
 import pytest
 
-from govipd.adapters.fence import NftFence
-from govipd.adapters.frames import address_probe, arp_probe, neighbor_solicitation
-from govipd.adapters.neighbours import LinkNeighbours, PacketEar, who_has, wire
+from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.frames import address_probe, arp_probe, neighbor_solicitation
+from govipd.adapters.kernel.neighbours import LinkNeighbours, PacketEar, who_has, wire
 from govipd.core.events import Claim, WireHeard
 from govipd.errors import KernelError
 from tests.adapters.conftest import BootClock, Events, Wire

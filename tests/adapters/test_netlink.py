@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from govipd.adapters.netlink import KernelAddresses, NetlinkMonitor
+from govipd.adapters.kernel.addresses import KernelAddresses, NetlinkMonitor
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from tests.adapters.conftest import BootClock, Events, Wire

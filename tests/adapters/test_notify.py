@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.notify import SystemdNotifier, watchdog_interval_s
+from govipd.adapters.systemd.notify import SystemdNotifier, watchdog_interval_s
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, id_of, unpacked
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.pact import ANSWERS_FIRST, EtcdPact
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.pact.leader import ANSWERS_FIRST, EtcdPact
 from govipd.core.events import Deposed, Elected, Event, PactAnswered, PactEnded, Queued
 from tests.adapters.conftest import BootClock, Events
 from tests.adapters.etcd_cluster import Cluster, free_ports

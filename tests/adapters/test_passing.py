@@ -7,8 +7,8 @@ from ipaddress import ip_address
 import pytest
 
 from govipd.adapters.datagrams import SIZE, Datagram, Endpoint, Kind, UdpPostbox
-from govipd.adapters.election import UNORDERLY_S
-from govipd.adapters.passing import Note, note_of
+from govipd.adapters.election.election import UNORDERLY_S
+from govipd.adapters.election.handover import Note, note_of
 from govipd.core.events import Elected, Passed, Queued, Resigned
 from tests.adapters.etcd_cluster import Cluster
 from tests.adapters.member import Member, running

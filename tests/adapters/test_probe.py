@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.probe import HttpProbe
+from govipd.adapters.checks.http_probe import HttpProbe
 from govipd.core.events import ProbeResult
 from tests.adapters.conftest import BootClock, Events, Wire
 
@@ -218,7 +218,7 @@ async def test_process_exits_although_a_check_hangs(net: Wire) -> None:
     """A thread nobody can end does not hold up the daemon's end."""
     script = f"""
 import asyncio, time
-from govipd.adapters.probe import HttpProbe
+from govipd.adapters.checks.http_probe import HttpProbe
 class Clock:
     now = staticmethod(time.monotonic)
 probe = HttpProbe(url={URL!r}, interval_s=0.1, timeout_s=0.1, sink=print, clock=Clock())

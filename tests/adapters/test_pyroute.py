@@ -23,17 +23,17 @@ def test_whoever_wants_the_whole_gets_it() -> None:
     """Before or after, with the same classes."""
     same = (
         "from pyroute2.netlink.nfnetlink import nftsocket\n"
-        "assert nftsocket is govipd.adapters.pyroute.nftsocket and pyroute2.NDB"
+        "assert nftsocket is govipd.adapters.kernel.pyroute.nftsocket and pyroute2.NDB"
     )
-    run(f"import govipd.adapters.pyroute, pyroute2\n{same}")
-    run(f"import pyroute2, govipd.adapters.pyroute\n{same}")
+    run(f"import govipd.adapters.kernel.pyroute, pyroute2\n{same}")
+    run(f"import pyroute2, govipd.adapters.kernel.pyroute\n{same}")
 
 
 def test_messages_are_made_without_the_rest() -> None:
     """Encoding loads nothing more."""
     run(
         "import sys\n"
-        "from govipd.adapters.nfttable import NFPROTO_INET, Table\n"
+        "from govipd.adapters.kernel.nft_table import NFPROTO_INET, Table\n"
         "assert Table(NFPROTO_INET, 'a').add_set('b', 4, times_out=True)\n"
         "assert 'pyroute2' not in sys.modules"
     )

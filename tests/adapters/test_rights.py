@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd import Etcd
-from govipd.adapters.etcd_connection import Login
-from govipd.config import Config
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.connection import Login
+from govipd.config.model import Config
 from govipd.core.events import Elected, EtcdState, LeaseRenewed, Resigned
-from govipd.ctl.checks import etcd as checks
-from govipd.ctl.checks.finding import Verdict
+from govipd.ctl.doctor import check_etcd as checks
+from govipd.ctl.doctor.finding import Verdict
 from govipd.errors import EtcdRefusedError
 from govipd.host import machine_identity
 from tests.adapters.conftest import BootClock, Events

@@ -12,7 +12,7 @@ import pytest
 from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
-from govipd.adapters.unit import UnitMonitor
+from govipd.adapters.systemd.unit import UnitMonitor
 from govipd.core.events import UnitState
 from tests.adapters.conftest import Events
 

@@ -16,7 +16,7 @@ from govipd.core.actions import (
 )
 from govipd.core.settings import Settings
 from govipd.core.state import State
-from govipd.core.supervisor import Supervisor
+from govipd.core.state_machine import Supervisor
 
 LEASE = 7
 UP = ev.LinkState(present=True, admin_up=True, carrier=True, mac="02:00:00:00:00:01")

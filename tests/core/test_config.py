@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from govipd.adapters.session import RENEWALS_PER_TTL
-from govipd.config import Config, load
-from govipd.config_rules import least_margin
+from govipd.adapters.election.session import RENEWALS_PER_TTL
+from govipd.config.model import Config
+from govipd.config.profiles import PROFILES
+from govipd.config.reader import load
+from govipd.config.rules import least_margin
 from govipd.core.lease import KERNEL_S, SLEW
 from govipd.core.liveness import START_S
 from govipd.errors import ConfigError
-from govipd.profiles import PROFILES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 VIP = '[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["192.0.2.100/32"]\n'

@@ -65,7 +65,7 @@ def test_a_command_that_does_not_exist_is_not_accepted() -> None:
     assert "invalid choice" in accepted(ctl._arguments(), ["cure"])
 
 
-@pytest.mark.parametrize("module", sorted((CHECKOUT / "govipd/ctl/checks").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("module", sorted((CHECKOUT / "govipd/ctl/doctor").glob("check_*.py")), ids=lambda p: p.stem)
 def test_a_command_in_a_remedy_parses(module: Path) -> None:
     """`govipctl NAME` in a message is a command that exists."""
     for command in re.findall(r"govipctl ([a-z][a-z-]*)", module.read_text()):

@@ -12,12 +12,20 @@ from msgspec.structs import fields
 
 from docs.diagram import diagram
 from govipd import cli
-from govipd.config import Election, Etcd, Health, Vip, load
-from govipd.config_services import Hooks, Metrics, Pact
-from govipd.core import words
+from govipd.config.model import (
+    ElectionConfig,
+    EtcdConfig,
+    HealthConfig,
+    HooksConfig,
+    MetricsConfig,
+    PactConfig,
+    VipConfig,
+)
+from govipd.config.profiles import PROFILES
+from govipd.config.reader import load
+from govipd.core import texts
 from govipd.core.state import State
 from govipd.ctl import main as ctl
-from govipd.profiles import PROFILES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = (CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md"))
@@ -35,19 +43,19 @@ def test_the_state_diagram_is_the_table() -> None:
 @pytest.mark.parametrize("state", State)
 def test_an_operator_finds_every_state(state: State) -> None:
     """docs/operations.md tells what the words of `systemctl status` mean."""
-    assert f"\n| {words._WHAT[state]}" in read("docs/operations.md")
+    assert f"\n| {texts._WHAT[state]}" in read("docs/operations.md")
 
 
 @pytest.mark.parametrize(
     ("title", "table"),
     [
-        ("[etcd]", Etcd),
-        ("[election]", Election),
-        ("[health]", Health),
-        ("[pact]", Pact),
-        ("[metrics]", Metrics),
-        ("[hooks]", Hooks),
-        ("[[vip]]", Vip),
+        ("[etcd]", EtcdConfig),
+        ("[election]", ElectionConfig),
+        ("[health]", HealthConfig),
+        ("[pact]", PactConfig),
+        ("[metrics]", MetricsConfig),
+        ("[hooks]", HooksConfig),
+        ("[[vip]]", VipConfig),
     ],
 )
 def test_the_manual_has_every_key_with_its_default(title: str, table: type[Struct]) -> None:

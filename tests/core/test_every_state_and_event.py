@@ -27,7 +27,7 @@ from govipd.core.actions import (
 from govipd.core.lease import PASS_S
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, HOLDING, State, following
-from govipd.core.supervisor import PATIENCE_S
+from govipd.core.state_machine import PATIENCE_S
 from tests.core.driver import FAILED, LEASE, PASSED, UP, Driver, left_at
 
 VIP = IPv4Interface("192.0.2.100/32")

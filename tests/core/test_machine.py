@@ -18,7 +18,7 @@ from govipd.core import events as ev
 from govipd.core.lease import PASS_S
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, HOLDING, State
-from govipd.core.supervisor import Supervisor
+from govipd.core.state_machine import Supervisor
 from tests.core.driver import FAILED, PASSED, RUNNING, UP
 from tests.fuzz.strategies import fuzz
 
@@ -51,7 +51,7 @@ observations = st.sampled_from((
 
 
 class Kernel:
-    """The fence with its own deadline, the address, and the worker before them (govipd.group)."""
+    """The fence with its own deadline, the address, and the worker before them (govipd.runtime.group)."""
 
     def __init__(self) -> None:
         self.fence_until = 0.0

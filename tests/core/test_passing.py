@@ -2,7 +2,7 @@
 
 import pytest
 
-from govipd.adapters.election import UNORDERLY_S
+from govipd.adapters.election.election import UNORDERLY_S
 from govipd.core import events as ev
 from govipd.core.actions import CloseFence, Hold, Pass, RemoveAddresses, Resign
 from govipd.core.lease import KERNEL_S, PASS_S, SLEW

@@ -3,7 +3,7 @@
 import pytest
 
 from govipd.core import events as ev
-from govipd.core import words
+from govipd.core import texts
 from govipd.core.actions import CloseFence
 from govipd.core.lease import Lease
 from govipd.core.liveness import Liveness
@@ -32,17 +32,17 @@ def test_a_ping_is_earned_by_a_recent_full_step_and_living_tasks() -> None:
 @pytest.mark.parametrize("trigger", Trigger)
 def test_every_transition_has_words(state: State, trigger: Trigger) -> None:
     """What, why and what next, for every state and every reason."""
-    line = words.transition(state, trigger, "because")
+    line = texts.transition(state, trigger, "because")
     assert "because" in line
     assert "; next: " in line
-    assert "()" not in words.transition(state, trigger, "")
+    assert "()" not in texts.transition(state, trigger, "")
 
 
 @pytest.mark.parametrize("state", State)
 def test_the_status_line_says_role_vip_gates_and_lease(state: State) -> None:
     """In every state."""
     d = Driver().to(state)
-    line = words.status(d.supervisor, ["192.0.2.100"], d.now)
+    line = texts.status(d.supervisor, ["192.0.2.100"], d.now)
     assert "192.0.2.100" in line
     assert "gates: unit " in line
     assert "lease" in line
@@ -50,23 +50,23 @@ def test_the_status_line_says_role_vip_gates_and_lease(state: State) -> None:
 
 def test_the_adoption_says_how_long_it_may_take() -> None:
     """What, why, what next."""
-    assert "its lease runs 2.1 s more" in words.adopting(2.14)
+    assert "its lease runs 2.1 s more" in texts.adopting(2.14)
 
 
 def test_the_status_line_tells_what_is_in_the_way() -> None:
     """Who is ahead, how long damping waits, that etcd is away, that members disagree."""
     d = Driver().to(State.CANDIDATE)
     d.step(ev.Queued(d.campaign, "node2"))
-    assert "behind node2" in words.status(d.supervisor, ["v"], d.now)
+    assert "behind node2" in texts.status(d.supervisor, ["v"], d.now)
     d.step(ev.ClusterFault(warning="members disagree"))
-    assert "members disagree" in words.status(d.supervisor, ["v"], d.now)
+    assert "members disagree" in texts.status(d.supervisor, ["v"], d.now)
     d.step(ev.EtcdState(usable=False, detail="no answer"))
-    assert "lease runs out, etcd: no answer" in words.status(d.supervisor, ["v"], d.now)
-    assert "; etcd: no answer" in words.status(d.supervisor, ["v"], d.now + 10)
+    assert "lease runs out, etcd: no answer" in texts.status(d.supervisor, ["v"], d.now)
+    assert "; etcd: no answer" in texts.status(d.supervisor, ["v"], d.now + 10)
     d = Driver(Settings(flap_wait=5.0)).to(State.CANDIDATE)
     for _ in range(2):
         d.step(ev.UnitState("failed", "failed"))
         d.step(ev.Done(CloseFence()))
         d.step(ev.Resigned(d.campaign))
         d.step(ev.UnitState("active", "running"))
-    assert "campaigns in 5 s" in words.status(d.supervisor, ["v"], d.now)
+    assert "campaigns in 5 s" in texts.status(d.supervisor, ["v"], d.now)

@@ -17,7 +17,7 @@ from govipd.core.actions import (
 )
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
-from govipd.core.supervisor import RETRY_S
+from govipd.core.state_machine import RETRY_S
 from tests.core.driver import LEASE, Driver
 
 VIP = IPv4Interface("192.0.2.100/32")

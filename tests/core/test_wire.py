@@ -3,11 +3,11 @@
 from ipaddress import IPv4Interface
 
 from govipd.core import events as ev
-from govipd.core import words
+from govipd.core import texts
 from govipd.core.actions import Alarm, AskWire, CloseFence, Conflict, Hold, Prepare, Resign
 from govipd.core.settings import Settings
 from govipd.core.state import State
-from govipd.core.wire import AGAIN_MAX_S, AGAIN_S, UNHEARD_S
+from govipd.core.wire_question import AGAIN_MAX_S, AGAIN_S, UNHEARD_S
 from tests.core.driver import LEASE, Driver
 
 VIP = IPv4Interface("192.0.2.100/32")
@@ -28,7 +28,7 @@ def test_silence_takes() -> None:
     d = asked()
     assert d.step(ev.WireHeard(100.1, ())) == [Hold(102.5)]
     assert d.step(ev.WireHeard(100.1, (MEMBER,))) == []
-    assert words.trouble(d.supervisor) == ""
+    assert texts.trouble(d.supervisor) == ""
 
 
 def test_silence_before_the_proof_takes_with_the_proof() -> None:
@@ -46,7 +46,7 @@ def test_a_member_is_waited_for_as_long_as_it_answers() -> None:
     assert isinstance(alarm, Alarm)
     assert alarm.conflict is Conflict.MEMBER_ANSWERS
     assert alarm.text.startswith("node2's kernel still answers for 192.0.2.100 (02:00:00:00:00:02)")
-    assert words.trouble(d.supervisor) == alarm.text
+    assert texts.trouble(d.supervisor) == alarm.text
     assert isinstance(again, AskWire)
     assert again.until == d.now + 0.05
     for _ in range(30):
@@ -65,14 +65,14 @@ def test_who_has_answered_may_answer_again_until_its_lease_would_have_ended() ->
     alarm, again = d.step(ev.WireHeard(100.1, (MEMBER,)))
     assert isinstance(alarm, Alarm)
     while d.now < ended:
-        assert words.trouble(d.supervisor) == alarm.text
+        assert texts.trouble(d.supervisor) == alarm.text
         assert isinstance(again, AskWire)
         d.renew()
         d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1))
         again = d.step(ev.WireHeard(again.until, ()), after=again.until - d.now)[-1]
     assert again == Hold(d.supervisor.deadline() or 0.0)
     assert d.now < ended + AGAIN_S
-    assert words.trouble(d.supervisor) == ""
+    assert texts.trouble(d.supervisor) == ""
 
 
 def test_a_stranger_is_told_of_and_holds_nothing_up() -> None:
@@ -83,7 +83,7 @@ def test_a_stranger_is_told_of_and_holds_nothing_up() -> None:
     assert alarm.conflict is Conflict.STRANGER_ANSWERS
     assert "take it all the same" in alarm.text
     assert hold == Hold(102.5)
-    assert "02:00:00:00:00:09" in words.status(d.supervisor, ["192.0.2.100"], d.now)
+    assert "02:00:00:00:00:09" in texts.status(d.supervisor, ["192.0.2.100"], d.now)
 
 
 def test_a_stranger_is_waited_for_where_the_file_says_so() -> None:
@@ -156,11 +156,11 @@ def test_a_leader_goes_on_with_the_vip_on_another_interface() -> None:
     assert isinstance(alarm, Alarm)
     assert d.step(ON_LO) == []
     assert d.state is State.LEADER
-    assert "192.0.2.100/24 on lo" in words.status(d.supervisor, ["192.0.2.100"], d.now)
+    assert "192.0.2.100/24 on lo" in texts.status(d.supervisor, ["192.0.2.100"], d.now)
 
 
 def test_what_is_left_behind_is_named_with_the_remedy() -> None:
     """Which address, where, why the fence stays, and what to type."""
-    text = words.left_behind([ev.Elsewhere(IPv4Interface("192.0.2.100/24"), "lo")])
+    text = texts.left_behind([ev.Elsewhere(IPv4Interface("192.0.2.100/24"), "lo")])
     assert text.startswith("192.0.2.100/24 on lo: the fence stays, closed")
     assert "ip address delete 192.0.2.100/24 dev lo" in text

@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from govipd.core.settings import Settings
-from govipd.core.supervisor import Supervisor
-from govipd.ctl import client, history, show
+from govipd.core.state_machine import Supervisor
+from govipd.ctl import client, history, render
 from govipd.ctl.main import main
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
-from govipd.telling import Teller
-from govipd.timeline import Move, Story
+from govipd.runtime.reporter import Teller
+from govipd.runtime.step_timing import Move, Story
 from tests.fakes import FakeClock, FakeJournal
 
 
@@ -72,7 +72,7 @@ def test_a_move_comes_back_as_the_daemon_has_told_it() -> None:
         "steps": [{"step": "won", "ms": 0.0}, {"step": "fence open", "ms": 1.25}],
     }
     assert "take-over in 1.2 ms: won 0.0, fence open 1.2" in journal.lines[-1]
-    Console(file=io.StringIO(), width=100).print(show.moves_table([history.move(json.dumps(fields))]))
+    Console(file=io.StringIO(), width=100).print(render.moves_table([history.move(json.dumps(fields))]))
 
 
 @pytest.mark.parametrize("steps", ["", "1", '[["won"]]', '[["won", "x"]]'])

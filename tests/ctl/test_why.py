@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from govipd.core import words
+from govipd.core import texts
 from govipd.core.state import State, Trigger
 from govipd.core.status import GateReport, GroupStatus, NodeStatus, Transition
-from govipd.ctl.look import Found
-from govipd.ctl.show import history_table, whole
+from govipd.ctl.render import history_table, whole
+from govipd.ctl.status_command import Found
 from govipd.ctl.why import duration, why
 
 NOW = 1_750_000_000.0
@@ -22,7 +22,7 @@ LEADER = GroupStatus(
     since=NOW - 3725,
     trigger="held",
     detail="",
-    next=words.following(State.LEADER),
+    next=texts.following(State.LEADER),
     ahead="",
     drained=False,
     gates=HEALTHY,
@@ -35,9 +35,9 @@ LEADER = GroupStatus(
     transitions=(Transition(NOW - 3726, "taking", "won", ""), Transition(NOW - 3725, "leader", "held", "")),
 )
 CANDIDATE = replace(
-    LEADER, state="candidate", trigger="fit", ahead="node1", lease_left=2.2, next=words.following(State.CANDIDATE)
+    LEADER, state="candidate", trigger="fit", ahead="node1", lease_left=2.2, next=texts.following(State.CANDIDATE)
 )
-ASIDE = replace(LEADER, state="aside", trigger="left", next=words.following(State.ASIDE))
+ASIDE = replace(LEADER, state="aside", trigger="left", next=texts.following(State.ASIDE))
 DEAD = "unit unhealthy (failed, result: signal)"
 LOST = "192.0.2.11:2379: certificate signed by unknown authority"
 
@@ -99,7 +99,7 @@ def test_why(group: GroupStatus, told: str) -> None:
 @pytest.mark.parametrize("trigger", Trigger)
 def test_every_state_has_its_paragraph(state: State, trigger: Trigger) -> None:
     """Whatever led to it; the words of the journal, and whole sentences."""
-    group = replace(LEADER, state=state.value, trigger=trigger.value, next=words.following(state))
+    group = replace(LEADER, state=state.value, trigger=trigger.value, next=texts.following(state))
     text = why("node2", group, NOW)
     assert text.startswith(("node2 leads api", "node2 does not lead api"))
     assert text.endswith(".")
@@ -162,8 +162,8 @@ def test_the_status_while_etcd_is_down() -> None:
 @pytest.mark.parametrize("state", State)
 def test_every_state_can_be_shown(state: State) -> None:
     """In the words of `systemctl status`."""
-    group = replace(CANDIDATE, state=state.value, next=words.following(state))
-    assert words.what(state) in shown(Found(node(group), None, (), refused=False))
+    group = replace(CANDIDATE, state=state.value, next=texts.following(state))
+    assert texts.what(state) in shown(Found(node(group), None, (), refused=False))
 
 
 def test_foreign_text_cannot_control_the_terminal() -> None:

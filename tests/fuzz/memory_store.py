@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from govipd.adapters.store import (
+from govipd.adapters.etcd.api import (
     Compare,
     Created,
     Delete,

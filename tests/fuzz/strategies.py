@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from govipd.adapters.store import KeyValue
+from govipd.adapters.etcd.api import KeyValue
 
 # Multiplies the examples. A run of the suite repeats the same ones; a longer run looks for new ones.
 MULTIPLIER = float(os.environ.get("GOVIP_FUZZ_EXAMPLES", "1"))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import fields
 
-from govipd.config import Config, Election, Etcd, Health, Vip, load
-from govipd.config_services import Hooks, Metrics
+from govipd.config.model import Config, ElectionConfig, EtcdConfig, HealthConfig, HooksConfig, MetricsConfig, VipConfig
+from govipd.config.profiles import PROFILES
+from govipd.config.reader import load
 from govipd.errors import ConfigError
-from govipd.profiles import PROFILES
 from tests.fuzz.strategies import LARGE_EXAMPLES, fuzz, mutated, nested, odd_text, raw, texts
 
 pytestmark = LARGE_EXAMPLES
@@ -24,8 +24,12 @@ pytestmark = LARGE_EXAMPLES
 EXAMPLE = (Path(__file__).resolve().parents[2] / "conf/govip.toml").read_bytes()
 VIP = b'[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["192.0.2.100/32"]\n'
 TABLES: dict[str, type[Struct]] = {
-    "etcd": Etcd, "election": Election, "health": Health, "metrics": Metrics, "hooks": Hooks,
-}  # fmt: skip
+    "etcd": EtcdConfig,
+    "election": ElectionConfig,
+    "health": HealthConfig,
+    "metrics": MetricsConfig,
+    "hooks": HooksConfig,
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def documents(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 3))):
         lines.append("[[vip]]")
         vip = {"name": "api", "interface": "eth0", "addresses": ["192.0.2.1", "2001:db8::1/64"]}
-        for f in fields(Vip):
+        for f in fields(VipConfig):
             value = draw(values | st.just(vip.get(f.name, "other")))
             lines.append(f"{f.name} = {toml(value)}")
     return "\n".join(lines).encode()

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from govipd.adapters.store import KeyValue
-from govipd.config import Config, load
-from govipd.ctl.checks import answers, members
-from govipd.ctl.checks.finding import Queue
+from govipd.adapters.etcd.api import KeyValue
+from govipd.config.model import Config
+from govipd.config.reader import load
 from govipd.ctl.cluster import read_vip
-from govipd.ctl.doctor import show
-from govipd.ctl.show import cluster_table
+from govipd.ctl.doctor import check_answers, check_members
+from govipd.ctl.doctor.doctor import show
+from govipd.ctl.doctor.finding import Queue
+from govipd.ctl.render import cluster_table
 from tests.fuzz.memory_store import MemoryStore
 from tests.fuzz.strategies import LARGE_EXAMPLES, finish, fuzz, json_values, key_values, mutated, nested, raw, texts
 
@@ -53,9 +54,9 @@ def shown(config: Config, *content: KeyValue) -> str:
     console = Console(file=stream, width=120, color_system=None)
     console.print(cluster_table(found))
     queue, vip = Queue.of(found["api"]), config.vip[0]
-    answers._addresses_of_leader(queue)
-    findings = [members._own("node1", vip, queue, None), members._others("node1", vip, queue)]
-    show([*findings, members._addresses(vip, queue)], console)
+    check_answers._addresses_of_leader(queue)
+    findings = [check_members._own("node1", vip, queue, None), check_members._others("node1", vip, queue)]
+    show([*findings, check_members._addresses(vip, queue)], console)
     stream.flush()
     assert isinstance(stream.buffer, io.BytesIO)
     return stream.buffer.getvalue().decode()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.election import EtcdElection
-from govipd.adapters.store import KeyValue
+from govipd.adapters.election.election import EtcdElection
+from govipd.adapters.etcd.api import KeyValue
 from govipd.core.events import ClusterFault, Elected, EtcdState, LeaseRenewed, Queued
 from tests.candidate import candidate
 from tests.fakes import FakeClock

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.handoff import AHEAD_MAX_S, HandoffFile
+from govipd.adapters.state.restart_state import AHEAD_MAX_S, HandoffFile
 from govipd.core.actions import Holding
 from govipd.errors import MemoryRefusedError
 from tests.fuzz.strategies import (

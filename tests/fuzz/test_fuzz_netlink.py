@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from govipd.adapters.netlink import NetlinkMonitor
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.rtnetlink import RouteEvents, RouteSocket
+from govipd.adapters.kernel.addresses import NetlinkMonitor
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
 from govipd.core.events import AddressLost, LinkState
 from govipd.errors import KernelError
 from tests.fakes import FakeClock

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.probe import HttpProbe
+from govipd.adapters.checks.http_probe import HttpProbe
 from govipd.core.events import ProbeResult
 from tests.fakes import FakeClock
 from tests.fuzz.memory_store import Collected

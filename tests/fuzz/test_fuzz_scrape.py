@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.scrape import HEAD_MAX, ScrapeServer
+from govipd.adapters.outputs.scrape_server import HEAD_MAX, ScrapeServer
 from tests import fakes
 from tests.fuzz.strategies import LARGE_EXAMPLES, fuzz, mutated, raw
 

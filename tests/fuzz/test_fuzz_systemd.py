@@ -13,9 +13,9 @@ from dbus_fast.aio import MessageBus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.bus import PROPERTIES, BusError
-from govipd.adapters.notify import watchdog_interval_s
-from govipd.adapters.unit import UnitMonitor, _unit_state
+from govipd.adapters.systemd.dbus import PROPERTIES, BusError
+from govipd.adapters.systemd.notify import watchdog_interval_s
+from govipd.adapters.systemd.unit import UnitMonitor, _unit_state
 from govipd.core.events import UnitState
 from tests.adapters.test_unit import UNIT_PATH, Daemon, Systemd
 from tests.fuzz.memory_store import Collected

@@ -15,15 +15,15 @@ from itertools import chain
 from random import Random
 from typing import Self
 
-from govipd.adapters.nftables import NfTables
-from govipd.adapters.nftexpr import Expression
-from govipd.adapters.nfttable import NFPROTO_ARP, NFPROTO_INET, UNTIMED, Message, Table
-from govipd.adapters.rtnetlink import Link, RouteSocket
-from govipd.core import messages
+from govipd.adapters.kernel.nft_expressions import Expression
+from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, UNTIMED, Message, Table
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import Link, RouteSocket
+from govipd.core import journal_kinds
 from govipd.core.actions import Holding
 from govipd.core.events import Address, ProbeResult, UnitState
 from govipd.errors import KernelError, MemoryRefusedError
-from govipd.ports import Clock, Sink
+from govipd.runtime.ports import Clock, Sink
 from tests.sim.clockwork import Process, World
 from tests.sim.kernel import IPAddress, Kernel, NftError
 from tests.sim.network import Network
@@ -493,7 +493,7 @@ class SimDrainMark:
         self.drained = False
 
 
-def _event(kind: messages.Message, fields: Mapping[str, str]) -> str:
+def _event(kind: journal_kinds.Message, fields: Mapping[str, str]) -> str:
     """What an entry of the journal says of a state, a gate or a pact."""
     if state := fields.get("GOVIP_STATE"):
         return f"{state} {fields.get('GOVIP_REASON', '')}".rstrip()
@@ -503,8 +503,8 @@ def _event(kind: messages.Message, fields: Mapping[str, str]) -> str:
 
 
 _EVENTS = {
-    messages.Message.PACT_MADE: "pact made",
-    messages.Message.PACT_OVER: "pact over",
+    journal_kinds.Message.PACT_MADE: "pact made",
+    journal_kinds.Message.PACT_OVER: "pact over",
 }
 
 
@@ -514,7 +514,7 @@ class SimJournal:
     def __init__(self, world: World, name: str) -> None:
         self._world, self._name = world, name
 
-    def write(self, kind: messages.Message, text: str, fields: Mapping[str, str]) -> None:
+    def write(self, kind: journal_kinds.Message, text: str, fields: Mapping[str, str]) -> None:
         """See ports.Journal."""
         self._world.note(self._name, text, _event(kind, fields), fields.get("GOVIP_VIP", ""))
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from govipd.adapters.etcd_cluster import UNKNOWN, Believed
-from govipd.adapters.store import Compare, Delete, Operation, Put, Renewal, TxnResult
+from govipd.adapters.etcd.api import Compare, Delete, Operation, Put, Renewal, TxnResult
+from govipd.adapters.etcd.cluster import UNKNOWN, Believed
 from govipd.errors import EtcdRefusedError, EtcdUnavailableError, EtcdWriteRefusedError, LeaseNotFoundError
 from tests.sim.clockwork import Process
 from tests.sim.etcd import Cluster, Reply

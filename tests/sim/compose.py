@@ -4,16 +4,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from govipd.adapters.etcd_connection import Access
-from govipd.adapters.store import Store
+from govipd.adapters.etcd.api import Store
+from govipd.adapters.etcd.connection import Access
 from govipd.compose import Host, group_plan
-from govipd.config import Config, Election, Etcd, Health, Vip
-from govipd.config_services import Hooks, Metrics
-from govipd.config_services import Pact as PactConfig
+from govipd.config.model import (
+    Config,
+    ElectionConfig,
+    EtcdConfig,
+    HealthConfig,
+    HooksConfig,
+    MetricsConfig,
+    PactConfig,
+    VipConfig,
+)
 from govipd.core.status import NodeStatus
-from govipd.daemon import Plan
 from govipd.errors import ConfigError
 from govipd.leftovers import orphan_fences
+from govipd.runtime.daemon import Plan
 from tests.sim import adapters as sim
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
@@ -47,14 +54,14 @@ def plan(machine: "Machine", process: Process) -> Plan:
 def _config(machine: "Machine", file: File) -> Config:
     return Config(
         path="govip.toml",
-        etcd=Etcd(prefix=file.prefix, claims=CLAIMS),
-        election=Election(ttl=TTL, margin=machine.margin, member=machine.member),
-        health=Health(flap_wait=0.5, flap_wait_max=2.0),
+        etcd=EtcdConfig(prefix=file.prefix, claims=CLAIMS),
+        election=ElectionConfig(ttl=TTL, margin=machine.margin, member=machine.member),
+        health=HealthConfig(flap_wait=0.5, flap_wait_max=2.0),
         pact=PactConfig(timeout=machine.pact, port=sim.PACT_PORT),
-        metrics=Metrics(),
-        hooks=Hooks(),
+        metrics=MetricsConfig(),
+        hooks=HooksConfig(),
         vip=tuple(
-            Vip(name=group.name, interface=sim.INTERFACE, addresses=group.addresses, election=group.election)
+            VipConfig(name=group.name, interface=sim.INTERFACE, addresses=group.addresses, election=group.election)
             for group in file.groups
         ),
     )

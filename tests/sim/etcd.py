@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from govipd.adapters.store import Compare, KeyValue, Operation, Renewal
+from govipd.adapters.etcd.api import Compare, KeyValue, Operation, Renewal
 from govipd.errors import EtcdError, EtcdUnavailableError, LeaseNotFoundError, WatchLostError
 from tests.sim.clockwork import World
 from tests.sim.keyspace import Keyspace, Lease

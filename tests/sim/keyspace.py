@@ -4,18 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from govipd.adapters.store import (
-    Compare,
-    Created,
-    Delete,
-    Equals,
-    Get,
-    KeyValue,
-    Oldest,
-    Operation,
-    Put,
-    TxnResult,
-)
+from govipd.adapters.etcd.api import Compare, Created, Delete, Equals, Get, KeyValue, Oldest, Operation, Put, TxnResult
 from govipd.errors import EtcdWriteRefusedError, LeaseNotFoundError
 
 

@@ -3,11 +3,11 @@
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from govipd.adapters.etcd_cluster import UNKNOWN
+from govipd.adapters.etcd.cluster import UNKNOWN
 from govipd.core.pact import Follower
 from govipd.core.state import ANSWERING
-from govipd.daemon import Daemon, Plan
 from govipd.errors import RefusedError
+from govipd.runtime.daemon import Daemon, Plan
 from tests.sim import adapters as sim
 from tests.sim.clockwork import Process, World
 from tests.sim.compose import clear_fences, plan
@@ -21,7 +21,7 @@ from tests.sim.systemd import Unit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from govipd.group import Group as DaemonGroup
+    from govipd.runtime.group import Group as DaemonGroup
     from tests.sim.kernel import IPAddress
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
-from govipd.adapters.store import KeyValue
+from govipd.adapters.etcd.api import KeyValue
 from tests.sim.adapters import COMMIT_S
 from tests.sim.clockwork import Note, World
 from tests.sim.compose import TTL

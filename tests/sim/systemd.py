@@ -10,9 +10,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from govipd.cli import CONFIG_RETRY_S
-from govipd.daemon import Daemon, Plan
 from govipd.errors import ConfigError, KernelError
 from govipd.leftovers import clean_up
+from govipd.runtime.daemon import Daemon, Plan
 from tests.sim import adapters as sim
 from tests.sim.clockwork import Process, Timer, World
 from tests.sim.kernel import Clock, Kernel

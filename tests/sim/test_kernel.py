@@ -5,8 +5,8 @@ from ipaddress import ip_interface
 
 import pytest
 
-from govipd.adapters import guard
-from govipd.adapters.fence import NftFence
+from govipd.adapters.kernel import fence_rules
+from govipd.adapters.kernel.fence import NftFence
 from govipd.core.events import Address
 from tests.sim.adapters import SimNfTables
 from tests.sim.clockwork import Process, World
@@ -49,8 +49,10 @@ def test_what_nat_turns_elsewhere_is_held_back_with_the_rest() -> None:
 
 def test_a_guard_that_does_not_stand_before_nat_is_seen_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was before: input and output alone."""
-    real = guard._closed
-    monkeypatch.setattr(guard, "_closed", lambda t, hook, *rest: () if "routing" in hook else real(t, hook, *rest))
+    real = fence_rules._closed
+    monkeypatch.setattr(
+        fence_rules, "_closed", lambda t, hook, *rest: () if "routing" in hook else real(t, hook, *rest)
+    )
     world, kernel, fence = make()
     after(world, fence.close())
     assert kernel.answers() == set()

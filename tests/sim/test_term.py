@@ -2,7 +2,7 @@
 
 import asyncio
 
-from govipd.adapters.store import Renewal
+from govipd.adapters.etcd.api import Renewal
 from govipd.core.events import EtcdState, LeaseRenewed
 from tests.candidate import candidate
 from tests.fakes import FakeClock

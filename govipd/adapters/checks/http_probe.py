@@ -1,0 +1,139 @@
+"""An HTTP check, with requests, in a thread that is kept from check to check."""
+
+import asyncio
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from govipd.core.events import ProbeResult
+from govipd.core.sanitize import line
+from govipd.runtime.ports import Clock, Sink
+
+_LEFT_MAX = 4  # threads that were left behind in a check, and have not returned
+
+_Answer = asyncio.Future[ProbeResult]
+
+
+class HttpProbe:
+    """GETs a URL at a fixed rate (ports.Source).
+
+    A check is scored at its deadline, not when its thread returns: a server that accepts and then hangs, or
+    sends a byte now and then, defeats the socket's own time-out. Each check makes a new connection, since a
+    kept one hides a full accept queue. The request is prepared once and handed to requests' adapter itself: a Session
+    costs half as much again, follows what looks like a redirect, and heeds proxies of the environment.
+
+    A thread whose check was given up is left behind: it ends when that check returns, and the next one begins another.
+    While four hang, a check fails without a fifth. The threads are daemonic: one that hangs does not keep the process
+    from exiting.
+
+    Args:
+        url: http or https.
+        interval_s: from the start of one check to the start of the next.
+        timeout_s: for the whole check, name resolution included.
+        sink: where ProbeResult goes, once per check.
+        clock: gives the grid on which checks start.
+        expect_status: the one that passes.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        interval_s: float,
+        timeout_s: float,
+        sink: Sink,
+        clock: Clock,
+        expect_status: int = 200,
+    ) -> None:
+        self._url = url
+        self._adapter = HTTPAdapter()
+        self._request: requests.PreparedRequest | None = None
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._sink = sink
+        self._clock = clock
+        self._expect_status = expect_status
+        self._wanted: SimpleQueue[_Answer | None] | None = None  # what the thread takes; None where there is none
+        self._left = 0
+
+    async def run(self) -> None:
+        """Check for ever. Ends only by being cancelled."""
+        try:
+            while True:
+                start = self._clock.now()
+                self._sink(await self.check())
+                # At once after a check that took the whole interval: a proxy that hangs costs no second one.
+                await asyncio.sleep(max(0.0, start + self._interval_s - self._clock.now()))
+        finally:
+            self.close()
+
+    async def check(self) -> ProbeResult:
+        """Check once. close() ends the thread that is kept for the next."""
+        loop = asyncio.get_running_loop()
+        if self._wanted is None:
+            if self._left >= _LEFT_MAX:
+                return ProbeResult(passed=False, detail=f"no answer to the last {_LEFT_MAX} checks")
+            self._wanted = SimpleQueue()
+            threading.Thread(target=self._work, args=(self._wanted, loop), name="probe", daemon=True).start()
+        answer: _Answer = loop.create_future()
+        self._wanted.put(answer)
+        # Not asyncio.timeout(), which drops an answer that came in time where it is this process that was late.
+        await asyncio.wait([answer], timeout=self._timeout_s)
+        if answer.done():
+            return answer.result()
+        self.close()
+        return ProbeResult(passed=False, detail=f"no answer within {self._timeout_s:g} s")
+
+    def close(self) -> None:
+        """Let the thread end, after the check that it may be in. The object can be used again."""
+        if self._wanted is not None:
+            self._wanted.put(None)
+            self._wanted = None
+            self._left += 1
+
+    def _work(self, wanted: SimpleQueue[_Answer | None], loop: asyncio.AbstractEventLoop) -> None:
+        """The thread: a check for each answer that is wanted."""
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            while answer := wanted.get():
+                loop.call_soon_threadsafe(_give, answer, self._get())
+            loop.call_soon_threadsafe(self._returned)
+
+    def _returned(self) -> None:
+        self._left -= 1
+
+    def _get(self) -> ProbeResult:
+        """One request, in a thread; blocks for as long as the server pleases."""
+        began = self._clock.now()
+        try:
+            if self._request is None:  # not before: requests refuses addresses that look well to others
+                self._request = requests.Request("GET", self._url, {"Connection": "close"}).prepare()
+            with self._adapter.send(self._request, stream=True, timeout=self._timeout_s) as reply:
+                status = reply.status_code
+        except Exception as error:  # noqa: BLE001  # a thread that ends without a result would be counted for ever
+            return ProbeResult(passed=False, detail=_in_words(error, self._timeout_s))
+        took = self._clock.now() - began
+        if took > self._timeout_s:  # it dribbled
+            return ProbeResult(passed=False, detail=f"no answer within {self._timeout_s:g} s", took=took)
+        if status != self._expect_status:
+            return ProbeResult(passed=False, detail=f"HTTP {status}", took=took)
+        return ProbeResult(passed=True, detail=f"{status} in {took * 1000:.0f} ms", took=took)
+
+
+def _give(answer: _Answer, result: ProbeResult) -> None:
+    if not answer.done():  # given up, and cancelled
+        answer.set_result(result)
+
+
+def _in_words(error: Exception, timeout_s: float) -> str:
+    """What an operator calls it: the operating system's words, which requests buries some causes deep."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout_s:g} s"
+    root: BaseException = error
+    while cause := root.__cause__ or root.__context__:
+        root = cause
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror.lower()
+    return line(f"no HTTP answer: {root}")

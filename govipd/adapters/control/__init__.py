@@ -1,0 +1,1 @@
+"""The control socket: varlink, and the methods that the daemon serves there."""

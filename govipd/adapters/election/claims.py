@@ -1,0 +1,164 @@
+"""Claims: who may hold an address, over all groups, elections and prefixes (docs/adr/0031).
+
+An election makes one leader for its name. Two files that give one address to two names have two leaders. So each
+address has a key of its own, `<claims><ip>`, attached to its holder's lease. The transaction that proves the place in
+the election also creates every claim of the group, or none. While another group has a claim, the group does not take.
+
+A holder that closed its fence lets go of its claims in the transaction that deletes its key: the value becomes empty,
+without a lease. So an empty claim says that the last holder does not answer any more. An absent claim does not say
+that: the lease may have ended early. Then the next holder waits, as behind a member that left without a mark.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from itertools import count
+
+from govipd.adapters.etcd.api import Compare, Created, Delete, Equals, Get, KeyValue, Put
+from govipd.core.events import Address
+from govipd.core.sanitize import line
+from govipd.keys import GroupKeys
+
+IPAddress = IPv4Address | IPv6Address
+
+FREE = b""  # the value of a claim that its holder let go in order
+CLAIM_BYTES_MAX = 4096  # of another member's claim; a longer one is not parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one read says about a group's claims.
+
+    Attributes:
+        ours: the value of each claim that carries our lease.
+        free: addresses that their last holder let go in order.
+        absent: addresses without a claim.
+        others: who claims each other address, in words.
+    """
+
+    ours: Mapping[Address, bytes]
+    free: frozenset[Address]
+    absent: frozenset[Address]
+    others: Mapping[Address, str]
+
+    def __str__(self) -> str:
+        """The other members' claims, for people; "" without any."""
+        return "; ".join(f"{address.ip} is claimed by {holder}" for address, holder in self.others.items())
+
+
+class Claims:
+    """One member's claims in one group.
+
+    Args:
+        keys: the group's keys.
+        addresses: the group's addresses.
+    """
+
+    def __init__(self, keys: GroupKeys, addresses: Sequence[Address]) -> None:
+        self.wanted: tuple[Address, ...] = ()
+        self.held: Mapping[Address, bytes] = {}  # value of each claim that is ours, as last confirmed
+        self._keys = keys
+        self._ours: set[IPAddress] = set()  # that our kernel may answer for: their claims stay until it does not
+        self._absent: frozenset[Address] = frozenset()  # as last read
+        self._others: frozenset[Address] = frozenset()  # the same
+        self._serial = count(1)  # a transaction that was given up must not hit a later claim of the same lease
+        self.want(addresses)
+
+    def want(self, addresses: Sequence[Address]) -> None:
+        """The group's addresses from now on."""
+        self.wanted = tuple(addresses)
+        self.keep(addresses)
+
+    def keep(self, addresses: Iterable[Address]) -> None:
+        """Our kernel may answer for these, too, as an earlier process held them."""
+        self._ours.update(address.ip for address in addresses)
+
+    def give_up(self, addresses: Iterable[Address]) -> None:
+        """Our kernel does not answer for these any more, and they are not wanted."""
+        self._ours.difference_update(address.ip for address in addresses)
+
+    def forget(self) -> None:
+        """No claim is ours any more, and our kernel is silent."""
+        self.held = {}
+        self._ours = {address.ip for address in self.wanted}
+
+    def every(self) -> Get:
+        """Reads the claims of all groups."""
+        return Get(self._keys.claims, prefix=True)
+
+    def unwanted(self, found: Iterable[KeyValue], lease: int) -> Mapping[Address, bytes]:
+        """Of what every() returned: claims under our lease to addresses that are not the group's.
+
+        Other members attached them to our lease, or an earlier process made them and did not hold the addresses yet.
+        """
+        claims: dict[Address, bytes] = {}
+        for kv in found:
+            if kv.lease == lease:
+                with suppress(ValueError):
+                    claims[ip_interface(kv.key.removeprefix(self._keys.claims))] = kv.value
+        return {address: value for address, value in claims.items() if address.ip not in self._ours}
+
+    def missing(self) -> tuple[Address, ...]:
+        """The addresses that we want and have no claim to."""
+        return tuple(address for address in self.wanted if address not in self.held)
+
+    def reads(self, addresses: Iterable[Address]) -> tuple[Get, ...]:
+        """Reads the claims of these addresses, in their order."""
+        return tuple(Get(self._keys.claim(address.ip)) for address in addresses)
+
+    def take(self, lease: int, member: str, *, partly: bool) -> tuple[Mapping[Address, Compare], tuple[Put, ...]]:
+        """What must be true for our missing claims to be created, by address, and what creates them.
+
+        `partly`: leave out those of other members, as last read; else it is all of the group's claims or none.
+        """
+        missing = tuple(a for a in self.missing() if not (partly and a in self._others))
+        compare: dict[Address, Compare] = {
+            a: Created(self._keys.claim(a.ip), 0) if a in self._absent else Equals(self._keys.claim(a.ip), FREE)
+            for a in missing
+        }
+        return compare, self.puts(missing, lease, member)
+
+    def puts(self, addresses: Iterable[Address], lease: int, member: str) -> tuple[Put, ...]:
+        """Attaches claims to a member's lease."""
+        fields = {"vip": self._keys.vip, "member": member, "lease": f"{lease:x}", "serial": next(self._serial)}
+        value = json.dumps(fields).encode()
+        return tuple(Put(self._keys.claim(address.ip), value, lease) for address in addresses)
+
+    def look(self, addresses: Sequence[Address], answers: Sequence[Sequence[KeyValue]], lease: int) -> Standing:
+        """Take in what reads() of these addresses returned."""
+        ours: dict[Address, bytes] = {}
+        others: dict[Address, str] = {}
+        free: set[Address] = set()
+        absent: set[Address] = set()
+        for address, found in zip(addresses, answers, strict=True):
+            if not found:
+                absent.add(address)
+            elif found[0].lease == lease:
+                ours[address] = found[0].value
+            elif found[0].value == FREE:
+                free.add(address)
+            else:
+                others[address] = _holder(found[0].value)
+        self._absent, self._others = frozenset(absent), frozenset(others)
+        self.held = {a: value for a, value in self.held.items() if a not in addresses} | ours
+        return Standing(ours, frozenset(free), frozenset(absent), others)
+
+    def unchanged(self, addresses: Iterable[Address]) -> tuple[Equals, ...]:
+        """Conditions: each of these claims, which we hold, is still the one that we know."""
+        return tuple(Equals(self._keys.claim(address.ip), self.held[address]) for address in addresses)
+
+    def let_go(self, addresses: Iterable[Address], in_order: Callable[[Address], bool]) -> tuple[Put | Delete, ...]:
+        """Lets go of these claims; those that are not `in_order` are deleted, which needs no write."""
+        keys = {address: self._keys.claim(address.ip) for address in addresses}
+        return tuple(Put(key, FREE, 0) if in_order(address) else Delete(key) for address, key in keys.items())
+
+
+def _holder(value: bytes) -> str:
+    """Who made a claim, in words."""
+    try:
+        fields = json.loads(value) if len(value) <= CLAIM_BYTES_MAX else {}
+        return f"group {line(str(fields['vip']), 64)} of {line(str(fields['member']), 64)}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "another program"

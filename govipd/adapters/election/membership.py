@@ -1,0 +1,206 @@
+"""What a member publishes beside the election, and what it learns from the others' records.
+
+Key: `<prefix>members/<vip>/<member>`, a JSON object, attached to the member's lease. Nothing here decides
+who leads. It refuses a second machine with the same member name, and tells when members disagree on the
+VIP's addresses. A name's record is ours only if this machine's own runtime directory names its lease: two clones of one
+machine have the same identity, but not the same memory.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+from govipd.adapters.etcd.api import Created, Get, KeyValue, Put, Store
+from govipd.core.events import ClusterFault
+from govipd.core.sanitize import line
+from govipd.errors import EtcdError
+from govipd.runtime.ports import Leases, Sink
+
+TOLD_MAX = 5  # members that are named in a warning
+LOOK_S = 3.0  # between two readings of the others' records
+RECORD_BYTES_MAX = 64 * 1024  # of a foreign record; a longer one is not parsed
+MACS_MAX = 256  # that are remembered
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+class Membership:
+    """One member's record in one VIP group.
+
+    Args:
+        store: the etcd client.
+        sink: where ClusterFault events go.
+        prefix: `<prefix>members/<vip>/`.
+        member: this member's name.
+        identity: what tells this machine from another of the same name, and where it can be found
+            ("machine", "node"); part of every record.
+        leases: what this machine knows of its own leases.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sink: Sink,
+        prefix: str,
+        member: str,
+        identity: Mapping[str, str],
+        leases: Leases,
+    ) -> None:
+        self._store = store
+        self._sink = sink
+        self._prefix = prefix
+        self._key = prefix + member
+        self._identity = dict(identity)
+        self._record: Mapping[str, object] = {}
+        self._changed = asyncio.Event()
+        self._leases = leases
+        self._told = ClusterFault()
+        self._macs: dict[str, str] = {}
+        self.addresses: Mapping[int, frozenset[str]] = {}  # of each member's file, by its lease; without prefixes
+
+    def macs(self) -> Mapping[str, str]:
+        """The other members by the hardware address of their interface, as their records have it, or had it last.
+
+        A record goes with its member's lease, and just then it matters whose kernel it is that still answers.
+        """
+        return self._macs
+
+    def publish(self, record: Mapping[str, object]) -> None:
+        """The record to show from now on. Its "addresses" are what every member should have."""
+        self._record = record
+        self._changed.set()
+
+    def all_records(self) -> Get:
+        """Reads every member's record; its lease is the one of the member's key in the queue."""
+        return Get(self._prefix, prefix=True)
+
+    def take_in(self, records: Iterable[KeyValue]) -> None:
+        """What all_records() returned."""
+        self.addresses = {
+            kv.lease: frozenset(address.partition("/")[0] for address in _addresses(_parse(kv))) for kv in records
+        }
+
+    async def register(self, lease: int) -> bool:
+        """Claim the member's name under a new lease; False while another machine has it.
+
+        Raises:
+            EtcdError: nobody knows; may be repeated.
+        """
+        self._leases.granted(lease)  # before etcd shows it to others
+        put = Put(self._key, self._json(), lease)
+        reply = await self._store.txn((Created(self._key, 0),), (put,), (Get(self._key),))
+        if not reply.succeeded:
+            held = reply.gets[0][0]
+            if held.lease != lease and held.lease not in self._leases.earlier():
+                self._tell(ClusterFault(refused=self._taken_by(_parse(held))))
+                return False
+            reply = await self._store.txn((Created(self._key, held.create_revision),), (put,), ())
+        if reply.succeeded:
+            self._tell(ClusterFault())
+        return reply.succeeded
+
+    def _taken_by(self, other: Mapping[str, object]) -> str:
+        name, where = self._key.removeprefix(self._prefix), line(str(other.get("node", "an unknown address")))
+        clone = other.get("machine") == self._identity.get("machine")
+        words = " or an earlier process of this machine, whose lease ends soon" if clone else ""
+        return f"the member name {name} is taken by {where}{words}; set election.member"
+
+    async def end_earlier(self, lease: int) -> bool:
+        """Revoke the leases of this machine's earlier processes, whose keys would hold up the queues for a TTL.
+
+        Called before the first campaign, when the kernel is known to be clean. False where etcd does not know one: no
+        process gave it back, so it ended with its TTL, or etcd has lost its data.
+        """
+        unknown = []  # kept until every call was answered: one that fails begins anew
+        for earlier in self._leases.earlier():
+            if earlier != lease:
+                if await self._store.revoke(earlier):
+                    self._leases.ended(earlier)
+                elif earlier in self._leases.earlier():  # else another group of this process has revoked it meanwhile
+                    unknown.append(earlier)
+        for earlier in unknown:
+            self._leases.ended(earlier)
+        return not unknown
+
+    async def give_back(self, lease: int) -> None:
+        """Revoke this process's lease; each key that is attached to it goes, too.
+
+        Raises:
+            EtcdError: it may live on, for its TTL.
+        """
+        await self._store.revoke(lease)
+        self._leases.ended(lease)
+
+    async def write(self, lease: int) -> None:
+        """Write the record as it is.
+
+        Raises:
+            EtcdWriteRefusedError: etcd takes no writes now.
+        """
+        await self._store.txn((), (Put(self._key, self._json(), lease),))
+
+    async def run(self, lease: int) -> None:
+        """See that the record is written, and look at the others', at each change and every few seconds."""
+        while True:
+            self._changed.clear()
+            try:
+                # Written only when it differs: without compaction, etcd keeps every version for ever.
+                if await self._look() != self._json():
+                    await self.write(lease)
+            except EtcdError:
+                pass  # the renewer and the contender tell; here the next turn is enough
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> bytes | None:
+        """Compare the others' addresses with ours. Returns our record as etcd has it."""
+        reply = await self._store.txn((), (self.all_records(),))
+        self.take_in(reply.gets[0])
+        ours = _addresses(self._record)
+        differing = []
+        written = None
+        macs: dict[str, str] = {}
+        for kv in reply.gets[0]:
+            if kv.key == self._key:
+                written = kv.value
+                continue
+            record, name = _parse(kv), line(kv.key.removeprefix(self._prefix), 64)
+            theirs = _addresses(record)
+            if _MAC.fullmatch(mac := str(record.get("mac", ""))):
+                macs[mac] = name
+            if ours and theirs and ours != theirs:
+                differing.append(f"{name} has {line(', '.join(sorted(theirs)))}")
+        if len(differing) > TOLD_MAX:
+            differing[TOLD_MAX:] = [f"{len(differing) - TOLD_MAX} more"]
+        self._macs = dict(list({**self._macs, **macs}.items())[-MACS_MAX:])
+        warning = f"members disagree on the addresses: {'; '.join(differing)}" if differing else ""
+        self._tell(ClusterFault(warning=warning))
+        return written
+
+    def _tell(self, fault: ClusterFault) -> None:
+        if fault != self._told:
+            self._told = fault
+            self._sink(fault)
+
+    def _json(self) -> bytes:
+        return json.dumps({**self._identity, **self._record}).encode()
+
+
+def _parse(kv: KeyValue) -> Mapping[str, object]:
+    """A foreign record; whatever is not a JSON object of sane size is an empty one."""
+    if len(kv.value) > RECORD_BYTES_MAX:
+        return {}
+    try:
+        value = json.loads(kv.value)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _addresses(record: Mapping[str, object]) -> frozenset[str]:
+    value = record.get("addresses")
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset()

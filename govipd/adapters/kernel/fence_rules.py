@@ -1,0 +1,146 @@
+"""The fence's rules: what is dropped for an address that is guarded and not open (docs/adr/0022).
+
+They name sets, never addresses, so they stand for as long as the tables do. Each place at which a packet could be an
+answer asks three questions, and none of the rules accepts anything:
+
+1. guarded, and no slot is used for it: drop;
+2. slot a is used for it, and has no element of it any more: drop;
+3. the same of slot b.
+"""
+
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from govipd.adapters.kernel import nft_expressions as expr
+from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, Table, timing
+from govipd.adapters.kernel.nftables import NfTables
+
+SLOTS = ("a", "b")
+EARLY = -300  # before connection tracking, NAT, and the filters of others (NF_IP_PRI_RAW)
+LATE = 300  # after NAT (NF_IP_PRI_NAT_SRC is 100)
+_IPV4 = (expr.load_nfproto(), expr.equal(b"\x02"))
+_IPV6 = (expr.load_nfproto(), expr.equal(b"\x0a"))
+_ICMPV6 = (*_IPV6, expr.load_l4proto(), expr.equal(b"\x3a"), expr.load_transport(0, 1))
+# Offsets: source and destination in RFC 791 section 3.1 and RFC 8200 section 3, target address and types in
+# RFC 4861 sections 4.3 and 4.4, sender protocol address in RFC 826.
+_TO = {4: (*_IPV4, expr.load_network(16, 4)), 6: (*_IPV6, expr.load_network(24, 16))}
+_FROM = {4: (*_IPV4, expr.load_network(12, 4)), 6: (*_IPV6, expr.load_network(8, 16))}
+_ASKED_FOR = (*_ICMPV6, expr.equal(b"\x87"), expr.load_transport(8, 16))
+_CLAIMED = (*_ICMPV6, expr.equal(b"\x88"), expr.load_transport(8, 16))
+_ARP_SENDER = (expr.load_network(14, 4),)
+
+# How a kernel refuses a family, an expression or a flag that it does not know.
+_NOT_KNOWN = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ENOENT, errno.EINVAL})
+
+Match = tuple[expr.Expression, ...]
+IPAddress = IPv4Address | IPv6Address
+
+
+def guarded(version: int) -> str:
+    """The set of addresses for which nothing passes unless they are open."""
+    return f"guarded{version}"
+
+
+def used(version: int, slot: str) -> str:
+    """The set of those for which this slot counts."""
+    return f"used{version}{slot}"
+
+
+def opened(version: int, slot: str) -> str:
+    """The set of those that are open, as far as this slot counts; its elements time out."""
+    return f"open{version}{slot}"
+
+
+def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
+    """The table and its sets as they should be; elements stay."""
+    yield table.add()
+    for version in versions:
+        length = 4 if version == 4 else 16
+        yield table.add_set(guarded(version), length, times_out=False)
+        for slot in SLOTS:
+            yield table.add_set(used(version, slot), length, times_out=False)
+            yield table.add_set(opened(version, slot), length, times_out=True)
+
+
+def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
+    """All that a fence is made of: what a kernel accepts if it has what is needed."""
+    elements = (timing(t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True), 1000) for t in (inet, arp))
+    return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *elements)
+
+
+def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None) -> Iterator[Message]:
+    """Chains as they should be, with their rules for addresses of these versions written again.
+
+    `interface` is the VIP's, and `mac` its hardware address, by which a packet to this machine is told from one that
+    it only bridges (with br_netfilter such packets pass these hooks, too).
+    """
+    for table, hook, priority in (
+        (inet, "prerouting", EARLY),
+        (inet, "input", EARLY),
+        (inet, "output", EARLY),
+        (inet, "postrouting", LATE),
+        (arp, "output", EARLY),
+    ):
+        yield table.add_chain(hook, priority)
+        yield table.flush_chain(hook)
+    if mac:
+        # To bridge is not to answer: no interface that it came by, and a frame from another machine.
+        bridged = (*expr.came_by(""), expr.link_source(), expr.unequal(mac), expr.accept())
+        yield inet.add_rule("postrouting", bridged)
+    for version in versions:
+        yield from _closed(inet, "prerouting", version, _TO[version], expr.is_local())
+        if interface:
+            for_us = (expr.link_destination(), expr.equal(mac)) if mac else ()
+            yield from _closed(inet, "prerouting", version, (*expr.came_by(interface), *for_us, *_TO[version]))
+            yield from _closed(inet, "postrouting", version, (*expr.leaves_by(interface), *_FROM[version]))
+        yield from _closed(inet, "input", version, _TO[version])
+        yield from _closed(inet, "output", version, _FROM[version])
+    if 4 in versions:
+        yield from _closed(arp, "output", 4, _ARP_SENDER)
+    if 6 in versions:
+        yield from _closed(inet, "input", 6, _ASKED_FOR)
+        yield from _closed(inet, "output", 6, _CLAIMED)
+
+
+def _closed(table: Table, hook: str, version: int, match: Match, last: Match = ()) -> Iterator[Message]:
+    """Drop what matches if the address that was loaded last is guarded and not open. `last`: what is costly to ask."""
+    a, b = (used(version, slot) for slot in SLOTS)
+    unused = expr.is_in(guarded(version)), expr.not_in(a), expr.not_in(b)
+    yield table.add_rule(hook, (*match, *unused, *last, expr.drop()))
+    for slot in SLOTS:
+        ended = expr.is_in(used(version, slot)), expr.not_in(opened(version, slot))
+        yield table.add_rule(hook, (*match, *ended, *last, expr.drop()))
+
+
+def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
+    """The addresses that tables of this name guard, whichever process set them up.
+
+    Raises:
+        KernelError: the kernel did not tell.
+    """
+    kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
+    return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guarded(v)))
+
+
+def lacking(kernel: NfTables) -> str:
+    """What this kernel's nf_tables does not know of a fence; "": it knows all, or did not tell. Nothing is changed."""
+    name = "govipd_trial"
+    error = kernel.would_refuse(trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
+    kernel.close()
+    return str(error) if error is not None and error.number in _NOT_KNOWN else ""
+
+
+def fence_table(interface: str, group: str) -> str:
+    """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
+    return fence_prefix(interface) + _plain(group)
+
+
+def fence_prefix(interface: str) -> str:
+    """What the names of an interface's tables begin with, and no other's: quoted, nothing has two `_` in a row."""
+    return f"govipd_{_plain(interface)}__"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", lambda c: "".join(f"_{byte:02x}" for byte in c[0].encode()), name)

@@ -1,0 +1,129 @@
+"""The messages of nf_tables that a fence is made of (linux/netfilter/nf_tables.h), encoded beforehand."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from govipd.adapters.kernel.nft_expressions import Expression, attribute, nested
+from govipd.adapters.kernel.pyroute import (
+    NFNL_SUBSYS_NFTABLES,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    nftsocket,
+)
+
+Message = bytes  # encoded; costs up to a millisecond, so a message is made once and sent many times
+
+# Eight bytes that nothing else in a message is: for the time-out, which is filled in when the message is sent.
+UNTIMED = bytes.fromhex("fedcba9876543211")
+_KEY_TYPES = {4: 7, 6: 9, 16: 8}  # what nft(8) calls ipv4_addr, ether_addr and ipv6_addr, by length
+
+# NFT_TABLE_F_OWNER (5.12) and NFT_TABLE_F_PERSIST (6.9): others cannot change the table while the socket is open that
+# added it, nor does `nft flush ruleset`; afterwards it stays, for the next one to own.
+OWNED = 0x2 | 0x4
+NFPROTO_INET = 1  # linux/netfilter.h
+NFPROTO_ARP = 3
+# Hook numbers: of inet, of arp (linux/netfilter_arp.h).
+HOOKS = {"prerouting": (0, 0), "input": (1, 0), "output": (3, 1), "postrouting": (4, 0)}
+
+
+def kind_of(message: int) -> int:
+    """nlmsg_type of one of nf_tables' messages."""
+    return int(NFNL_SUBSYS_NFTABLES) << 8 | message
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Makes the messages about one table. Adding what exists changes nothing, unless said otherwise."""
+
+    family: int
+    name: str
+    flags: int = 0  # with which it is added
+
+    def add(self, *, new: bool = False) -> Message:
+        """Add the table. `new`: refused if there is one (EEXIST)."""
+        data = attribute(1, self.name.encode() + b"\0") + attribute(2, struct.pack(">L", self.flags))
+        how = NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_EXCL if new else 0)
+        header = struct.pack("=LHHLL", 20 + len(data), kind_of(nftsocket.NFT_MSG_NEWTABLE), how, 0, 0)
+        return header + struct.pack("=BBH", self.family, 0, 0) + data
+
+    def delete(self) -> Message:
+        """Delete the table and all in it. Refused if there is none."""
+        return self._message(nftsocket.nft_table_msg, nftsocket.NFT_MSG_DELTABLE, NAME=self.name)
+
+    def add_chain(self, hook: str, priority: int) -> Message:
+        """Add a base chain named like its hook; packets that no rule drops go on."""
+        number = HOOKS[hook][self.family == NFPROTO_ARP]
+        place = {"attrs": [("NFTA_HOOK_HOOKNUM", number), ("NFTA_HOOK_PRIORITY", priority)]}
+        return self._message(
+            nftsocket.nft_chain_msg,
+            nftsocket.NFT_MSG_NEWCHAIN,
+            NLM_F_CREATE,
+            TABLE=self.name,
+            NAME=hook,
+            HOOK=place,
+            TYPE="filter",
+        )
+
+    def flush_chain(self, hook: str) -> Message:
+        """Delete every rule of the chain."""
+        return self._message(nftsocket.nft_rule_msg, nftsocket.NFT_MSG_DELRULE, TABLE=self.name, CHAIN=hook)
+
+    def add_rule(self, hook: str, expressions: Sequence[Expression]) -> Message:
+        """Append a rule to the chain."""
+        body = (
+            attribute(1, self.name.encode() + b"\0"),
+            attribute(2, hook.encode() + b"\0"),
+            nested(4, [expression.encoded for expression in expressions]),
+        )
+        data = struct.pack("=BBH", self.family, 0, 0) + b"".join(body)
+        flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND
+        return struct.pack("=LHHLL", 16 + len(data), kind_of(nftsocket.NFT_MSG_NEWRULE), flags, 0, 0) + data
+
+    def add_set(self, name: str, key_length: int, *, times_out: bool) -> Message:
+        """Add a set of addresses, whose elements time out or do not."""
+        return self._message(
+            nftsocket.nft_set_msg,
+            nftsocket.NFT_MSG_NEWSET,
+            NLM_F_CREATE,
+            TABLE=self.name,
+            NAME=name,
+            FLAGS={"NFT_SET_TIMEOUT"} if times_out else set(),
+            KEY_TYPE=_KEY_TYPES[key_length],
+            KEY_LEN=key_length,
+            ID=key_length,
+        )
+
+    def add_element(self, name: str, key: bytes, *, times_out: bool) -> Message:
+        """Add an element, for as long as timing() fills in. Before Linux 6.12, one that exists keeps its time-out."""
+        timeout = int.from_bytes(UNTIMED) if times_out else None
+        return self._element(nftsocket.NFT_MSG_NEWSETELEM, NLM_F_CREATE, name, key, timeout)
+
+    def delete_element(self, name: str, key: bytes) -> Message:
+        """Delete an element. Refused if there is none."""
+        return self._element(nftsocket.NFT_MSG_DELSETELEM, 0, name, key)
+
+    def _element(self, kind: int, flags: int, name: str, key: bytes, timeout_ms: int | None = None) -> Message:
+        element: list[tuple[str, Any]] = [("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", key)]})]
+        if timeout_ms is not None:
+            element.append(("NFTA_SET_ELEM_TIMEOUT", timeout_ms))
+        return self._message(
+            nftsocket.nft_set_elem_list_msg, kind, flags, TABLE=self.name, SET=name, ELEMENTS=[{"attrs": element}]
+        )
+
+    def _message(self, make: Any, kind: int, flags: int = 0, **attributes: Any) -> Message:
+        message = make()
+        message["nfgen_family"] = self.family
+        message["header"]["type"] = kind_of(kind)
+        message["header"]["flags"] = NLM_F_REQUEST | flags
+        message["attrs"] = [(make.name2nla(name.lower()), value) for name, value in attributes.items()]
+        message.encode()
+        return bytes(message.data)
+
+
+def timing(message: Message, timeout_ms: int) -> Message:
+    """The message, with the time-out where it adds an element."""
+    return message.replace(UNTIMED, struct.pack(">Q", timeout_ms))

@@ -1,0 +1,1 @@
+"""What other programs read or run: metrics and hooks."""

@@ -1,0 +1,1 @@
+"""Files that outlive a process: the restart state, the drain file, the host's name."""

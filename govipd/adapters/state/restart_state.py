@@ -1,0 +1,98 @@
+"""What one process leaves for the next: a file in the unit's runtime directory.
+
+systemd keeps that directory over a restart and a crash (RuntimeDirectoryPreserve=restart, systemd.exec(5)) and
+removes it on stop; /run is empty after a boot, so that an instant of CLOCK_BOOTTIME in it is of this boot.
+The file is never believed: lease and key are proven in etcd before anything follows from them.
+"""
+
+import os
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from govipd.core.actions import Holding
+from govipd.core.sanitize import line
+from govipd.errors import MemoryRefusedError
+from govipd.runtime.ports import Clock
+
+VERSION = 1
+AHEAD_MAX_S = 600.0  # an instant further ahead was not written on this boot: leases are shorter
+
+
+_Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # as etcd gives them
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file's content."""
+
+    version: int
+    identity: str
+    lease_id: _Number
+    create_revision: _Number
+    until: float
+    addresses: tuple[str, ...] = ()
+
+
+class HandoffFile:
+    """One VIP group's file (implements ports.Memory).
+
+    Args:
+        path: the file; None (not run by systemd): nothing is kept.
+        identity: what makes the holding this group's: another one's file is refused.
+        clock: that of `until`.
+    """
+
+    def __init__(self, *, path: Path | None, identity: str, clock: Clock) -> None:
+        self._path = path
+        self._identity = identity
+        self._clock = clock
+
+    def load(self) -> Holding | None:
+        """See ports.Memory."""
+        if self._path is None:
+            return None
+        try:
+            file = msgspec.json.decode(self._path.read_bytes(), type=_File)
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise MemoryRefusedError(f"{self._path}: {e.strerror}") from e
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            raise MemoryRefusedError(f"{self._path}: {line(str(e))}") from e
+        if file.version != VERSION:
+            raise MemoryRefusedError(f"{self._path}: version {line(str(file.version))}, expected {VERSION}")
+        if file.identity != self._identity:
+            raise MemoryRefusedError(f"{self._path}: is of {line(file.identity)}, not of {self._identity}")
+        ahead = file.until - self._clock.now()
+        if ahead <= 0:
+            raise MemoryRefusedError(f"{self._path}: its lease ended {-ahead:.1f} s ago")
+        if ahead > AHEAD_MAX_S:
+            raise MemoryRefusedError(f"{self._path}: its lease ends in {ahead:.0f} s; it was written on another boot")
+        try:
+            addresses = tuple(ip_interface(text) for text in file.addresses)
+        except ValueError as e:
+            raise MemoryRefusedError(f"{self._path}: {line(str(e))}") from e
+        return Holding(file.lease_id, file.create_revision, file.until, addresses)
+
+    def save(self, holding: Holding) -> None:
+        """See ports.Memory. A rename is atomic (rename(2)), so a reader sees the old file or the new one."""
+        if self._path is None:
+            return
+        addresses = tuple(map(str, holding.addresses))
+        file = _File(VERSION, self._identity, holding.lease_id, holding.create_revision, holding.until, addresses)
+        aside = self._path.with_suffix(".new")
+        try:
+            aside.write_bytes(msgspec.json.encode(file))
+            aside.replace(self._path)
+        except OSError as e:
+            raise MemoryRefusedError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
+
+    def forget(self) -> None:
+        """See ports.Memory."""
+        if self._path is not None:
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError:
+                return

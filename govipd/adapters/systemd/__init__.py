@@ -1,0 +1,1 @@
+"""systemd: units over D-Bus, sd_notify, the journal."""

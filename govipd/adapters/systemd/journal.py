@@ -1,0 +1,88 @@
+"""Lines for people, with fields for programs: to systemd's journal, or to standard error."""
+
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from govipd.core.journal_kinds import Message
+from govipd.runtime.ports import Journal
+
+_JOURNALD = Path("/run/systemd/journal/socket")
+_IDENTIFIER = "govipd"
+_WAIT_US = 50_000  # for journald to make room
+
+
+class SystemdJournal:
+    """Writes journald's native protocol (ports.Journal; systemd.io/JOURNAL_NATIVE_PROTOCOL).
+
+    libsystemd's sd_journal_send(3) waits for as long as journald does not read (a full disk, a stopped journald),
+    and the Python bindings to it keep the interpreter's lock meanwhile: the daemon would lose its lease for
+    a log line. Here an entry waits 50 ms at most. Lost entries are counted in the next one that gets through.
+    """
+
+    def __init__(self, *, identifier: str = _IDENTIFIER, path: Path = _JOURNALD) -> None:
+        self._identifier = identifier
+        self._path = os.fspath(path)
+        self._lost = 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # The kernel's time-out: Python's would poll an unconnected socket, which is always writable.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, _WAIT_US))
+
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+        """One entry; field names as given (upper case, digits, underscores). Never raises."""
+        if self._lost:
+            text = f"{text} ({self._lost} earlier entries were lost: journald did not take them)"
+        entry = {
+            "MESSAGE": text,
+            "MESSAGE_ID": kind.id,
+            "PRIORITY": str(kind.priority.value),
+            "SYSLOG_IDENTIFIER": self._identifier,
+            **fields,
+        }
+        try:
+            # Once an entry was lost, the next ones do not wait until one gets through.
+            flags = socket.MSG_DONTWAIT if self._lost else 0
+            self._socket.sendto(b"".join(map(_serialized, entry.items())), flags, self._path)
+        except OSError:
+            self._lost += 1
+        else:
+            self._lost = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class StderrJournal:
+    """Writes lines with the time to a stream (ports.Journal); fields are left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:  # noqa: ARG002  # of the port
+        """One line. Never raises."""
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed
+            print(datetime.now().astimezone().isoformat(" ", "milliseconds"), text, file=self._stream, flush=True)
+
+
+def journal_for(environ: Mapping[str, str], stderr: TextIO) -> Journal:
+    """The journal if `stderr` is connected to it, which JOURNAL_STREAM tells (systemd.exec(5)), else `stderr`."""
+    try:
+        stat = os.fstat(stderr.fileno())
+    except (OSError, ValueError):  # closed, or not a file
+        return StderrJournal(stderr)
+    if environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}":
+        return SystemdJournal()
+    return StderrJournal(stderr)
+
+
+def _serialized(field: tuple[str, str]) -> bytes:
+    name, value = field[0].encode(), field[1].encode(errors="replace")
+    if b"\n" in value:
+        return b"%s\n%s%s\n" % (name, struct.pack("<Q", len(value)), value)
+    return b"%s=%s\n" % (name, value)

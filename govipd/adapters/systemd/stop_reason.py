@@ -1,0 +1,20 @@
+"""Why systemd ends this process: the job that waits for it (org.freedesktop.systemd1(5), Unit.Job)."""
+
+import os
+
+from govipd.adapters.systemd.dbus import MANAGER, SYSTEMD, BusError, call, connection, get
+
+
+async def job_type(bus_address: str | None = None) -> str:
+    """The type of the job that runs for this process's unit: "restart", "stop", ...
+
+    "" when there is none, or when nobody can tell. Measured on systemd 252: while a unit is restarted, its job is
+    a "restart" until the new process runs; while it is stopped, or the machine goes down, a "stop".
+    """
+    try:
+        async with connection(bus_address) as (bus, _):
+            (unit,) = await call(bus, MANAGER, f"{SYSTEMD}.Manager", "GetUnitByPID", "u", os.getpid())
+            number, job = await get(bus, unit, f"{SYSTEMD}.Unit", "Job")
+            return str(await get(bus, job, f"{SYSTEMD}.Job", "JobType")) if number else ""
+    except BusError:
+        return ""

@@ -1,0 +1,1 @@
+"""The configuration file: its records, how it is read, and what it may say."""

@@ -1,0 +1,163 @@
+"""The words for people: what happened, why, and what happens next. One place, so that they agree everywhere."""
+
+from collections.abc import Sequence
+
+from govipd.core.events import Elsewhere
+from govipd.core.state import ANSWERING, State, Trigger
+from govipd.core.state_machine import Supervisor
+
+_WEAKER = (
+    "the addresses' own lifetime is the only fence, which the kernel keeps to within a second, so the margin is a "
+    "second longer"
+)
+NO_NFTABLES = f"this kernel has no nf_tables: {_WEAKER}; load nf_tables and restart"
+NFTABLES_LACKS = (
+    "this kernel's nf_tables lacks what the fence needs (families inet and arp, sets with time-outs, fib): {why}: "
+    f"{_WEAKER}; load what is missing and restart"
+)
+
+_WHAT = {
+    State.ADOPTING: "adopting the VIP of an earlier process",
+    State.STARTING: "starting",
+    State.ASIDE: "standing aside",
+    State.CANDIDATE: "candidate",
+    State.TAKING: "taking the VIP",
+    State.LEADER: "leader",
+    State.PASSING: "passing the VIP on",
+    State.CLOSING: "dropping the VIP",
+    State.LEAVING: "VIP dropped, leaving the election",
+    State.STOPPED: "stopped",
+}
+
+_WHY = {
+    Trigger.ADOPTED: "still ours, proven",
+    Trigger.CLEAN: "nothing of an earlier process is left",
+    Trigger.FIT: "every gate is healthy",
+    Trigger.UNFIT: "not fit",
+    Trigger.WON: "won the election",
+    Trigger.HELD: "the kernel answers for the VIP",
+    Trigger.LOST: "the election is lost",
+    Trigger.EXPIRED: "lease expired",
+    Trigger.KERNEL_FAILED: "the kernel refused",
+    Trigger.HANDOVER: "handed over",
+    Trigger.RETIRED: "not wanted any more",
+    Trigger.PASSED: "passed on",
+    Trigger.CLOSED: "the kernel has stopped answering",
+    Trigger.LEFT: "out of the election",
+    Trigger.STOP: "told to stop",
+}
+
+_NEXT = {
+    State.ADOPTING: "go on as leader once etcd has confirmed lease and key",
+    State.STARTING: "remove what an earlier process left",
+    State.ASIDE: "campaign when every gate is healthy",
+    State.CANDIDATE: "take the VIP when every member ahead has left",
+    State.TAKING: "open the fence, add the addresses, announce them",
+    State.LEADER: "hold it while gates and lease last",
+    State.PASSING: "stop answering when the next in the queue is ready, or in a moment",
+    State.CLOSING: "leave the election once the kernel has stopped answering",
+    State.LEAVING: "stand aside once etcd has confirmed",
+    State.STOPPED: "nothing",
+}
+
+
+def transition(state: State, trigger: Trigger, detail: str) -> str:
+    """One line for the journal: what, why, what next."""
+    return f"{_WHAT[state]} ({because(trigger, detail)}); next: {_NEXT[state]}"
+
+
+def what(state: State) -> str:
+    """What a node in this state does."""
+    return _WHAT[state]
+
+
+def because(trigger: Trigger, detail: str) -> str:
+    """Why it came into its state."""
+    return f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
+
+
+def following(state: State) -> str:
+    """What comes after a state, if all goes well."""
+    return _NEXT[state]
+
+
+def drained(*, wanted: bool) -> str:
+    """One line for the journal: what the operator wants."""
+    if wanted:
+        return "drained by the operator, also over a reboot; next: leave the election, until undrained"
+    return "undrained by the operator; next: campaign when every gate is healthy"
+
+
+def pact(timeout: float) -> str:
+    """One line for the journal: the next in the queue may take over early, or not any more."""
+    if timeout:
+        return f"a pact with the next in the queue: it takes over when this node is silent for {timeout:g} s"
+    return "no pact any more: nobody takes over before the lease has ended"
+
+
+def claimed(text: str) -> str:
+    """One line for the journal: which addresses another group has claimed, or "" when none is any more."""
+    if text:
+        return (
+            f"not taken: {text}; next: take it when that member lets it go. If this is not meant, two files name one "
+            "address for two groups: make govip.toml the same on every machine"
+        )
+    return "no other group claims an address of this group any more"
+
+
+def left_behind(found: Sequence[Elsewhere]) -> str:
+    """One line for the journal: the fence stays, closed, as the addresses are on this machine."""
+    where = ", ".join(map(str, found))
+    first = found[0]
+    return (
+        f"{where}: the fence stays, closed, or this machine would answer; next: ip address delete {first.address} "
+        f"dev {first.interface}, then govipd --interface IF --clean-up"
+    )
+
+
+def trouble(supervisor: Supervisor) -> str:
+    """What is wrong around this node, though it changes no state; "" when nothing is."""
+    fault, question = supervisor.fault, supervisor.question
+    strewn = supervisor.state in ANSWERING and ", ".join(map(str, supervisor.elsewhere))
+    parts = (
+        fault.refused or supervisor.claimed or fault.warning,
+        question.trouble if question is not None else "",
+        f"{strewn}: beside the interface of the VIP; this machine could not stand for election again" if strewn else "",
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def adopting(left: float) -> str:
+    """One line for the journal: an earlier process's lease is taken over, with `left` seconds to prove it."""
+    return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"
+
+
+def status(supervisor: Supervisor, addresses: Sequence[str], now: float) -> str:
+    """One line for `systemctl status`: role, VIP, gates, lease."""
+    vip = ", ".join(addresses)
+    parts = [_WHAT[supervisor.state]]
+    match supervisor.state:
+        case State.LEADER:
+            parts[0] += f" of {vip}"
+        case State.CANDIDATE if supervisor.ahead:
+            parts[0] += f" for {vip}, behind {supervisor.ahead}"
+        case State.ASIDE if supervisor.blockers(now):
+            parts[0] += f" from {vip}: " + "; ".join(supervisor.blockers(now))
+        case State.ASIDE:
+            parts[0] += f" from {vip}: was not healthy lately, campaigns in {supervisor.wait(now):.0f} s"
+        case _:
+            parts[0] += f" ({vip})"
+    gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in supervisor.health.gates())
+    parts.append(f"gates: {gates}")
+    parts.append(_lease(supervisor, now))
+    if text := trouble(supervisor):
+        parts.append(f"WARNING: {text}")
+    return "; ".join(parts)
+
+
+def _lease(supervisor: Supervisor, now: float) -> str:
+    deadline = supervisor.deadline()
+    if not supervisor.etcd.usable:
+        trouble = f"etcd: {supervisor.etcd.detail}"
+        return trouble if deadline is None or now >= deadline else f"lease runs out, {trouble}"
+    return "lease renewed" if deadline is not None and now < deadline else "no lease"

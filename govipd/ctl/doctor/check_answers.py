@@ -1,0 +1,90 @@
+"""Who answers for a VIP on the wire: nobody but the machine that leads."""
+
+import asyncio
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from govipd.adapters.kernel.neighbours import who_has, wire
+from govipd.config.model import Config, VipConfig
+from govipd.ctl.doctor.finding import Cluster, Finding, Queue, failed, ok, skipped
+from govipd.errors import KernelError
+
+_LISTEN_S = 1.0
+
+
+async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
+    """Ask each interface's neighbours for every VIP, and for the leaders' own addresses."""
+    if cluster is None:
+        return [skipped("answers", "without etcd nobody knows who should answer")]
+    found = await asyncio.gather(*(
+        _interface(config, cluster, interface) for interface in dict.fromkeys(vip.interface for vip in config.vip)
+    ))  # fmt: skip
+    return [finding for findings in found for finding in findings]
+
+
+async def _interface(config: Config, cluster: Cluster, interface: str) -> list[Finding]:
+    vips = config.for_interface(interface)
+    asked = {address.ip for vip in vips for address in vip.addresses}
+    leaders = {vip.name: _addresses_of_leader(cluster[vip.name]) for vip in vips}
+    try:
+        ours = await wire(interface, avoid=asked)
+        answers = await who_has(ours, asked.union(*leaders.values()), listen_s=_LISTEN_S)
+    except PermissionError:
+        return [skipped("answers", "asking the neighbours needs root")]
+    except (KernelError, OSError) as e:
+        return [skipped("answers", f"the neighbours cannot be asked: {e}")]
+    findings = []
+    for vip in vips:
+        macs = frozenset(mac for ip in leaders[vip.name] for mac in answers[ip])
+        for address in vip.addresses:
+            if address.version == 6 and ours.source6 is None:
+                findings.append(skipped(f"{vip.name}: {address.ip}", f"{interface} has no IPv6 address to ask from"))
+                continue
+            queue = cluster[vip.name]
+            findings.append(_judge(vip, address.ip, answers[address.ip], queue, macs, config.election.member))
+    return findings
+
+
+def _judge(
+    vip: VipConfig,
+    ip: IPv4Address | IPv6Address,
+    answered: frozenset[bytes],
+    queue: Queue,
+    macs_of_leader: frozenset[bytes],
+    member: str,
+) -> Finding:
+    check = f"{vip.name}: {ip}"
+    strangers = answered - macs_of_leader
+    who = ", ".join(sorted(_named(mac.hex(":"), queue) for mac in strangers))
+    remedy = f"find {who} in the switch's table, or with: ip neigh; take {ip} off that machine"
+    if queue.leader in {"", member}:
+        leads = "this member leads" if queue.leader else "nobody leads"
+        if answered:
+            return failed(check, f"a foreign host answers for it, {who}, though {leads}", remedy)
+        return ok(check, f"no other host answers for it; {leads}")
+    if len(answered) > 1 and not macs_of_leader:  # on another link, or unknown
+        return failed(check, f"more than one host answers for it, {who}; {queue.leader} leads", remedy)
+    if strangers and macs_of_leader:
+        beside = "beside" if strangers < answered else "and not"
+        return failed(check, f"a foreign host answers for it, {who}, {beside} {queue.leader}, which leads", remedy)
+    if not answered:
+        text = f"{queue.leader} leads, but nobody answers for it on {vip.interface}"
+        return failed(check, text, f"govipctl doctor on {queue.leader}; are both machines on the same link?")
+    return ok(check, f"{queue.leader} answers for it, and nobody else")
+
+
+def _named(mac: str, queue: Queue) -> str:
+    """A hardware address, and the member that publishes it."""
+    members = [member for member, record in queue.records.items() if record.get("mac") == mac]
+    return f"{mac} ({', '.join(members)})" if members else mac
+
+
+def _addresses_of_leader(queue: Queue) -> frozenset[IPv4Address | IPv6Address]:
+    """Where the leader's record says that it can be found; what is on another link will not answer."""
+    words = str(queue.records.get(queue.leader, {}).get("node", "")).split(", ")[:8]
+    found = set()
+    for word in words:
+        try:
+            found.add(ip_address(word))
+        except ValueError:
+            continue
+    return frozenset(found)

@@ -1,0 +1,103 @@
+"""nf_tables: that the kernel has it, that the fence stands where it must, and whether others drop what a VIP needs."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from govipd.adapters.kernel.fence_rules import SLOTS, fence_prefix, fence_table, opened, used
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.config.model import Config, VipConfig
+from govipd.core import texts
+from govipd.core.sanitize import line
+from govipd.ctl.doctor.finding import Cluster, Finding, failed, ok, skipped, warning
+from govipd.ctl.doctor.tools import ToolError, ask
+
+_OURS = "govipd_"
+
+
+async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
+    """The fence and its surroundings."""
+    findings = []
+    wanted = config.election.fence == "nftables"
+    if wanted:
+        if NfTables().missing():
+            return [
+                warning("nf_tables", texts.NO_NFTABLES, 'modprobe nf_tables, then restart; or set fence = "address"')
+            ]
+        findings.append(ok("nf_tables", "this kernel has it"))
+    try:
+        ruleset = json.loads(await ask("nft", "-j", "list", "ruleset"))["nftables"]
+    except ToolError as e:
+        remedy = "apt install nftables, and run this as root"
+        return [*findings, skipped("firewall", f"rules cannot be read: {e}", remedy)]
+    except (ValueError, KeyError, TypeError):
+        return [*findings, skipped("firewall", "nft printed what cannot be read")]
+    if wanted and cluster is not None:
+        leading = [vip for vip in config.vip if cluster[vip.name].leader == config.election.member]
+        findings += [_fence(vip, ruleset) for vip in leading]
+    return [*findings, *_orphans(config, ruleset), *_foreign(config, ruleset)]
+
+
+def _fence(vip: VipConfig, ruleset: list[dict[str, Any]]) -> Finding:
+    """On the machine that leads: both tables, and every address open."""
+    check, table = f"{vip.name}: fence", fence_table(vip.interface, vip.name)
+    families = {t["family"] for t in _all(ruleset, "table") if t["name"] == table}
+    remedy = "govipd repairs it within a renewal; if this lasts: journalctl -u govipd -n 20"
+    if families != {"inet", "arp"}:
+        return failed(check, f"this member leads, but table {table} is not there in inet and arp", remedy)
+    sets = [s for s in _all(ruleset, "set") if s["table"] == table and s["family"] == "inet"]
+    elements = {s["name"]: {_address(e) for e in s.get("elem", [])} for s in sets}
+    open_now = set[IPv4Address | IPv6Address]()
+    for slot, version in itertools.product(SLOTS, (4, 6)):  # what counts, and has not ended
+        open_now |= elements.get(used(version, slot), set()) & elements.get(opened(version, slot), set())
+    closed = [str(address.ip) for address in vip.addresses if address.ip not in open_now]
+    if closed:
+        return failed(check, f"this member leads, but the fence is closed for {', '.join(closed)}", remedy)
+    return ok(check, "open, until the lease runs out")
+
+
+def _address(element: Any) -> IPv4Address | IPv6Address:
+    """An element's: on its own, or where it times out."""
+    return ip_address(str(element["elem"]["val"] if isinstance(element, dict) else element))
+
+
+def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
+    """Fences of this file's interfaces that none of its VIPs owns: what they guard is dead on this machine."""
+    prefixes = tuple({fence_prefix(vip.interface) for vip in config.vip})
+    orphans = {t["name"] for t in _all(ruleset, "table") if t["name"].startswith(prefixes)}
+    if config.election.fence == "nftables":
+        orphans -= {fence_table(vip.interface, vip.name) for vip in config.vip}
+    remedy = "restart govipd: it removes what an earlier file has left"
+    return [warning("fence", f"table {line(name, 60)} belongs to no VIP here", remedy) for name in sorted(orphans)]
+
+
+def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
+    """Rules of others that drop ARP, or neighbour discovery, before the kernel could answer for a VIP."""
+    v6 = [address for vip in config.vip for address in vip.addresses if address.version == 6]
+    interfaces = {vip.interface for vip in config.vip}
+    findings = []
+    for chain in _all(ruleset, "chain"):
+        where = f"{chain['family']} {line(chain['table'], 60)} {line(chain['name'], 60)}"
+        if chain["table"].startswith(_OURS) or "hook" not in chain:
+            continue
+        rules = [r for r in _all(ruleset, "rule") if (r["family"], r["table"]) == (chain["family"], chain["table"])]
+        text = json.dumps(rules)
+        drops = chain.get("policy") == "drop"
+        some_drop = '"drop"' in text
+        arp = chain["family"] == "arp" and (drops or some_drop)
+        ingress = chain["family"] == "netdev" and chain.get("dev") in interfaces and some_drop and '"arp"' in text
+        remedy = f"nft list chain {where}: let ARP for the VIPs pass"
+        if arp or ingress:
+            findings.append(warning("firewall", f"chain {where} drops ARP: perhaps that for a VIP", remedy))
+        discovery = any(words in text for words in ("icmpv6", "ipv6-icmp"))
+        if v6 and drops and chain["hook"] == "input" and chain["family"] in {"inet", "ip6"} and not discovery:
+            detail = f"chain {where} drops neighbour solicitations: nobody finds {v6[0].ip}"
+            remedy = f"nft insert rule {where} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept"
+            findings.append(failed("firewall", detail, remedy))
+    return findings or [ok("firewall", "nothing that would drop ARP or neighbour discovery")]
+
+
+def _all(ruleset: list[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+    return (entry[kind] for entry in ruleset if kind in entry)

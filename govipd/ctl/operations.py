@@ -1,0 +1,109 @@
+"""What changes something: drain, undrain, handover, and waiting until it has come about."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from govipd.config.reader import load
+from govipd.core.state import State
+from govipd.core.status import GroupStatus, NodeStatus
+from govipd.ctl import client, cluster
+from govipd.errors import EtcdError, RefusedError
+
+POLL_S = 0.1
+_ABSENT = (State.ASIDE.value, State.STOPPED.value)
+
+
+def targets(
+    interface: str | None, vip: str | None, runtime: Path = client.RUNTIME
+) -> list[tuple[NodeStatus, GroupStatus]]:
+    """The groups that are meant: of one VIP, or every one.
+
+    Raises:
+        NoDaemonError: a daemon does not answer.
+        DeniedError: this user may not ask it.
+        RefusedError: no daemon of this machine has that VIP.
+    """
+    nodes = [client.status(name, runtime) for name in client.instances(interface, runtime)]
+    found = [(node, group) for node in nodes for group in node.groups if vip in (None, group.vip)]
+    if not found:
+        known = ", ".join(group.vip for node in nodes for group in node.groups)
+        raise RefusedError(f"{vip} is no VIP of a govipd on this machine; those are {known}")
+    return found
+
+
+def is_leader(interface: str | None, vip: str | None) -> int:
+    """0 where this node leads every VIP that is meant, else 1."""
+    return 0 if all(group.state == State.LEADER.value for _, group in targets(interface, vip)) else 1
+
+
+def drain(interface: str | None, vip: str | None, *, wanted: bool) -> None:
+    """Out of the queue, or in again.
+
+    Raises:
+        RefusedError: it could not be kept.
+    """
+    for node, group in targets(interface, vip):
+        client.call(node.interface, "Drain" if wanted else "Undrain", vip=group.vip)
+
+
+def wait_drained(interface: str | None, vip: str | None, timeout: float) -> None:
+    """Until this node is out of the queue, and the VIP off it.
+
+    Raises:
+        RefusedError: not in time.
+    """
+
+    def missing() -> str:
+        here = [f"{g.vip} is {g.state}" for _, g in targets(interface, vip) if g.state not in _ABSENT]
+        return ", ".join(here)
+
+    _wait(missing, timeout)
+
+
+def handover(interface: str | None, vip: str | None, to: str | None) -> list[tuple[NodeStatus, GroupStatus]]:
+    """Give away what is led here; what that was.
+
+    Raises:
+        RefusedError: nothing is led here, or nobody could take it over.
+    """
+    meant = targets(interface, vip)
+    led = [(node, group) for node, group in meant if group.state == State.LEADER.value]
+    for node, group in led or meant:  # what is not led is refused by the daemon, which says who leads
+        client.call(node.interface, "Handover", vip=group.vip, to=to or "")
+    return led
+
+
+def wait_handed_over(config: Path, given: list[tuple[NodeStatus, GroupStatus]], timeout: float) -> None:
+    """Until another member shows in etcd that it answers for each VIP.
+
+    Raises:
+        ConfigError: etcd cannot be asked.
+        RefusedError: not in time.
+    """
+    loaded = load(config, hostname=client.hostname())
+
+    def missing() -> str:
+        try:
+            members = cluster.read(loaded)
+        except EtcdError as e:
+            return f"etcd does not answer: {e}"
+        nobody = [group.vip for node, group in given if not _held_by_another(members[group.vip], node.member)]
+        return f"no other member answers for {', '.join(nobody)}" if nobody else ""
+
+    _wait(missing, timeout)
+
+
+def _held_by_another(vip: dict[str, Any], member: str) -> bool:
+    records = vip["members"].items()
+    return any(name != member and record.get("state") == State.LEADER.value for name, record in records)
+
+
+def _wait(missing: Callable[[], str], timeout: float) -> None:
+    until = time.monotonic() + timeout
+    time.sleep(POLL_S)  # to look at once would take the processor from who is to act
+    while text := missing():
+        if time.monotonic() >= until:
+            raise RefusedError(f"not within {timeout:g} s: {text}; it goes on without being waited for")
+        time.sleep(POLL_S)

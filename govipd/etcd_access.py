@@ -1,0 +1,36 @@
+"""How etcd is reached, as the configuration says."""
+
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from govipd.adapters.election.session import RENEWALS_PER_TTL
+from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.connection import Access, Login, Tls
+from govipd.config.model import Config
+
+
+def nearest_first(endpoints: Sequence[str], own: Collection[IPv4Address | IPv6Address]) -> Sequence[str]:
+    """This machine's own member of etcd before the others: it does not go with another machine that dies."""
+    here = {"localhost", "127.0.0.1", "::1", *map(str, own)}
+    return sorted(endpoints, key=lambda endpoint: urlsplit(endpoint).hostname not in here)
+
+
+def etcd_access(config: Config, endpoints: Sequence[str] = ()) -> Access:
+    """How etcd is reached as configured, or by these endpoints only."""
+    etcd = config.etcd
+    ca, cert, key = (Path(p) if p else None for p in (etcd.ca, etcd.cert, etcd.key))
+    login = Login(etcd.user, Path(etcd.password_file)) if etcd.user and etcd.password_file else None
+    return Access(tuple(endpoints or etcd.endpoints), Tls(ca, cert, key), login)
+
+
+def etcd_timeout(config: Config) -> float:
+    """A call may take as long as the pause between two renewals, in seconds."""
+    return config.election.ttl / RENEWALS_PER_TTL
+
+
+def etcd_client(config: Config, endpoints: Sequence[str] = (), timeout: float | None = None) -> Etcd:
+    """A client for one question, or a few."""
+    access = etcd_access(config, endpoints)
+    return Etcd(access.endpoints, timeout or etcd_timeout(config), access.tls, access.login)

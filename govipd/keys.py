@@ -1,0 +1,91 @@
+"""Where everything stands in etcd: the one place that knows the layout of the keys.
+
+| key | value | lives as long as |
+|---|---|---|
+| `<election>/<lease>` | the member's name | the candidacy; the lowest create revision leads |
+| `<claims><ip>` | who may hold the address; empty: let go in order | the holder's lease; the empty one for ever |
+| `<prefix>members/<vip>/<member>` | the member's record | its lease |
+| `<prefix>released/<vip>` | create revision of the last key that was deleted in order | for ever |
+| `<prefix>pact/<vip>/<lease>/offer`, `.../force` | the pact | the leader's lease |
+| `<prefix>passing/<vip>/<lease>` | to which member the VIP is passed on | the old leader's lease |
+
+`<lease>` is etcd's lease id in hexadecimal digits, as clientv3/concurrency writes it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+PARTS: Mapping[str, str] = {
+    "members/": "where the members publish their state",
+    "released/": "where a release leaves its mark",
+    "pact/": "where pacts are made",
+    "passing/": "where the VIP is passed on",
+}
+"""What is below `etcd.prefix` beside the elections."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKeys:
+    """The keys of one VIP group.
+
+    Attributes:
+        election: the election's name.
+        vip: the group's name.
+        prefix: of what stands beside the election; ends in "/".
+        claims: prefix of the addresses' claims; the same for every group of one network; ends in "/".
+    """
+
+    election: str
+    vip: str
+    prefix: str
+    claims: str
+
+    @property
+    def queue(self) -> str:
+        """Prefix of the candidates' keys."""
+        return f"{self.election}/"
+
+    @property
+    def records(self) -> str:
+        """Prefix of the members' records."""
+        return f"{self.prefix}members/{self.vip}/"
+
+    @property
+    def mark(self) -> str:
+        """The mark of an orderly release."""
+        return f"{self.prefix}released/{self.vip}"
+
+    @property
+    def pacts(self) -> str:
+        """Prefix of the pacts' keys."""
+        return f"{self.prefix}pact/{self.vip}/"
+
+    @property
+    def notes(self) -> str:
+        """Prefix of the notes by which the VIP is passed on."""
+        return f"{self.prefix}passing/{self.vip}/"
+
+    def candidate(self, lease: int) -> str:
+        """A candidate's key."""
+        return f"{self.queue}{lease:x}"
+
+    def claim(self, ip: IPv4Address | IPv6Address) -> str:
+        """The key that says who may hold an address."""
+        return f"{self.claims}{ip}"
+
+    def offer(self, lease: int) -> str:
+        """The pact that the leader with this lease offers."""
+        return f"{self.pacts}{lease:x}/offer"
+
+    def force(self, lease: int) -> str:
+        """Says that this leader's pact is in force."""
+        return f"{self.pacts}{lease:x}/force"
+
+    def note(self, lease: int) -> str:
+        """The note of the leader with this lease."""
+        return f"{self.notes}{lease:x}"
+
+    def pact(self, lease: int) -> tuple[str, str]:
+        """All keys of this leader's pact."""
+        return self.force(lease), self.offer(lease)

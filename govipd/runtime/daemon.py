@@ -1,0 +1,354 @@
+"""The shell: one queue of events, one timer, signals. It runs the groups and earns the watchdog's pings."""
+
+import asyncio
+import contextlib
+import signal
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from govipd.core.actions import Action
+from govipd.core.events import Address, Event, Stalled, Stop, Tick
+from govipd.core.journal_kinds import Message
+from govipd.core.liveness import Liveness
+from govipd.core.state import State
+from govipd.core.status import NodeStatus
+from govipd.errors import ConfigError, KernelError, RefusedError
+from govipd.runtime.group import Group, GroupPlan
+from govipd.runtime.ports import Clock, Journal, Notifier, Operator, Service, Sink, Source
+
+BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told from a quiet time
+STALL_S = 0.5  # a beat that is later than this is a stall
+STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
+ASK_S = 0.3  # systemd's time to tell why it ends us; without an answer the VIP is released
+PACT_END_S = 0.3  # etcd's time to end the pact before a restart
+CLOSE_S = 0.2  # and to take the lease back; it would end by itself
+SERVICES_S = 0.7  # for the services' end, which comes last: a hook that has begun may go on for a moment
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A validated configuration, in the daemon's terms.
+
+    Two sources, or services, with the same key are the same one: a reload leaves it running. `node` is what the node's
+    status begins with; it has no groups yet.
+    """
+
+    node: NodeStatus
+    groups: Mapping[str, GroupPlan]
+    sources: Mapping[Hashable, Callable[[Sink], Source]]
+    services: Mapping[Hashable, Callable[[Operator], Service]] = field(default_factory=dict)
+    warnings: tuple[tuple[Message, str], ...] = ()
+
+
+class Daemon:
+    """One process: the VIP groups of one interface.
+
+    Args:
+        plan: what to run.
+        load: reads and validates the configuration anew. Raises ConfigError, which changes nothing.
+        watchdog: systemd's watchdog time-out in seconds, or None.
+        job_type: tells why systemd ends the process: "restart" hands the VIP over to the next one.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        load: Callable[[], Plan],
+        clock: Clock,
+        journal: Journal,
+        notifier: Notifier,
+        watchdog: float | None,
+        job_type: Callable[[], Awaitable[str]],
+    ) -> None:
+        self._plan = plan
+        self._load = load
+        self._clock = clock
+        self._journal = journal
+        self._notifier = notifier
+        self._watchdog = watchdog
+        self._job_type = job_type
+        now = clock.now()
+        self._liveness = Liveness(limit=watchdog or 2 * BEAT_S + STALL_S, now=now)
+        self._groups: dict[str, Group] = {}
+        self._handed_over: list[Group] = []  # theirs is the next process's
+        self._leaving: list[Group] = []  # no longer configured; each goes when it has released
+        self._sources: dict[Hashable, asyncio.Task[None]] = {}
+        self._services: dict[Hashable, tuple[Service, asyncio.Task[None]]] = {}
+        self._queue: asyncio.Queue[tuple[Group | None, Event]] = asyncio.Queue()
+        self._tasks: dict[asyncio.Task[None], Group | None] = {}
+        self._closing: set[asyncio.Future[None]] = set()
+        self._fault: BaseException | None = None
+        self._stop_wanted = False
+        self._stopping = False
+        self._reload_wanted = False
+        self._ready = False
+        self._told_states: list[State] = []
+        self._told_status = ""
+        self._tell_at = 0.0
+
+    async def run(self) -> int:
+        """Run until told to stop. The process's exit status: 0 after an orderly release, 1 after a fault."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        self._apply(self._plan)
+        try:
+            await self._loop()
+        except Exception as e:  # noqa: BLE001  # the task boundary: whatever it is, the VIP is released
+            self._fault = e
+        return await self._end()
+
+    def stop(self) -> None:
+        """End: hand over when systemd restarts us, else release and resign."""
+        if not self._stop_wanted:
+            self._stop_wanted = True
+            for group in self._all():
+                group.told_to_stop()
+            self._notifier.stopping()
+            asking = asyncio.ensure_future(self._ask_why())
+            self._closing.add(asking)
+            asking.add_done_callback(self._closing.discard)
+
+    async def _ask_why(self) -> None:
+        try:
+            async with asyncio.timeout(ASK_S):
+                restart = await self._job_type() == "restart"
+        except TimeoutError:
+            restart = False
+        if restart:
+            await self._hand_over()
+        self._stopping = True
+        self._post(None, Stop(by=self._clock.now() + STOP_S))
+
+    async def _hand_over(self) -> None:
+        """The groups that hold their VIP are left as they are; the next process goes on with them."""
+        for name, group in list(self._groups.items()):
+            if group.supervisor.state is State.LEADER:
+                with contextlib.suppress(TimeoutError):  # then the VIP may move, as after a crash
+                    async with asyncio.timeout(PACT_END_S):
+                        await group.part_from_pact()
+            if group.supervisor.adoptable:
+                group.left_to_next = True
+                self._handed_over.append(self._groups.pop(name))
+                text = f"{name}: a restart: the VIP stays; next: the new process adopts it"
+                self._journal.write(Message.STAYS, text, {"GOVIP_VIP": name})
+
+    def reload(self) -> None:
+        """Read the configuration anew and apply the difference; a bad one changes nothing."""
+        self._reload_wanted = True
+        self._post(None, Tick())
+
+    def _reload(self) -> None:
+        self._reload_wanted = False
+        self._notifier.reloading()
+        try:
+            plan = self._load()
+        except ConfigError as e:
+            for line in str(e).splitlines():
+                self._journal.write(Message.CONFIG_REFUSED, f"configuration not applied, nothing changed: {line}", {})
+        else:
+            self._apply(plan)
+            self._journal.write(Message.CONFIG_APPLIED, "configuration applied", {})
+        self._notifier.ready()
+
+    # What the operator asks for (ports.Operator)
+
+    def status(self) -> NodeStatus:
+        """See ports.Operator."""
+        return replace(self._plan.node, groups=tuple(group.teller.status() for group in self._groups.values()))
+
+    async def drain(self, vip: str, *, wanted: bool) -> None:
+        """See ports.Operator."""
+        for group in self._named(vip, returning=True):
+            await group.drain(wanted=wanted)
+
+    async def handover(self, vip: str, to: str) -> None:
+        """See ports.Operator."""
+        for group in self._named(vip):
+            await group.handover(to)
+
+    def _named(self, vip: str, *, returning: bool = False) -> list[Group]:
+        """The group of that name, or all; with `returning` also those that begin again after a reload or a restart."""
+        groups = dict(self._groups)
+        if returning:
+            groups |= {group.plan.name: group for group in self._leaving if group.plan.name in self._plan.groups}
+            groups |= {group.plan.name: group for group in self._handed_over}
+        if vip and vip not in groups:
+            raise RefusedError(f"{vip} is no VIP of {self._plan.node.interface}; those are {', '.join(groups)}")
+        return [group for name, group in groups.items() if vip in ("", name)]
+
+    def _stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
+        for service, _ in self._services.values():
+            service.stepped(vip, event, actions, now)
+
+    # The loop
+
+    async def _loop(self) -> None:
+        beat_at = self._clock.now() + BEAT_S
+        pinged_at = float("-inf")
+        while not (self._stopping and all(group.stopped for group in self._all())):
+            group, event = await self._next(beat_at)
+            now = self._clock.now()
+            if now > beat_at + STALL_S:
+                self._hand_out(None, Stalled(now - beat_at + BEAT_S))
+            self._hand_out(group, event)
+            if self._fault is not None:
+                return
+            if self._reload_wanted and not self._stop_wanted:
+                self._reload()
+            self._retire()
+            now = self._clock.now()
+            if not any(group.untold for group in self._all()):
+                self._tell(now)
+            self._liveness.stepped(now)
+            if self._watchdog is not None and now - pinged_at >= self._watchdog / 4 and self._liveness.earned(now):
+                self._notifier.watchdog()
+                pinged_at = now
+            beat_at = now + BEAT_S
+
+    async def _next(self, beat_at: float) -> tuple[Group | None, Event]:
+        """The next event, or a Tick when a group's deadline or the beat comes first."""
+        now = self._clock.now()
+        deadlines = [group.supervisor.next_deadline(now) for group in self._all()]
+        until = min([beat_at, *(t for t in deadlines if t is not None)])
+        timer = asyncio.get_running_loop().call_later(max(0.0, until - now), self._post, None, Tick())
+        try:
+            return await self._queue.get()
+        finally:
+            timer.cancel()
+
+    def _hand_out(self, group: Group | None, event: Event) -> None:
+        for receiver in self._all() if group is None else [group]:
+            receiver.handle(event)
+
+    def _post(self, group: Group | None, event: Event) -> None:
+        self._queue.put_nowait((group, event))
+
+    def _all(self) -> list[Group]:
+        return [*self._groups.values(), *self._leaving]
+
+    # Configuration
+
+    def _apply(self, plan: Plan) -> None:
+        for kind, warning in plan.warnings:
+            self._journal.write(kind, warning, {})
+        for name, group in list(self._groups.items()):
+            new = plan.groups.get(name)
+            if new is None or new.identity != group.plan.identity:
+                self._leaving.append(self._groups.pop(name))
+                group.others = self._addresses  # what another group has now, this one neither removes nor guards
+                group.handle(Stop(by=float("inf")))
+            else:
+                group.reconfigure(new)
+        for key in [k for k in self._sources if k not in plan.sources]:
+            self._cancel(self._sources.pop(key))
+        for key in [k for k in self._services if k not in plan.services]:
+            self._cancel(self._services.pop(key)[1])
+        for key, source in plan.sources.items():
+            if key not in self._sources:
+                self._sources[key] = self._spawn(str(key), source(lambda event: self._post(None, event)).run(), None)
+        for key, make in plan.services.items():
+            if key not in self._services:
+                service = make(self)
+                self._services[key] = service, self._spawn(str(key), service.run(), None)
+        self._plan = plan
+        self._begin_new()
+
+    def _addresses(self) -> frozenset[Address]:
+        """Those of the groups that are configured, and run."""
+        return frozenset(address for group in self._groups.values() for address in group.plan.addresses)
+
+    def _begin_new(self) -> None:
+        """Start configured groups that do not run; one that takes an old one's place waits until that has left."""
+        leaving = {group.plan.name for group in self._leaving}
+        for name, plan in self._plan.groups.items():
+            if name in self._groups or name in leaving or self._stop_wanted:
+                continue
+            group = Group(plan, post=self._post, observe=self._stepped, clock=self._clock, journal=self._journal)
+            self._groups[name] = group
+            for task, work in group.tasks().items():
+                self._spawn(task, work, group)
+            group.start()
+
+    def _retire(self) -> None:
+        """End the groups that have released and are not wanted any more."""
+        for group in [g for g in self._leaving if g.stopped]:
+            self._leaving.remove(group)
+            for task in [t for t, owner in self._tasks.items() if owner is group]:
+                self._cancel(task)
+            closing = asyncio.ensure_future(group.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._begin_new()
+
+    # Tasks
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None], owner: Group | None) -> asyncio.Task[None]:
+        """Start a task that must run for ever; its end, however it comes, is a fault of the whole process."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks[task] = owner
+        task.add_done_callback(self._ended)
+        return task
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task not in self._tasks:  # cancelled by us
+            return
+        self._liveness.ended(task.get_name())
+        if self._fault is None:
+            error = None if task.cancelled() else task.exception()
+            self._fault = error or RuntimeError(f"the task {task.get_name()!r} ended")
+        self._post(None, Tick())
+
+    async def _end(self) -> int:
+        """The one way out. After a fault the VIP is released without asking the supervisor any more."""
+        services = {task for _, task in self._services.values()}
+        tasks = [task for task in self._tasks if task not in services]
+        self._tasks.clear()
+        for task in tasks:  # before anything is closed: a renewal under way would open the fence again
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        released = self._all()
+        if self._fault is not None:
+            for line in "".join(traceback.format_exception(self._fault)).splitlines():
+                self._journal.write(Message.FAULT, line, {})
+            for group in self._all():
+                try:
+                    await group.release()
+                except KernelError as e:
+                    released.remove(group)  # its lease runs out later than its fence: it must not be given back
+                    name = group.plan.name
+                    self._journal.write(Message.NOT_RELEASED, f"{name}: not released: {e}", {"GOVIP_VIP": name})
+        for group in self._handed_over:
+            group.hand_over()
+        closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]
+        if closing:
+            await asyncio.wait(closing, timeout=CLOSE_S)
+        for task in services:
+            task.cancel()
+        if services:  # a VIP that is handed over must be adopted soon
+            await asyncio.wait(services, timeout=0.0 if self._handed_over else SERVICES_S)
+        return 0 if self._fault is None else 1
+
+    # What systemd sees
+
+    def _tell(self, now: float) -> None:
+        """Tell of a new state at once, of the rest of the status once in a beat: making it costs as much as a step."""
+        states = [group.supervisor.state for group in self._all()]
+        if states == self._told_states and now < self._tell_at:
+            return
+        self._told_states, self._tell_at = states, now + BEAT_S
+        if not self._ready and not {State.STARTING, State.ADOPTING} & set(states):
+            self._ready = True
+            self._notifier.ready()
+        status = " | ".join(group.teller.status_line() for group in self._all())
+        if status != self._told_status:
+            self._told_status = status
+            self._notifier.status(status)

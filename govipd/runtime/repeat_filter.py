@@ -1,0 +1,62 @@
+"""Trouble that lasts: told when it begins, from time to time while it goes on, and when it is over."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from govipd.core.journal_kinds import Message
+
+FIRST_S = 10.0  # the first "still: ..." comes when the trouble is this old, each further one at twice that age
+LONGEST_S = 3600.0  # but no later than this after the one before
+FORGOTTEN_S = 60.0  # what was not seen for this long is over, though nobody said so
+
+Write = Callable[[Message, str, Mapping[str, str]], None]
+
+
+@dataclass(slots=True)
+class _Trouble:
+    began: float
+    seen: float
+    due: float
+    tries: int
+
+
+class Repeats:
+    """Collapses what repeats, by kind and subject. The words may differ from try to try; the newest are told.
+
+    Args:
+        write: takes a kind, a line, and fields.
+    """
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._troubles: dict[tuple[Message, str], _Trouble] = {}
+
+    def tell(self, kind: Message, text: str, now: float, *, follows: str = "", subject: str = "") -> None:
+        """It happened, or happened again. What `follows` is said once."""
+        trouble = self._troubles.get((kind, subject))
+        if trouble is None or now - trouble.seen > FORGOTTEN_S:
+            self._troubles[kind, subject] = _Trouble(began=now, seen=now, due=now + FIRST_S, tries=1)
+            self._write(kind, f"{text}; next: {follows}" if follows else text, {})
+            return
+        trouble.seen = now
+        trouble.tries += 1
+        if now >= trouble.due:
+            age = now - trouble.began
+            trouble.due = now + min(age, LONGEST_S)
+            self._write(kind, f"still: {text}, {_lasted(age, trouble.tries)}", _fields(age, trouble.tries))
+
+    def end(self, kind: Message, over: Message, text: str, now: float, *, subject: str = "") -> None:
+        """It is over, which is a line of the kind `over`; nothing where it had not begun."""
+        if trouble := self._troubles.pop((kind, subject), None):
+            age = now - trouble.began
+            self._write(over, f"{text}, after {_lasted(age, trouble.tries)}", _fields(age, trouble.tries))
+
+
+def _lasted(age: float, tries: int) -> str:
+    unit, name = (1, "s") if age < 120 else (60, "min") if age < 7200 else (3600, "h")
+    digits = 1 if age < 10 else 0
+    return f"{age / unit:.{digits}f} {name}, {tries} {'try' if tries == 1 else 'tries'}"
+
+
+def _fields(age: float, tries: int) -> Mapping[str, str]:
+    return {"GOVIP_SECONDS": f"{age:.1f}", "GOVIP_TRIES": str(tries)}
