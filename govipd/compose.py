@@ -17,14 +17,15 @@ from govipd.adapters.etcd.api import Store
 from govipd.adapters.etcd.cluster import Believed
 from govipd.adapters.etcd.connection import Access
 from govipd.adapters.kernel.address_fence import AddressFence
-from govipd.adapters.kernel.addresses import KernelAddresses, NetlinkMonitor
+from govipd.adapters.kernel.addresses import KernelAddresses
 from govipd.adapters.kernel.announce import FrameAnnouncer
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.fence_rules import fence_table
+from govipd.adapters.kernel.link_monitor import NetlinkMonitor
 from govipd.adapters.kernel.neighbours import Ear, LinkNeighbours
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteSocket
-from govipd.adapters.pact.leader import EtcdPact, NoPact
+from govipd.adapters.pact.pact import EtcdPact, NoPact
 from govipd.config.model import Config, VipConfig
 from govipd.config.rules import least_margin
 from govipd.core.events import Announced, EtcdFailed
@@ -204,8 +205,8 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
             timeout=config.pact.timeout,
             keys=keys,
             claims=claims,
-            place=candidacy.place,
-            taken=candidacy.verify,
+            own_key=candidacy.place,
+            queue_changed=candidacy.verify,
             token=host.token,
         )
     return Parts(

@@ -67,15 +67,15 @@ class LeaderHalf:
         return self.doubt_at() if self._bound and not self._doubted else None
 
 
-class Follower(Enum):
+class SuccessorPhase(Enum):
     """What the successor is doing."""
 
     FOLLOWS = "follows"
-    TAKES = "takes"  # etcd has been asked; nobody knows yet
+    TAKES_OVER = "takes over"  # etcd has been asked; nobody knows yet
     GAVE_UP = "gave up"  # refused, or not known: this pact is over for it
 
 
-class FollowerHalf:
+class SuccessorHalf:
     """What the successor must keep to.
 
     Args:
@@ -86,7 +86,7 @@ class FollowerHalf:
 
     def __init__(self, pact: str, timeout: float, now: float) -> None:
         self.pact = pact
-        self.state = Follower.FOLLOWS
+        self.phase = SuccessorPhase.FOLLOWS
         self.revision = 0  # of the key that says the pact is in force; 0: it is not, as far as is known
         self._timeout = timeout
         self._heard_at = now
@@ -94,7 +94,7 @@ class FollowerHalf:
 
     def hear(self, sequence: int, revision: int, now: float) -> bool:
         """A datagram came. Returns whether to acknowledge it (rules 1 and 2)."""
-        if self.state is not Follower.FOLLOWS or sequence <= self._newest:
+        if self.phase is not SuccessorPhase.FOLLOWS or sequence <= self._newest:
             return False
         self._newest = sequence
         self._heard_at = now
@@ -107,11 +107,11 @@ class FollowerHalf:
 
     def take(self, now: float) -> bool:
         """Whether etcd is to be asked now; nothing is acknowledged from here on (rule 1)."""
-        if self.state is not Follower.FOLLOWS or now < self.silent_at():
+        if self.phase is not SuccessorPhase.FOLLOWS or now < self.silent_at():
             return False
-        self.state = Follower.TAKES if self.revision else Follower.GAVE_UP
-        return self.state is Follower.TAKES
+        self.phase = SuccessorPhase.TAKES_OVER if self.revision else SuccessorPhase.GAVE_UP
+        return self.phase is SuccessorPhase.TAKES_OVER
 
     def give_up(self) -> None:
         """Decided by etcd, or not asked any more (rule 2)."""
-        self.state = Follower.GAVE_UP
+        self.phase = SuccessorPhase.GAVE_UP

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from govipd.adapters.kernel.addresses import KernelAddresses, NetlinkMonitor
+from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.link_monitor import NetlinkMonitor
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from tests.adapters.conftest import BootClock, Events, Wire

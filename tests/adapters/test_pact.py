@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, id_of, unpacked
 from govipd.adapters.etcd.client import Etcd
-from govipd.adapters.pact.leader import ANSWERS_FIRST, EtcdPact
+from govipd.adapters.pact.leader import ANSWERS_FIRST
+from govipd.adapters.pact.pact import EtcdPact
 from govipd.core.events import Deposed, Elected, Event, PactAnswered, PactEnded, Queued
 from tests.adapters.conftest import BootClock, Events
 from tests.adapters.etcd_cluster import Cluster, free_ports
@@ -33,7 +34,7 @@ class Member:
         self.election = parts.election
         self.pact = EtcdPact(
             store=store, sink=self.events, clock=BootClock(), datagrams=self.port, timeout=T,
-            keys=parts.keys, claims=parts.claims, place=self.election.place, taken=self.election.verify,
+            keys=parts.keys, claims=parts.claims, own_key=self.election.place, queue_changed=self.election.verify,
         )  # fmt: skip
         self.store = store
 
@@ -59,7 +60,7 @@ async def in_force(etcd: Cluster) -> AsyncIterator[tuple[Member, Member, str]]:
         assert isinstance(answered, PactAnswered)
         one.pact.enforce(answered.pact)
         async with asyncio.timeout(20):
-            while two.pact._following is None or not two.pact._following.half.revision:
+            while two.pact.successor._following is None or not two.pact.successor._following.half.revision:
                 await asyncio.sleep(0.01)
         yield one, two, answered.pact
     finally:
@@ -186,7 +187,7 @@ async def test_a_port_that_is_taken_is_told_once() -> None:
 async def test_hostile_datagrams_are_dropped(etcd: Cluster) -> None:
     """Noise, another's code, a sequence that was never sent: no answer counts, the pact goes on."""
     async with in_force(etcd) as (one, two, _pact):
-        leading = one.pact._leading
+        leading = one.pact.leader._leading
         assert leading is not None
         here = one.port.endpoint
         for data in (

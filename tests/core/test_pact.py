@@ -5,7 +5,7 @@ import pytest
 from govipd.core import events as ev
 from govipd.core.actions import CloseFence, EndPact, Enforce, Hold
 from govipd.core.lease import CLOCKS_SHARE, KERNEL_S, SLEW
-from govipd.core.pact import Follower, FollowerHalf, LeaderHalf
+from govipd.core.pact import LeaderHalf, SuccessorHalf, SuccessorPhase
 from govipd.core.state import State
 from tests.core.driver import LEASE, Driver
 
@@ -43,7 +43,7 @@ def test_the_leader_is_silent_before_the_successor_takes_whatever_their_clocks(t
     half = LeaderHalf(PACT, timeout)
     half.acknowledged(0.0, 0.0)
     silent = (half.limit() + KERNEL_S) / (1 - SLEW)
-    assert silent <= FollowerHalf(PACT, timeout, 0.0).silent_at() / (1 + SLEW) + 1e-9
+    assert silent <= SuccessorHalf(PACT, timeout, 0.0).silent_at() / (1 + SLEW) + 1e-9
 
 
 def test_an_answer_that_took_too_long_does_not_bind() -> None:
@@ -75,7 +75,7 @@ def test_without_answers_its_end_is_asked_for_once_and_the_bond_stays() -> None:
 
 def test_a_follower_takes_after_silence_and_answers_nothing_from_then_on() -> None:
     """Never again, whatever comes of it."""
-    half = FollowerHalf(PACT, T, 100.0)
+    half = SuccessorHalf(PACT, T, 100.0)
     assert half.hear(1, 7, 100.1)
     assert not half.take(100.5)
     assert half.silent_at() == 100.6
@@ -88,15 +88,15 @@ def test_a_follower_takes_after_silence_and_answers_nothing_from_then_on() -> No
 
 def test_a_follower_takes_nothing_of_a_pact_that_is_not_in_force() -> None:
     """It was offered only: silence ends it."""
-    half = FollowerHalf(PACT, T, 100.0)
+    half = SuccessorHalf(PACT, T, 100.0)
     half.hear(1, 0, 100.1)
     assert not half.take(101.0)
-    assert half.state is Follower.GAVE_UP
+    assert half.phase is SuccessorPhase.GAVE_UP
 
 
 def test_what_comes_out_of_order_is_not_heard() -> None:
     """Late or repeated datagrams neither prolong the wait nor are answered; the revision once heard is kept."""
-    half = FollowerHalf(PACT, T, 100.0)
+    half = SuccessorHalf(PACT, T, 100.0)
     assert half.hear(2, 7, 100.1)
     assert not half.hear(1, 0, 100.2)
     assert not half.hear(2, 7, 100.2)

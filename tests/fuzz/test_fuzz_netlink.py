@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from govipd.adapters.kernel.addresses import NetlinkMonitor
+from govipd.adapters.kernel.link_monitor import NetlinkMonitor
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
 from govipd.core.events import AddressLost, LinkState

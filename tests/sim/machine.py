@@ -4,7 +4,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd.cluster import UNKNOWN
-from govipd.core.pact import Follower
+from govipd.adapters.pact.pact import EtcdPact
+from govipd.core.pact import SuccessorPhase
 from govipd.core.state import ANSWERING
 from govipd.errors import RefusedError
 from govipd.runtime.daemon import Daemon, Plan
@@ -129,7 +130,8 @@ class Machine(Unit):
                 yield self.cluster.leases[lease].expires, "its lease ends"
             for other in self.oracle.machines:
                 for theirs in other._groups_of(ip):
-                    following = getattr(theirs._parts.pact, "_following", None)
+                    pact = theirs._parts.pact
+                    following = pact.successor._following if isinstance(pact, EtcdPact) else None
                     if following is not None and following.leader.lease == lease and _takes(following, self.cluster):
                         yield other.clock.instant(following.half.silent_at()), f"{other.name} may take it by the pact"
 
@@ -250,4 +252,4 @@ def _takes(following: Any, cluster: Cluster) -> bool:
     there = {kv.key: kv.create_revision for kv in cluster.keys.values()}
     in_force = any(key.endswith(f"/{force}/force") and created == half.revision for key, created in there.items())
     known = all(there.get(kv.key) == kv.create_revision for kv in (leader, own))
-    return in_force and known and half.state in {Follower.FOLLOWS, Follower.TAKES}
+    return in_force and known and half.phase in {SuccessorPhase.FOLLOWS, SuccessorPhase.TAKES_OVER}

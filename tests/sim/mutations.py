@@ -385,12 +385,24 @@ MUTATIONS = (
     # The pact
     Mutation(
         "the pact: acknowledges while it takes over",
-        (_LAPSED, Edit("FollowerHalf.hear", "self.state is not Follower.FOLLOWS", "self.state is Follower.GAVE_UP")),
+        (
+            _LAPSED,
+            Edit(
+                "SuccessorHalf.hear", "self.phase is not SuccessorPhase.FOLLOWS", "self.phase is SuccessorPhase.GAVE_UP"
+            ),
+        ),
         within=30_000,
     ),
     Mutation(
         "the pact: acknowledges after it gave up",
-        (_LAPSED, Edit("FollowerHalf.hear", "self.state is not Follower.FOLLOWS", "self.state is Follower.TAKES")),
+        (
+            _LAPSED,
+            Edit(
+                "SuccessorHalf.hear",
+                "self.phase is not SuccessorPhase.FOLLOWS",
+                "self.phase is SuccessorPhase.TAKES_OVER",
+            ),
+        ),
         within=30_000,
     ),
     _one(
@@ -402,7 +414,7 @@ MUTATIONS = (
     ),
     _one(
         "the pact: counted from the answer's arrival",
-        "EtcdPact._answered",
+        "PactLeader._answered",
         "PactAnswered(leading.pact.hex(), self._timeout, sent_at)",
         "PactAnswered(leading.pact.hex(), self._timeout, self._clock.now())",
         within=30_000,
@@ -430,7 +442,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the pact: its end is taken for confirmed though somebody has taken over",
-        (_LAPSED, Edit("EtcdPact._end", "not reply.succeeded", "False")),
+        (_LAPSED, Edit("PactLeader._end", "not reply.succeeded", "False")),
         within=30_000,
     ),
     _one(
