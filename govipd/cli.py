@@ -22,7 +22,7 @@ from govipd.adapters.systemd.notify import SystemdNotifier, watchdog_interval_s
 from govipd.adapters.systemd.stop_reason import job_type
 from govipd.config.model import DEFAULT_CONFIG
 from govipd.config.rules import nameable
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.errors import ConfigError, KernelError
 from govipd.host import BootClock, runtime_directory
 from govipd.leftovers import clean_up, forget_orphans, orphan_fences, stay_silent
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fences that an earlier process left could not be removed: {e}; next: start again", file=sys.stderr)
         return 1
     for line in orphans:
-        journal.write(Message.FENCE_ORPHAN, line, {})
+        journal.write(JournalKind.FENCE_ORPHAN, line, {})
     forget_orphans(runtime, plan)
     if args.clean_up:
         return asyncio.run(clean_up(plan))

@@ -29,12 +29,23 @@ from govipd.adapters.pact.pact import EtcdPact, NoPact
 from govipd.config.model import Config, VipConfig
 from govipd.config.rules import least_margin
 from govipd.core.events import Announced, EtcdFailed
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.etcd_access import etcd_access, etcd_timeout
 from govipd.keys import GroupKeys
 from govipd.runtime.group import GroupPlan, Parts
-from govipd.runtime.ports import Clock, Datagrams, DrainMark, Fence, Journal, Leases, Memory, Pact, Postbox, Sink
-from govipd.runtime.step_timing import Timeline
+from govipd.runtime.ports import (
+    Clock,
+    Datagrams,
+    DrainMark,
+    Fence,
+    Journal,
+    Leases,
+    Pact,
+    RestartStateStore,
+    Sink,
+    TemporaryUdpSocket,
+)
+from govipd.runtime.step_timing import StepTimings
 
 
 class StoreFactory(Protocol):
@@ -94,9 +105,9 @@ class Host:
     store: StoreFactory
     cluster: Callable[[Sequence[str]], KnownCluster]
     leases: Callable[[str, Collection[str]], Leases]
-    memory: Callable[[str, str], Memory]
+    memory: Callable[[str, str], RestartStateStore]
     drain: Callable[[str], DrainMark]
-    postbox: Callable[[], Postbox]
+    udp_socket: Callable[[], TemporaryUdpSocket]
     datagrams: Callable[[int, Callable[[str], None]], Datagrams]
     route: Callable[[], RouteSocket]
     events: Callable[[], Any]
@@ -136,13 +147,13 @@ def group_plan(config: Config, vip: VipConfig, host: Host, endpoints: Sequence[s
 
 def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity: Identity, sink: Sink) -> Parts:
     clock, member, kernel = host.clock, config.election.member, host.kernel
-    timeline = Timeline(clock)
+    timings = StepTimings(clock)
 
     def announced(frames: int) -> None:
-        timeline.mark("announced")
+        timings.mark("announced")
         sink(Announced(frames))
 
-    def told(kind: Message, text: str) -> None:
+    def told(kind: JournalKind, text: str) -> None:
         host.journal.write(kind, f"{vip.name}: {text}", {"GOVIP_VIP": vip.name, "GOVIP_DETAIL": text})
 
     addresses = KernelAddresses(
@@ -167,7 +178,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
         access,
         timeout=etcd_timeout(config),
         failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
-        noticed=lambda text: told(Message.ANOTHER_CLUSTER, text),
+        noticed=lambda text: told(JournalKind.ANOTHER_CLUSTER, text),
         believed=Believed(cluster.load(), config.election.ttl, cluster.save),
     )
     keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
@@ -191,8 +202,8 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
         claims=claims,
         ttl=config.election.ttl,
         membership=membership,
-        timeline=timeline,
-        postbox=host.postbox,
+        timings=timings,
+        udp_socket=host.udp_socket,
         token=host.token,
     )
     pact: Pact = NoPact()
@@ -201,11 +212,11 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
             store=store,
             sink=sink,
             clock=clock,
-            datagrams=host.datagrams(port, lambda text: told(Message.NO_PACT, f"no pact: {text}")),
+            datagrams=host.datagrams(port, lambda text: told(JournalKind.NO_PACT, f"no pact: {text}")),
             timeout=config.pact.timeout,
             keys=keys,
             claims=claims,
-            own_key=candidacy.place,
+            own_key=candidacy.own_key,
             queue_changed=candidacy.verify,
             token=host.token,
         )
@@ -239,6 +250,6 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
         memory=host.memory(vip.name, repr(identity.holding)),
         drain=host.drain(vip.name),
         pact=pact,
-        timeline=timeline,
+        timings=timings,
         reach=reach,
     )

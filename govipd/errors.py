@@ -29,7 +29,7 @@ class InterfaceMissingError(KernelError):
     """The configured network interface does not exist (yet, or any more)."""
 
 
-class MemoryRefusedError(GovipdError):
+class StateFileError(GovipdError):
     """What one process leaves for the next could not be written, or not be trusted."""
 
 

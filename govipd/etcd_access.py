@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from govipd.adapters.election.session import RENEWALS_PER_TTL
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.connection import Access, Login, Tls
 from govipd.config.model import Config
 
@@ -30,7 +30,7 @@ def etcd_timeout(config: Config) -> float:
     return config.election.ttl / RENEWALS_PER_TTL
 
 
-def etcd_client(config: Config, endpoints: Sequence[str] = (), timeout: float | None = None) -> Etcd:
+def etcd_client(config: Config, endpoints: Sequence[str] = (), timeout: float | None = None) -> EtcdClient:
     """A client for one question, or a few."""
     access = etcd_access(config, endpoints)
-    return Etcd(access.endpoints, timeout or etcd_timeout(config), access.tls, access.login)
+    return EtcdClient(access.endpoints, timeout or etcd_timeout(config), access.tls, access.login)

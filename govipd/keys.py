@@ -7,7 +7,7 @@
 | `<prefix>members/<vip>/<member>` | the member's record | its lease |
 | `<prefix>released/<vip>` | create revision of the last key that was deleted in order | for ever |
 | `<prefix>pact/<vip>/<lease>/offer`, `.../force` | the pact | the leader's lease |
-| `<prefix>passing/<vip>/<lease>` | to which member the VIP is passed on | the old leader's lease |
+| `<prefix>handover/<vip>/<lease>` | the offer of a handover: to which member | the old leader's lease |
 
 `<lease>` is etcd's lease id in hexadecimal digits, as clientv3/concurrency writes it.
 """
@@ -20,7 +20,7 @@ PARTS: Mapping[str, str] = {
     "members/": "where the members publish their state",
     "released/": "where a release leaves its mark",
     "pact/": "where pacts are made",
-    "passing/": "where the VIP is passed on",
+    "handover/": "where handovers are offered",
 }
 """What is below `etcd.prefix` beside the elections."""
 
@@ -52,8 +52,8 @@ class GroupKeys:
         return f"{self.prefix}members/{self.vip}/"
 
     @property
-    def mark(self) -> str:
-        """The mark of an orderly release."""
+    def release_marker(self) -> str:
+        """The marker of an orderly release."""
         return f"{self.prefix}released/{self.vip}"
 
     @property
@@ -62,9 +62,9 @@ class GroupKeys:
         return f"{self.prefix}pact/{self.vip}/"
 
     @property
-    def notes(self) -> str:
-        """Prefix of the notes by which the VIP is passed on."""
-        return f"{self.prefix}passing/{self.vip}/"
+    def handovers(self) -> str:
+        """Prefix of the offers of handovers."""
+        return f"{self.prefix}handover/{self.vip}/"
 
     def candidate(self, lease: int) -> str:
         """A candidate's key."""
@@ -82,9 +82,9 @@ class GroupKeys:
         """Says that this leader's pact is in force."""
         return f"{self.pacts}{lease:x}/force"
 
-    def note(self, lease: int) -> str:
-        """The note of the leader with this lease."""
-        return f"{self.notes}{lease:x}"
+    def handover(self, lease: int) -> str:
+        """The handover that the leader with this lease offers."""
+        return f"{self.handovers}{lease:x}"
 
     def pact(self, lease: int) -> tuple[str, str]:
         """All keys of this leader's pact."""

@@ -12,11 +12,11 @@ from typing import Any
 
 from govipd.adapters.checks.http_probe import HttpProbe
 from govipd.adapters.control.service import ControlSocket
-from govipd.adapters.datagrams import UdpPort, UdpPostbox
+from govipd.adapters.datagrams import UdpPort, UdpSocket
 from govipd.adapters.election.lease_files import LeaseFile
 from govipd.adapters.election.session import RENEWALS_PER_TTL
 from govipd.adapters.etcd.api import Store
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.cluster import ClusterFile
 from govipd.adapters.etcd.connection import Access
 from govipd.adapters.kernel.fence_rules import lacking
@@ -26,7 +26,7 @@ from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
 from govipd.adapters.outputs.hooks import Hooks
 from govipd.adapters.state.drain import DrainFile
 from govipd.adapters.state.hostname import HostName, NameService
-from govipd.adapters.state.restart_state import HandoffFile
+from govipd.adapters.state.restart_state import RestartStateFile
 from govipd.adapters.systemd.journal import journal_for
 from govipd.adapters.systemd.notify import watchdog_interval_s
 from govipd.adapters.systemd.unit import UnitMonitor
@@ -35,7 +35,7 @@ from govipd.config.model import Config, VipConfig
 from govipd.config.reader import load
 from govipd.config.rules import nameable
 from govipd.core import texts
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.liveness import START_S
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError
@@ -70,15 +70,15 @@ def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kern
         )
     if health.unit:
         sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink, start=name.first_start())
-    fenced, warnings = config.election.fence == "nftables", tuple[tuple[Message, str], ...]()
+    fenced, warnings = config.election.fence == "nftables", tuple[tuple[JournalKind, str], ...]()
     if fenced and NfTables().missing():
-        fenced, warnings = False, ((Message.NO_NFTABLES, texts.NO_NFTABLES),)
+        fenced, warnings = False, ((JournalKind.NO_NFTABLES, texts.NO_NFTABLES),)
     elif fenced and (why := lacking(NfTables())):
-        fenced, warnings = False, ((Message.NO_NFTABLES, texts.NFTABLES_LACKS.format(why=why)),)
+        fenced, warnings = False, ((JournalKind.NO_NFTABLES, texts.NFTABLES_LACKS.format(why=why)),)
     reachable = first_address(interface) if fenced else None
     if config.pact.timeout and not reachable:
         text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
-        warnings += ((Message.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
+        warnings += ((JournalKind.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
     host = _this_host(clock, journal, reachable, kernel if fenced else None)
     endpoints = nearest_first(config.etcd.endpoints, own)
     groups = {vip.name: group_plan(config, vip, host, endpoints) for vip in config.for_interface(interface)}
@@ -96,7 +96,7 @@ def _this_host(
 
     def store(access: Access, **options: Any) -> tuple[Store, Callable[[Access], None]]:
         timeout = options.pop("timeout")
-        client = Etcd(access.endpoints, timeout, access.tls, access.login, now=clock.now, **options)
+        client = EtcdClient(access.endpoints, timeout, access.tls, access.login, now=clock.now, **options)
         return client, client.reconfigure
 
     return Host(
@@ -108,11 +108,11 @@ def _this_host(
         store=store,
         cluster=lambda endpoints: ClusterFile(state and state / "cluster", endpoints),
         leases=partial(LeaseFile, runtime),
-        memory=lambda vip, identity: HandoffFile(
+        memory=lambda vip, identity: RestartStateFile(
             path=runtime and runtime / f"{vip}.json", identity=identity, clock=clock
         ),
         drain=lambda vip: DrainFile(state and state / f"{vip}.drained"),
-        postbox=lambda: UdpPostbox(reachable),
+        udp_socket=lambda: UdpSocket(reachable),
         datagrams=lambda port, refused: UdpPort((str(reachable), port), refused),
         route=RouteSocket,
         events=RouteEvents,

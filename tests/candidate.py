@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
 
-from govipd.adapters.datagrams import UdpPostbox
+from govipd.adapters.datagrams import UdpSocket
 from govipd.adapters.election.claims import Claims
 from govipd.adapters.election.election import EtcdElection
 from govipd.adapters.election.lease_files import LeaseFile
@@ -13,7 +13,7 @@ from govipd.adapters.election.membership import Membership
 from govipd.adapters.etcd.api import Store
 from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Sink
-from govipd.runtime.step_timing import Timeline
+from govipd.runtime.step_timing import StepTimings
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ def candidate(
             claims=claims,
             ttl=ttl,
             membership=membership,
-            timeline=Timeline(clock),
-            postbox=lambda: UdpPostbox(reachable),
+            timings=StepTimings(clock),
+            udp_socket=lambda: UdpSocket(reachable),
         ),
         membership,
         claims,

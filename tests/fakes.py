@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from govipd.core import events as ev
-from govipd.core.actions import Action, Holding, Report
-from govipd.core.journal_kinds import Message
-from govipd.errors import EtcdUnavailableError, EtcdWriteRefusedError, KernelError, MemoryRefusedError
+from govipd.core.actions import Action, Report, RestartState
+from govipd.core.journal_kinds import JournalKind
+from govipd.errors import EtcdUnavailableError, EtcdWriteRefusedError, KernelError, StateFileError
 from govipd.runtime.ports import Sink
 
 
@@ -44,19 +44,19 @@ class FakeElection:
         self._leads = ev.Elected(campaign, 1, self._clock.now())
         self._sink(self._leads)
 
-    def adopt(self, campaign: int, holding: Holding) -> None:
+    def adopt(self, campaign: int, holding: RestartState) -> None:
         self._calls.append("adopt")
         self._sink(ev.Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))
 
-    def resign(self, campaign: int, heir: str = "", *, contested: bool = False) -> None:
-        self._calls.append(f"resign for {heir}" if heir else "resign")
+    def resign(self, campaign: int, successor: str = "", *, contested: bool = False) -> None:
+        self._calls.append(f"resign for {successor}" if successor else "resign")
         self._sink(ev.Resigned(campaign))
 
-    def pass_on(self, campaign: int, heir: str = "") -> None:
-        self._calls.append(f"pass on to {heir}" if heir else "pass on")
-        self._sink(ev.Passed(campaign))
+    def hand_over(self, campaign: int, successor: str = "") -> None:
+        self._calls.append(f"pass on to {successor}" if successor else "pass on")
+        self._sink(ev.SuccessorReady(campaign))
 
-    async def heirs(self) -> list[str]:
+    async def successors(self) -> list[str]:
         if self.silent:
             raise EtcdUnavailableError("no answer")
         return self.queue
@@ -187,17 +187,17 @@ class FakeMemory:
     """One process's memory; `left` is what the last one left, or why it is refused."""
 
     def __init__(self) -> None:
-        self.left: Holding | str | None = None
+        self.left: RestartState | str | None = None
         self.full = False
 
-    def load(self) -> Holding | None:
+    def load(self) -> RestartState | None:
         if isinstance(self.left, str):
-            raise MemoryRefusedError(self.left)
+            raise StateFileError(self.left)
         return self.left
 
-    def save(self, holding: Holding) -> None:
+    def save(self, holding: RestartState) -> None:
         if self.full:
-            raise MemoryRefusedError("no space left on device")
+            raise StateFileError("no space left on device")
         self.left = holding
 
     def forget(self) -> None:
@@ -238,7 +238,7 @@ class FakeDrain:
 
     def set(self) -> None:
         if self.full:
-            raise MemoryRefusedError("no space left on device")
+            raise StateFileError("no space left on device")
         self.kept = True
 
     def clear(self) -> None:
@@ -282,7 +282,7 @@ class FakeJournal:
         self.lines: list[str] = []
         self.fields: list[Mapping[str, str]] = []
 
-    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+    def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
         self.lines.append(text)
         self.fields.append(fields)
 

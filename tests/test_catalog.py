@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.state import Trigger
 
 CATALOG = Path(__file__).resolve().parents[1] / "units/govipd.catalog"
@@ -27,8 +27,8 @@ def catalog(tmp_path: Path) -> dict[str, str]:
 
 def test_every_kind_is_explained_and_nothing_else(catalog: dict[str, str]) -> None:
     """Each with a subject, and with what to do."""
-    assert sorted(catalog) == sorted(message.id for message in Message)
-    for message in Message:
+    assert sorted(catalog) == sorted(message.id for message in JournalKind)
+    for message in JournalKind:
         entry = catalog[message.id]
         assert entry.startswith("Subject: "), message
         assert "Remedy" in entry or "Nothing is to be done" in entry, message
@@ -36,14 +36,14 @@ def test_every_kind_is_explained_and_nothing_else(catalog: dict[str, str]) -> No
 
 def test_ids_are_random_and_used_once() -> None:
     """128 bits, version 4, as systemd-id128(1) makes them."""
-    ids = [message.id for message in Message]
+    ids = [message.id for message in JournalKind]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", id128) for id128 in ids)
 
 
 def test_every_transition_has_a_kind() -> None:
     """One for each trigger."""
-    assert {Message.of(trigger).name for trigger in Trigger} == {trigger.name for trigger in Trigger}
+    assert {JournalKind.of(trigger).name for trigger in Trigger} == {trigger.name for trigger in Trigger}
 
 
 def test_fields_that_are_filled_in_exist() -> None:

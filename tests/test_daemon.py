@@ -6,7 +6,7 @@ from ipaddress import ip_interface
 
 from govipd.core import events as ev
 from govipd.core.actions import Hold
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.state import State
 from tests.fakes import FakeAddresses
 from tests.world import PASSED, RUNNING, running
@@ -46,8 +46,8 @@ async def test_each_step_of_a_move_is_told_after_it() -> None:
     assert w.says("release in")()
     released = [fields["GOVIP_STEPS"] for fields in w.journal.fields if "GOVIP_STEPS" in fields][-1]
     names = [step for step, _ in json.loads(released)]
-    assert names[:4] == ["told to stop", "passing", "fence open", "addresses there"]
-    assert names[4:7] == ["decided", "fence closed", "leaving"]
+    assert names[:4] == ["told to stop", "handing over", "fence open", "addresses there"]
+    assert names[4:7] == ["decided", "fence closed", "resigning"]
 
 
 async def test_a_move_is_not_held_up_by_telling_of_it() -> None:
@@ -60,10 +60,10 @@ async def test_a_move_is_not_held_up_by_telling_of_it() -> None:
         before = len(w.journal.lines)
         w.sources[1].event = ev.UnitState("failed", "failed")
         group.handle(w.sources[1].event)
-        assert group.supervisor.state is State.CLOSING
+        assert group.state_machine.state is State.DEACTIVATING
         assert w.journal.lines[before:] == []
         await w.until(w.says("gate unit unhealthy (failed)"))
-        assert group.supervisor.state is State.CLOSING
+        assert group.state_machine.state is State.DEACTIVATING
         fence.refuses.clear()
 
 
@@ -163,7 +163,7 @@ async def test_a_plan_s_warnings_are_told() -> None:
     """Loudly: what the configuration asked for and this machine cannot do."""
     async with running() as w:
         await w.until(w.leads)
-        w.next_plan = replace(w.plan, warnings=((Message.NO_NFTABLES, "this kernel has no nf_tables"),))
+        w.next_plan = replace(w.plan, warnings=((JournalKind.NO_NFTABLES, "this kernel has no nf_tables"),))
         w.daemon.reload()
         await w.until(w.says("this kernel has no nf_tables"))
 
@@ -259,7 +259,7 @@ async def test_etcd_trouble_and_disagreement_are_told_once_each() -> None:
         group.handle(ev.ClusterFault())
         for words in ("not answer usefully: no answer", "etcd answers again", "members disagree", "agree again"):
             assert sum(words in line for line in w.journal.lines) == 1, words
-        assert group.supervisor.state is State.LEADER
+        assert group.state_machine.state is State.LEADER
 
 
 async def test_an_outage_of_etcd_is_told_from_time_to_time() -> None:

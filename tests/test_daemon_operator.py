@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from govipd.core.actions import Holding, Prepare
+from govipd.core.actions import Prepare, RestartState
 from govipd.errors import RefusedError
 from govipd.runtime.ports import Operator
 from tests import fakes
@@ -21,7 +21,7 @@ async def test_a_restart_hands_the_vip_over() -> None:
         w.job = "restart"
         w.lease_given_back = False
     assert [c for c in w.calls[before:] if c not in {"open", "add"}] == ["silence", "close addresses"]
-    assert isinstance(w.memory.left, Holding)
+    assert isinstance(w.memory.left, RestartState)
     assert w.says("a restart: the VIP stays")()
 
 
@@ -29,7 +29,7 @@ async def test_the_next_process_adopts_what_was_handed_over() -> None:
     """The fence is not closed in between."""
 
     def prepare(w: World) -> None:
-        w.memory.left = Holding(1, 5, w.clock.now() + 2.5)
+        w.memory.left = RestartState(1, 5, w.clock.now() + 2.5)
 
     async with running(prepare=prepare) as w:
         await w.until(w.leads)
@@ -75,7 +75,7 @@ async def test_a_drain_is_kept_and_ends_with_an_undrain() -> None:
         await w.until(w.leads)
         await w.daemon.drain("", wanted=True)
         assert w.drain.kept
-        await w.until(lambda: "standing aside" in w.notifier.statuses[-1])
+        await w.until(lambda: "ineligible" in w.notifier.statuses[-1])
         assert w.daemon.status().groups[0].blockers == ("drained by the operator",)
         await w.daemon.drain("api", wanted=False)
         await w.until(w.leads)
@@ -86,11 +86,11 @@ async def test_a_node_that_was_drained_starts_aside() -> None:
     """Also where an earlier process held the VIP."""
 
     def prepare(w: World) -> None:
-        w.memory.left = Holding(1, 5, w.clock.now() + 2.5)
+        w.memory.left = RestartState(1, 5, w.clock.now() + 2.5)
         w.drain.kept = True
 
     async with running(prepare=prepare) as w:
-        await w.until(lambda: bool(w.notifier.statuses) and "standing aside" in w.notifier.statuses[-1])
+        await w.until(lambda: bool(w.notifier.statuses) and "ineligible" in w.notifier.statuses[-1])
         assert "open" not in w.calls
 
 
@@ -141,7 +141,7 @@ async def test_a_handover_that_nobody_could_take_is_refused() -> None:
             await w.daemon.handover("", "")
         assert w.leads()
         await w.daemon.drain("", wanted=True)
-        await w.until(lambda: "standing aside" in w.notifier.statuses[-1])
+        await w.until(lambda: "ineligible" in w.notifier.statuses[-1])
         with pytest.raises(RefusedError, match="this node does not lead; type it on the one that does"):
             await w.daemon.handover("", "")
 
@@ -153,7 +153,7 @@ async def test_the_status_tells_what_is_known() -> None:
         status = w.daemon.status()
         (api,) = status.groups
         assert (status.member, status.interface, api.vip, api.state) == ("node1", "eth0", "api", "leader")
-        assert [t.state for t in api.transitions] == ["aside", "candidate", "taking", "leader"]
+        assert [t.state for t in api.transitions] == ["ineligible", "candidate", "activating", "leader"]
         assert {g.gate: g.verdict for g in api.gates} == dict.fromkeys(("unit", "probe", "link"), "healthy")
         assert api.lease_left is not None
         assert 0 < api.lease_left <= 2.5
@@ -175,7 +175,7 @@ async def test_services_see_every_step_and_come_and_go_with_the_configuration() 
         w.daemon.reload()
         await w.until(lambda: bool(services))
         await w.daemon.drain("", wanted=True)
-        await w.until(lambda: ("api", "aside") in services[0].seen)
+        await w.until(lambda: ("api", "ineligible") in services[0].seen)
         w.next_plan = w.plan
         w.daemon.reload()
         await w.until(lambda: services[0].ended)

@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping
 
-from govipd.core.journal_kinds import Message
-from govipd.runtime.repeat_filter import FORGOTTEN_S, LONGEST_S, Repeats
+from govipd.core.journal_kinds import JournalKind
+from govipd.runtime.repeat_filter import FORGOTTEN_S, LONGEST_S, RepeatFilter
 
-KIND, OVER = Message.ETCD_SILENT, Message.ETCD_ANSWERS
+KIND, OVER = JournalKind.ETCD_SILENT, JournalKind.ETCD_ANSWERS
 
 
 class Lines:
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.kinds: list[Message] = []
+        self.kinds: list[JournalKind] = []
         self.fields: list[Mapping[str, str]] = []
-        self.repeats = Repeats(self._write)
+        self.repeats = RepeatFilter(self._write)
 
-    def _write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+    def _write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
         self.kinds.append(kind)
         self.lines.append(text)
         self.fields.append(fields)

@@ -12,7 +12,7 @@ from govipd.errors import ConfigError
 from govipd.runtime.daemon import Daemon, Plan
 from govipd.runtime.group import GroupPlan, Parts
 from govipd.runtime.ports import Sink, Source
-from govipd.runtime.step_timing import Timeline
+from govipd.runtime.step_timing import StepTimings
 from tests import fakes
 
 PASSED = ev.ProbeResult(passed=True, detail="200")
@@ -78,7 +78,7 @@ class World:
             memory=self.memory,
             drain=self.drain,
             pact=fakes.FakePact(self.pact_calls),
-            timeline=Timeline(self.clock),
+            timings=StepTimings(self.clock),
             reach=self.reached.append,
         )
 

@@ -126,7 +126,7 @@ class UdpPort(asyncio.DatagramProtocol):
         self._lost.set()
 
 
-class UdpPostbox:
+class UdpSocket:
     """A UDP socket for a moment, at a port that the kernel chooses (implements ports.Postbox).
 
     Args:

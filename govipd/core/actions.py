@@ -17,7 +17,7 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class RestartState:
     """What a process that holds the VIP leaves for the next one, so that it can prove the place to be its own."""
 
     lease_id: int
@@ -31,18 +31,18 @@ class Adopt:
     """Go on with an earlier process's lease and key: renew, and prove. Answered as Campaign is."""
 
     campaign: int
-    holding: Holding
+    holding: RestartState
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
+class SaveRestartState:
     """Keep this for the next process; the newest counts."""
 
-    holding: Holding
+    holding: RestartState
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class DropRestartState:
     """The next process has nothing to go on with."""
 
 
@@ -55,19 +55,19 @@ class Resign:
     """
 
     campaign: int
-    heir: str = ""
+    successor: str = ""
     contested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class HandOver:
     """Let etcd say that the next in the queue leads, `heir` where one is named; the kernel answers for PASS_S more.
 
     Answered by Passed. Resign follows, when the fence is closed.
     """
 
     campaign: int
-    heir: str = ""
+    successor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
-class Enforce:
+class EnforcePact:
     """The fence is as short as the pact asks for: let etcd say that it is in force. May come to a PactEnded."""
 
     pact: str
@@ -163,6 +163,6 @@ class Alarm:
 
 KernelAction = Prepare | Hold | CloseFence | RemoveAddresses
 Action = (
-    Adopt | Campaign | Resign | Pass | Verify | Enforce | EndPact | AskWire | KernelAction | Announce | Remember
-    | Forget | Alarm | Report
+    Adopt | Campaign | Resign | HandOver | Verify | EnforcePact | EndPact | AskWire | KernelAction | Announce
+    | SaveRestartState | DropRestartState | Alarm | Report
 )  # fmt: skip

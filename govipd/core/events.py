@@ -105,7 +105,7 @@ class Resigned:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class SuccessorReady:
     """From the election: the next in the queue waits for nothing but our fence, or it is known that nobody does."""
 
     campaign: int
@@ -277,7 +277,8 @@ class Tick:
 
 
 Event = (
-    ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned | Passed
-    | PactAnswered | PactEnded | EtcdState | EtcdFailed | ClusterFault | Done | Failed | AddressLost | AddressFound
-    | AddressesElsewhere | WireHeard | Announced | Stalled | Reconfigured | Drain | Handover | Stop | Tick
+    ProbeResult | UnitState | LinkState | LeaseRenewed | LeaseLost | Queued | Elected | Deposed | Resigned
+    | SuccessorReady | PactAnswered | PactEnded | EtcdState | EtcdFailed | ClusterFault | Done | Failed | AddressLost
+    | AddressFound | AddressesElsewhere | WireHeard | Announced | Stalled | Reconfigured | Drain | Handover | Stop
+    | Tick
 )  # fmt: skip

@@ -155,7 +155,7 @@ class Health:
         self._counted = self._counting()
 
 
-class Recently:
+class SlidingWindowCounter:
     """How often something happened within the last `window` seconds."""
 
     def __init__(self, window: float) -> None:
@@ -177,7 +177,7 @@ class Damping:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._falls = Recently(settings.flap_window)
+        self._falls = SlidingWindowCounter(settings.flap_window)
 
     def reconfigure(self, settings: Settings) -> None:
         """Judge the falls seen so far by the new numbers."""

@@ -18,24 +18,30 @@ class Priority(IntEnum):
     DEBUG = 7
 
 
-class Message(Enum):
+class JournalKind(Enum):
     """A kind of entry: 128 random bits in hex (systemd-id128(1)), and the priority."""
 
     # Transitions, one kind for each core.state.Trigger
     ADOPTED = "ebb0f9e127cb439e96a8394f76cc8a54", Priority.NOTICE  # what an earlier process held is ours still
-    CLEAN = "e5eb6fed26234530953aec34eb107f2a", Priority.NOTICE  # nothing of an earlier process is left
-    FIT = "6aba80196546428e873f344096654f5b", Priority.NOTICE  # every gate is healthy: a candidate
-    UNFIT = "9b3e65e913124bd6ac234f101f6fcef8", Priority.WARNING  # a gate is not, or the operator wants this node out
+    CLEANED = "e5eb6fed26234530953aec34eb107f2a", Priority.NOTICE  # nothing of an earlier process is left
+    ELIGIBLE = "6aba80196546428e873f344096654f5b", Priority.NOTICE  # every gate is healthy: a candidate
+    INELIGIBLE = (
+        "9b3e65e913124bd6ac234f101f6fcef8",
+        Priority.WARNING,
+    )  # a gate is not, or the operator wants this node out
     WON = "8e0c4a33d34a49778eefdca675a5fe8f", Priority.NOTICE  # the election is won
-    HELD = "7775da31dccf4d95abf8d48e1d4e5e67", Priority.NOTICE  # this kernel answers for the VIP
+    ACTIVATED = "7775da31dccf4d95abf8d48e1d4e5e67", Priority.NOTICE  # this kernel answers for the VIP
     LOST = "0bd5c35057824a3cb8de76b1d0519674", Priority.WARNING  # etcd says that the key or the lease is gone
     EXPIRED = "6efc89a2a6844fe3af8ac0abfd16d13f", Priority.WARNING  # the lease was not confirmed in time
     KERNEL_FAILED = "ea82216f6853467d9e7e32715f1345f2", Priority.WARNING  # the kernel does not do what holding needs
     HANDOVER = "1b47443920804079b4afbe18a9d62cdf", Priority.NOTICE  # the operator gave the VIP to another member
-    RETIRED = "4a1cc70898b24ae186498d540810eebd", Priority.NOTICE  # a healthy node is not wanted any more
-    PASSED = "f0e296876051411b8dc1f84b1f59711d", Priority.NOTICE  # the next in the queue is ready, or nobody is
+    WITHDRAWN = "4a1cc70898b24ae186498d540810eebd", Priority.NOTICE  # a healthy node is not wanted any more
+    SUCCESSOR_READY = (
+        "f0e296876051411b8dc1f84b1f59711d",
+        Priority.NOTICE,
+    )  # the next in the queue is ready, or nobody is
     CLOSED = "b959c1f29b2f40229b5a6d59c6019554", Priority.NOTICE  # this kernel has stopped answering for the VIP
-    LEFT = "0229066c64154e049d779f796f405a27", Priority.NOTICE  # out of the election
+    RESIGNED = "0229066c64154e049d779f796f405a27", Priority.NOTICE  # out of the election
     STOP = "cdd21713d9a94a17afcbfecee818aa78", Priority.NOTICE  # nothing is held, and the daemon ends
 
     # Gates
@@ -72,8 +78,11 @@ class Message(Enum):
     ADOPTING = "307ec40c69a9495bb5391c0169ad548c", Priority.NOTICE  # an earlier process's lease is being proven
     NOT_ADOPTED = "db99ab7f4e32439fa9a2293128ff9f39", Priority.WARNING  # what an earlier process left cannot be trusted
     STAYS = "ab715de4b05c4f3cbcf38426938ea2b5", Priority.NOTICE  # a restart: the VIP is left to the next process
-    MEMORY_REFUSES = "37169518d8fa419e99d83a6b9b8e3cb0", Priority.WARNING  # the next process will have nothing to adopt
-    MEMORY_KEEPS = "2046e9b6f56241f7999759ab80833cc3", Priority.NOTICE  # it will
+    STATE_FILE_REFUSED = (
+        "37169518d8fa419e99d83a6b9b8e3cb0",
+        Priority.WARNING,
+    )  # the next process will have nothing to adopt
+    STATE_FILE_WRITTEN = "2046e9b6f56241f7999759ab80833cc3", Priority.NOTICE  # it will
 
     # The operator
     DRAINED = "2601f6153a38413fa8b4a427b6036397", Priority.NOTICE
@@ -105,6 +114,6 @@ class Message(Enum):
         return self.value[1]
 
     @classmethod
-    def of(cls, trigger: Trigger) -> "Message":
+    def of(cls, trigger: Trigger) -> "JournalKind":
         """The kind of a transition's entry."""
         return cls[trigger.name]

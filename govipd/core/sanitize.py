@@ -1,7 +1,7 @@
 """Foreign text in our lines: what others wrote goes to the journal, the status and etcd only through here."""
 
 
-def line(text: str, longest: int = 200) -> str:
+def sanitize_line(text: str, longest: int = 200) -> str:
     """One printable line: other characters are replaced, and what is too long is cut."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: longest + 1])
     return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."

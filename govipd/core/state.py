@@ -13,13 +13,13 @@ class State(Enum):
 
     ADOPTING = "adopting"  # an earlier process held the VIP; whether it is still ours is being proven
     STARTING = "starting"  # whatever an earlier process left in the kernel is being removed
-    ASIDE = "aside"  # not in the queue: a gate, a rule or the operator says no
+    INELIGIBLE = "ineligible"  # not in the queue: a gate, a rule or the operator says no
     CANDIDATE = "candidate"  # in the queue
-    TAKING = "taking"  # leads, proven; the fence is being opened, then the address added
+    ACTIVATING = "activating"  # leads, proven; the fence is being opened, then the address added
     LEADER = "leader"  # this kernel answers for the VIP
-    PASSING = "passing"  # it answers for some hundredths of a second more, until the next in the queue can
-    CLOSING = "closing"  # the fence is being closed; the key is kept until that is certain
-    LEAVING = "leaving"  # the fence is closed; the address is being removed and the key deleted
+    HANDING_OVER = "handing over"  # it answers for some hundredths of a second more, until the next in the queue can
+    DEACTIVATING = "deactivating"  # the fence is being closed; the key is kept until that is certain
+    RESIGNING = "resigning"  # the fence is closed; the address is being removed and the key deleted
     STOPPED = "stopped"
 
 
@@ -27,53 +27,53 @@ class Trigger(Enum):
     """Why a transition happens."""
 
     ADOPTED = "adopted"  # what an earlier process held is proven to be ours still
-    CLEAN = "clean"  # nothing of an earlier process is left
-    FIT = "fit"  # every gate is healthy
-    UNFIT = "unfit"  # a gate is not, or the operator wants this node out
+    CLEANED = "cleaned"  # nothing of an earlier process is left
+    ELIGIBLE = "eligible"  # every gate is healthy
+    INELIGIBLE = "ineligible"  # a gate is not, or the operator wants this node out
     WON = "won"  # the election is won, proven, and the lease is fresh
-    HELD = "held"  # the kernel confirmed fence and addresses
+    ACTIVATED = "activated"  # the kernel confirmed fence and addresses
     LOST = "lost"  # etcd says that the key or the lease is gone
     EXPIRED = "expired"  # the lease was not confirmed in time
     KERNEL_FAILED = "kernel failed"  # the kernel does not do what holding needs
     HANDOVER = "handover"  # the operator gives the VIP to another member
-    RETIRED = "retired"  # the operator wants this node out, or the daemon ends, and every gate is healthy
-    PASSED = "passed"  # the next in the queue is ready, or nobody will be in time
+    WITHDRAWN = "withdrawn"  # the operator wants this node out, or the daemon ends, and every gate is healthy
+    SUCCESSOR_READY = "successor ready"  # the next in the queue is ready, or nobody will be in time
     CLOSED = "closed"  # the kernel confirmed the closed fence, or its own deadline has closed it
-    LEFT = "left"  # the key is confirmed to be gone
+    RESIGNED = "resigned"  # the key is confirmed to be gone
     STOP = "stop"  # nothing is held, and the daemon ends
 
 
 _DROP = {
-    Trigger.UNFIT: State.CLOSING,
-    Trigger.LOST: State.CLOSING,
-    Trigger.EXPIRED: State.CLOSING,
-    Trigger.KERNEL_FAILED: State.CLOSING,
+    Trigger.INELIGIBLE: State.DEACTIVATING,
+    Trigger.LOST: State.DEACTIVATING,
+    Trigger.EXPIRED: State.DEACTIVATING,
+    Trigger.KERNEL_FAILED: State.DEACTIVATING,
 }
 
 TRANSITIONS: dict[State, dict[Trigger, State]] = {
-    State.ADOPTING: {Trigger.ADOPTED: State.TAKING, **_DROP},
-    State.STARTING: {Trigger.CLEAN: State.ASIDE, Trigger.STOP: State.STOPPED},
-    State.ASIDE: {Trigger.FIT: State.CANDIDATE, Trigger.STOP: State.STOPPED},
+    State.ADOPTING: {Trigger.ADOPTED: State.ACTIVATING, **_DROP},
+    State.STARTING: {Trigger.CLEANED: State.INELIGIBLE, Trigger.STOP: State.STOPPED},
+    State.INELIGIBLE: {Trigger.ELIGIBLE: State.CANDIDATE, Trigger.STOP: State.STOPPED},
     State.CANDIDATE: {
-        Trigger.WON: State.TAKING,
-        Trigger.UNFIT: State.LEAVING,
-        Trigger.LOST: State.LEAVING,
+        Trigger.WON: State.ACTIVATING,
+        Trigger.INELIGIBLE: State.RESIGNING,
+        Trigger.LOST: State.RESIGNING,
     },
-    State.TAKING: {Trigger.HELD: State.LEADER, **_DROP},
-    State.LEADER: {Trigger.HANDOVER: State.PASSING, Trigger.RETIRED: State.PASSING, **_DROP},
-    State.PASSING: {Trigger.PASSED: State.CLOSING, **_DROP},
-    State.CLOSING: {Trigger.CLOSED: State.LEAVING},
-    State.LEAVING: {Trigger.LEFT: State.ASIDE, Trigger.STOP: State.STOPPED},
+    State.ACTIVATING: {Trigger.ACTIVATED: State.LEADER, **_DROP},
+    State.LEADER: {Trigger.HANDOVER: State.HANDING_OVER, Trigger.WITHDRAWN: State.HANDING_OVER, **_DROP},
+    State.HANDING_OVER: {Trigger.SUCCESSOR_READY: State.DEACTIVATING, **_DROP},
+    State.DEACTIVATING: {Trigger.CLOSED: State.RESIGNING},
+    State.RESIGNING: {Trigger.RESIGNED: State.INELIGIBLE, Trigger.STOP: State.STOPPED},
     State.STOPPED: {},
 }
 
-HOLDING = frozenset({State.TAKING, State.LEADER})  # the fence may be opened
-ANSWERING = HOLDING | {State.ADOPTING, State.PASSING}  # the fence may be open
+HOLDING = frozenset({State.ACTIVATING, State.LEADER})  # the fence may be opened
+ANSWERING = HOLDING | {State.ADOPTING, State.HANDING_OVER}  # the fence may be open
 IN_QUEUE = ANSWERING | {State.CANDIDATE}  # a campaign runs
-ABSENT = frozenset({State.ASIDE, State.CANDIDATE, State.LEAVING})  # no address may be on the interface
+ABSENT = frozenset({State.INELIGIBLE, State.CANDIDATE, State.RESIGNING})  # no address may be on the interface
 
 
-def following(state: State, trigger: Trigger) -> State:
+def next_state(state: State, trigger: Trigger) -> State:
     """The state after `trigger` in `state`.
 
     Raises:

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from govipd.core import actions as ac
 from govipd.core import events as ev
-from govipd.core.health import Damping, GateStatus, Health, Recently
+from govipd.core.health import Damping, GateStatus, Health, SlidingWindowCounter
 from govipd.core.lease import PASS_S, Lease
 from govipd.core.pact import LeaderHalf
 from govipd.core.settings import Settings
-from govipd.core.state import ABSENT, ANSWERING, HOLDING, IN_QUEUE, State, Trigger, following
+from govipd.core.state import ABSENT, ANSWERING, HOLDING, IN_QUEUE, State, Trigger, next_state
 from govipd.core.wire_question import AGAIN_S, Question
 
 REPEAT_S = 5.0  # what the election was asked for is asked again this often: no request or answer is trusted to arrive
@@ -29,13 +29,13 @@ LOSSES_MAX = 5  # addresses removed by somebody else within LOSSES_WINDOW_S befo
 LOSSES_WINDOW_S = 10.0
 
 
-class Supervisor:
+class VipStateMachine:
     """One VIP group's state and everything that decides its next step."""
 
     def __init__(self, settings: Settings, now: float) -> None:
         self.state = State.STARTING
         self.since = now
-        self.trigger = Trigger.CLEAN
+        self.trigger = Trigger.CLEANED
         self.detail = ""
         self.health = Health(settings, now)
         self.etcd = ev.EtcdState(usable=True, detail="")
@@ -47,7 +47,7 @@ class Supervisor:
         self.mac = ""  # the interface's
         self.question: Question | None = None  # to the link's other machines, in this campaign
         self.drained = False  # the operator wants this node out
-        self._heir = ""  # whom the operator gives the VIP to; "" is whoever is next
+        self._successor = ""  # whom the operator gives the VIP to; "" is whoever is next
         self._settings = settings
         self._damping = Damping(settings)
         self._campaign = 0  # number of the newest campaign; replies to older ones are stale
@@ -55,15 +55,15 @@ class Supervisor:
         self._won: ev.Elected | None = None  # the newest proof that this campaign is won
         self._waits = False  # in TAKING: the predecessor's fence may still be open
         self.pact = LeaderHalf()  # with the next in the queue; none, to begin with
-        self._held_until = now  # the latest instant any Hold has named: the kernel may answer until then
+        self._fence_requested_until = now  # the latest instant any Hold has named: the kernel may answer until then
         self._pass_until = float("inf")  # while the VIP is passed on
-        self._unwritten: list[ac.Remember] = []  # of the newest Hold
+        self._unwritten: list[ac.SaveRestartState] = []  # of the newest Hold
         self._hold_due = False
         self._announce_due = False
         self._retry_at: float | None = None  # of the kernel action that the state wants and that failed
         self._repeat_at = now
         self._take_failures = 0
-        self._losses = Recently(LOSSES_WINDOW_S)
+        self._losses = SlidingWindowCounter(LOSSES_WINDOW_S)
         self._left_at = now
         self._stop_by: float | None = None
         self._actions: list[ac.Action] = []  # of the step under way
@@ -71,7 +71,7 @@ class Supervisor:
 
     # What it is asked
 
-    def start(self, left: ac.Holding | None, now: float) -> list[ac.Action]:
+    def start(self, left: ac.RestartState | None, now: float) -> list[ac.Action]:
         """The first actions.
 
         What an earlier process held is kept while it may be ours, which is until its own deadline. Anything
@@ -83,7 +83,7 @@ class Supervisor:
         self.trigger = Trigger.ADOPTED
         self._campaign = 1
         self._lease = Lease(left.lease_id, sent_at=now, ttl=0.0)  # known, not yet confirmed to this process
-        self._held_until = left.until
+        self._fence_requested_until = left.until
         return [ac.Adopt(self._campaign, left)]
 
     def step(self, event: ev.Event, now: float) -> list[ac.Action]:
@@ -113,15 +113,15 @@ class Supervisor:
         if self.state in ANSWERING:
             instants.append(self._answers_until())
             instants.append(self.pact.next_deadline())
-        if self.state is State.CLOSING:
+        if self.state is State.DEACTIVATING:
             instants.append(self._closed_at())
-        if self.state is State.ASIDE:
+        if self.state is State.INELIGIBLE:
             instants.append(self._campaign_at(now))
-        if self.state in (State.CANDIDATE, State.LEAVING):
+        if self.state in (State.CANDIDATE, State.RESIGNING):
             instants.append(self._repeat_at)
-        if self.state is State.TAKING and self.question is not None:
+        if self.state is State.ACTIVATING and self.question is not None:
             instants.append(self.question.next_deadline())
-        if self.state in (State.STARTING, State.LEAVING, State.ASIDE):
+        if self.state in (State.STARTING, State.RESIGNING, State.INELIGIBLE):
             instants.append(self._stop_by)
         return min((max(t, now) for t in instants if t is not None), default=None)
 
@@ -137,13 +137,13 @@ class Supervisor:
     def _answers_until(self) -> float:
         """Until when the kernel may answer, in a state in which it may."""
         deadline = self.deadline()
-        until = self._held_until if self.state is State.ADOPTING or deadline is None else deadline
+        until = self._fence_requested_until if self.state is State.ADOPTING or deadline is None else deadline
         return min(until, self._pass_until)
 
     @property
     def adoptable(self) -> bool:
         """Whether the next process finds what it needs to go on."""
-        taking_again = self.state is State.TAKING and self.trigger is Trigger.ADOPTED
+        taking_again = self.state is State.ACTIVATING and self.trigger is Trigger.ADOPTED
         return taking_again or self.state in (State.ADOPTING, State.LEADER)
 
     def blockers(self, now: float) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ class Supervisor:
     def _expire(self, now: float) -> None:
         if self.state in ANSWERING and now >= self._answers_until():
             if now >= self._pass_until:
-                self._fire(Trigger.PASSED, "nobody was ready in time", now)
+                self._fire(Trigger.SUCCESSOR_READY, "nobody was ready in time", now)
                 return
             late = "the pact was not answered, and its end not confirmed in time" if self.pact.id else ""
             self._fire(Trigger.EXPIRED, late or f"lease not confirmed in time: {self.etcd.detail}", now)
@@ -200,10 +200,10 @@ class Supervisor:
                 self._hold_due = self._hold_due or self._waits
             case ev.Deposed(campaign=self._campaign) if self.state in IN_QUEUE:
                 self._fire(Trigger.LOST, event.detail, now)
-            case ev.Resigned(campaign=self._campaign) if self.state is State.LEAVING:
-                self._fire(Trigger.LEFT, "", now)
-            case ev.Passed(campaign=self._campaign) if self.state is State.PASSING:
-                self._fire(Trigger.PASSED, "", now)
+            case ev.Resigned(campaign=self._campaign) if self.state is State.RESIGNING:
+                self._fire(Trigger.RESIGNED, "", now)
+            case ev.SuccessorReady(campaign=self._campaign) if self.state is State.HANDING_OVER:
+                self._fire(Trigger.SUCCESSOR_READY, "", now)
             case ev.PactAnswered() if self.state is State.LEADER:
                 self._note_pact(event, now)
             case ev.PactEnded() if event.pact == self.pact.id:
@@ -226,7 +226,7 @@ class Supervisor:
                 self._actions.append(ac.RemoveAddresses())
             case ev.AddressesElsewhere():
                 self._note_elsewhere(event)
-            case ev.WireHeard() if self.state is State.TAKING and self.question is not None:
+            case ev.WireHeard() if self.state is State.ACTIVATING and self.question is not None:
                 if self.question.awaits(event):
                     self._note_heard(self.question, event, now)
             case ev.Stalled():
@@ -239,7 +239,7 @@ class Supervisor:
             case ev.Drain():
                 self.drained = event.wanted
             case ev.Handover() if self.state is State.LEADER:
-                self._heir = event.to
+                self._successor = event.to
                 self._fire(Trigger.HANDOVER, f"to {event.to}" if event.to else "to the next in the queue", now)
             case ev.Stop():
                 self._stop_by = event.by
@@ -264,11 +264,11 @@ class Supervisor:
     def _note_elsewhere(self, event: ev.AddressesElsewhere) -> None:
         for where in event.found:
             if where not in self.elsewhere and self.state is not State.STOPPED:
-                text = f"{where}: this machine stands aside while it is there, unless it leads"
+                text = f"{where}: this machine is ineligible while it is there, unless it leads"
                 follows = f"type: ip address delete {where.address} dev {where.interface}"
                 self._actions.append(ac.Alarm(f"{text}; {follows}", ac.Conflict.ADDRESS_ELSEWHERE))
         self.elsewhere = event.found
-        if event.found and self.state is State.ASIDE:
+        if event.found and self.state is State.INELIGIBLE:
             self._actions.append(ac.CloseFence())  # nobody else sets it up again where it was taken away
 
     def _note_lost(self, event: ev.LeaseLost, now: float) -> None:
@@ -293,23 +293,23 @@ class Supervisor:
                 if self._announce_due:
                     self._announce_due = False
                     self._actions.append(ac.Announce())
-                if self.state is State.TAKING:
-                    self._fire(Trigger.HELD, "", now)
+                if self.state is State.ACTIVATING:
+                    self._fire(Trigger.ACTIVATED, "", now)
                     self._remember()
                 if self.pact.enforce(event.action.until):
-                    self._actions.append(ac.Enforce(self.pact.id))
-            case ac.Hold(until=self._pass_until) if self.state is State.PASSING:
-                self._actions.append(ac.Pass(self._campaign, self._heir))
-            case ac.CloseFence() if self.state is State.CLOSING:
+                    self._actions.append(ac.EnforcePact(self.pact.id))
+            case ac.Hold(until=self._pass_until) if self.state is State.HANDING_OVER:
+                self._actions.append(ac.HandOver(self._campaign, self._successor))
+            case ac.CloseFence() if self.state is State.DEACTIVATING:
                 self._fire(Trigger.CLOSED, "", now)
             case ac.CloseFence() if self.state is State.STARTING:
-                self._actions += [ac.RemoveAddresses(), ac.Forget()]
+                self._actions += [ac.RemoveAddresses(), ac.DropRestartState()]
             case ac.RemoveAddresses():
                 self._retry_at = None
                 # Where a Hold was asked for since, this removal is not the last word.
-                self.present = self.state in HOLDING or self.state is State.CLOSING
+                self.present = self.state in HOLDING or self.state is State.DEACTIVATING
                 if self.state is State.STARTING:
-                    self._fire(Trigger.CLEAN, "", now)
+                    self._fire(Trigger.CLEANED, "", now)
             case _:
                 pass  # asked for by a state that is left: its end was noted by the actions after it
 
@@ -319,7 +319,7 @@ class Supervisor:
             self._take_failures += 1
             if self._take_failures >= TAKE_TRIES:
                 self._fire(Trigger.KERNEL_FAILED, event.detail, now)
-        elif isinstance(event.action, ac.Hold) and self.state is State.PASSING:
+        elif isinstance(event.action, ac.Hold) and self.state is State.HANDING_OVER:
             self._fire(Trigger.KERNEL_FAILED, event.detail, now)
 
     def _note_address_lost(self, event: ev.AddressLost, now: float) -> None:
@@ -341,45 +341,45 @@ class Supervisor:
             self._fire(Trigger.ADOPTED, "", now)
         if self.pact.doubt(now):
             self._actions.append(ac.EndPact(self.pact.id))
-        if self.state is State.CLOSING and now >= self._closed_at():
+        if self.state is State.DEACTIVATING and now >= self._closed_at():
             # The kernel has closed the fence by itself, whatever became of our order to close it.
             self._fire(Trigger.CLOSED, "by its own deadline", now)
         out_of_time = self._stop_by is not None and now >= self._stop_by
-        if self.state in (State.STARTING, State.LEAVING) and out_of_time:
+        if self.state in (State.STARTING, State.RESIGNING) and out_of_time:
             self._fire(Trigger.STOP, "before everything was confirmed", now)
         if self.state is State.CANDIDATE:
             blockers = self.blockers(now)
             if blockers:
-                self._fire(Trigger.UNFIT, "; ".join(blockers), now)
+                self._fire(Trigger.INELIGIBLE, "; ".join(blockers), now)
             elif self._proven(now):
                 self._fire(Trigger.WON, "", now)
-        if self.state is State.ASIDE:
+        if self.state is State.INELIGIBLE:
             campaign_at = self._campaign_at(now)
             if self._stop_by is not None and (out_of_time or not self.present):
                 self._fire(Trigger.STOP, "", now)
             elif campaign_at is not None and now >= campaign_at:
-                self._fire(Trigger.FIT, "", now)
+                self._fire(Trigger.ELIGIBLE, "", now)
         self._retry(now)
-        if self.state is State.TAKING and self.question is not None:
+        if self.state is State.ACTIVATING and self.question is not None:
             until = self.question.again(now)
             self._actions += [] if until is None else [ac.AskWire(until)]
-        if self.state in (State.CANDIDATE, State.LEAVING) and now >= self._repeat_at:
+        if self.state in (State.CANDIDATE, State.RESIGNING) and now >= self._repeat_at:
             self._ask_election(now)
 
     def _decide_whether_to_go_on(self, now: float) -> None:
         unfit, retired = self._unfit(now), self._retired()
         if unfit:
-            self._fire(Trigger.UNFIT, "; ".join((*unfit, *retired)), now)
+            self._fire(Trigger.INELIGIBLE, "; ".join((*unfit, *retired)), now)
         elif retired and self.state is State.LEADER:
-            self._fire(Trigger.RETIRED, "; ".join(retired), now)
-        elif retired and self.state is not State.PASSING:
-            self._fire(Trigger.UNFIT, "; ".join(retired), now)
+            self._fire(Trigger.WITHDRAWN, "; ".join(retired), now)
+        elif retired and self.state is not State.HANDING_OVER:
+            self._fire(Trigger.INELIGIBLE, "; ".join(retired), now)
 
     def _ask_election(self, now: float) -> None:
         self._repeat_at = now + REPEAT_S
-        leaving = self.state is State.LEAVING
+        leaving = self.state is State.RESIGNING
         contested = self.question is not None and not self.question.silent
-        resign = ac.Resign(self._campaign, self._heir, contested)
+        resign = ac.Resign(self._campaign, self._successor, contested)
         self._actions.append(resign if leaving else ac.Campaign(self._campaign))
 
     def _proven(self, now: float) -> bool:
@@ -395,45 +395,45 @@ class Supervisor:
         self._retry_at = None
         if self.state in HOLDING:
             self._hold_due = True
-        elif self.state in (State.STARTING, State.CLOSING):
+        elif self.state in (State.STARTING, State.DEACTIVATING):
             self._actions.append(ac.CloseFence())
         elif self.state in ABSENT and self.present:
             self._actions.append(ac.RemoveAddresses())
 
     def _fire(self, trigger: Trigger, detail: str, now: float) -> None:
         before = self.state
-        self.state = following(before, trigger)
+        self.state = next_state(before, trigger)
         self.since, self.trigger, self.detail = now, trigger, detail
         self._reports.append(ac.Report(self.state, trigger, detail, now))
         match self.state:
             case State.CANDIDATE:
                 self._campaign += 1
                 self._won = self.question = None
-                self._heir = ""
+                self._successor = ""
                 self.ahead = self.claimed = ""
                 self._ask_election(now)
-            case State.TAKING:
+            case State.ACTIVATING:
                 self._waits = False
                 self._announce_due = True
                 self._take_failures = 0
-                self._losses = Recently(LOSSES_WINDOW_S)
+                self._losses = SlidingWindowCounter(LOSSES_WINDOW_S)
                 self._hold_due = True
-            case State.PASSING:
+            case State.HANDING_OVER:
                 self._pass(now)
-            case State.CLOSING:
+            case State.DEACTIVATING:
                 self._pass_until = float("inf")
                 self.pact = LeaderHalf()
                 self._retry_at = None
                 self._actions.append(ac.CloseFence())
-            case State.LEAVING:
+            case State.RESIGNING:
                 self._left_at = now
                 self.present = True  # until this removal is confirmed
                 self._ask_election(now)
                 self._actions.append(ac.RemoveAddresses())
-                self._actions.append(ac.Forget())
+                self._actions.append(ac.DropRestartState())
             case _:
                 pass  # nothing to do but to be there
-        if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.UNFIT and self.health.unhealthy()):
+        if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.INELIGIBLE and self.health.unhealthy()):
             self._damping.fell(now)
 
     def _pass(self, now: float) -> None:
@@ -442,7 +442,7 @@ class Supervisor:
             self._pass_until = min(now + PASS_S, self._answers_until())
             self._actions.append(ac.Hold(self._pass_until))
         else:
-            self._fire(Trigger.PASSED, "without nf_tables", now)
+            self._fire(Trigger.SUCCESSOR_READY, "without nf_tables", now)
 
     def _hold(self, now: float) -> None:
         self._hold_due = False
@@ -457,9 +457,11 @@ class Supervisor:
             if self._settings.fenced:
                 self._actions.append(ac.Prepare(deadline))
             return
-        self._held_until = max(self._held_until, deadline)
+        self._fence_requested_until = max(self._fence_requested_until, deadline)
         self._actions.append(ac.Hold(deadline))
-        self._unwritten = [ac.Remember(ac.Holding(self._lease.id, self._won.create_revision, self._held_until))]
+        self._unwritten = [
+            ac.SaveRestartState(ac.RestartState(self._lease.id, self._won.create_revision, self._fence_requested_until))
+        ]
         if self.state is State.LEADER:
             self._remember()
 
@@ -488,7 +490,7 @@ class Supervisor:
 
     def _closed_at(self) -> float:
         """When, in CLOSING, the kernel has closed the fence by itself."""
-        return max(self._held_until, self.since) + PATIENCE_S
+        return max(self._fence_requested_until, self.since) + PATIENCE_S
 
     def _gates_against(self, now: float) -> tuple[GateStatus, ...]:
         if self.state in ANSWERING:

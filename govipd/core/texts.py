@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from govipd.core.events import Elsewhere
 from govipd.core.state import ANSWERING, State, Trigger
-from govipd.core.state_machine import Supervisor
+from govipd.core.state_machine import VipStateMachine
 
 _WEAKER = (
     "the addresses' own lifetime is the only fence, which the kernel keeps to within a second, so the margin is a "
@@ -19,44 +19,44 @@ NFTABLES_LACKS = (
 _WHAT = {
     State.ADOPTING: "adopting the VIP of an earlier process",
     State.STARTING: "starting",
-    State.ASIDE: "standing aside",
+    State.INELIGIBLE: "ineligible",
     State.CANDIDATE: "candidate",
-    State.TAKING: "taking the VIP",
+    State.ACTIVATING: "activating the VIP",
     State.LEADER: "leader",
-    State.PASSING: "passing the VIP on",
-    State.CLOSING: "dropping the VIP",
-    State.LEAVING: "VIP dropped, leaving the election",
+    State.HANDING_OVER: "handing the VIP over",
+    State.DEACTIVATING: "deactivating the VIP",
+    State.RESIGNING: "VIP deactivated, resigning from the election",
     State.STOPPED: "stopped",
 }
 
 _WHY = {
     Trigger.ADOPTED: "still ours, proven",
-    Trigger.CLEAN: "nothing of an earlier process is left",
-    Trigger.FIT: "every gate is healthy",
-    Trigger.UNFIT: "not fit",
+    Trigger.CLEANED: "nothing of an earlier process is left",
+    Trigger.ELIGIBLE: "every gate is healthy",
+    Trigger.INELIGIBLE: "not eligible",
     Trigger.WON: "won the election",
-    Trigger.HELD: "the kernel answers for the VIP",
+    Trigger.ACTIVATED: "the kernel answers for the VIP",
     Trigger.LOST: "the election is lost",
     Trigger.EXPIRED: "lease expired",
     Trigger.KERNEL_FAILED: "the kernel refused",
     Trigger.HANDOVER: "handed over",
-    Trigger.RETIRED: "not wanted any more",
-    Trigger.PASSED: "passed on",
+    Trigger.WITHDRAWN: "withdrawn",
+    Trigger.SUCCESSOR_READY: "the successor is ready",
     Trigger.CLOSED: "the kernel has stopped answering",
-    Trigger.LEFT: "out of the election",
+    Trigger.RESIGNED: "out of the election",
     Trigger.STOP: "told to stop",
 }
 
 _NEXT = {
     State.ADOPTING: "go on as leader once etcd has confirmed lease and key",
     State.STARTING: "remove what an earlier process left",
-    State.ASIDE: "campaign when every gate is healthy",
-    State.CANDIDATE: "take the VIP when every member ahead has left",
-    State.TAKING: "open the fence, add the addresses, announce them",
+    State.INELIGIBLE: "campaign when every gate is healthy",
+    State.CANDIDATE: "activate the VIP when every member ahead has left",
+    State.ACTIVATING: "open the fence, add the addresses, announce them",
     State.LEADER: "hold it while gates and lease last",
-    State.PASSING: "stop answering when the next in the queue is ready, or in a moment",
-    State.CLOSING: "leave the election once the kernel has stopped answering",
-    State.LEAVING: "stand aside once etcd has confirmed",
+    State.HANDING_OVER: "stop answering when the successor is ready, or in a moment",
+    State.DEACTIVATING: "resign from the election once the kernel has stopped answering",
+    State.RESIGNING: "wait until every gate is healthy",
     State.STOPPED: "nothing",
 }
 
@@ -76,7 +76,7 @@ def because(trigger: Trigger, detail: str) -> str:
     return f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
 
 
-def following(state: State) -> str:
+def next_step(state: State) -> str:
     """What comes after a state, if all goes well."""
     return _NEXT[state]
 
@@ -84,15 +84,15 @@ def following(state: State) -> str:
 def drained(*, wanted: bool) -> str:
     """One line for the journal: what the operator wants."""
     if wanted:
-        return "drained by the operator, also over a reboot; next: leave the election, until undrained"
+        return "drained by the operator, also over a reboot; next: resign from the election, until undrained"
     return "undrained by the operator; next: campaign when every gate is healthy"
 
 
 def pact(timeout: float) -> str:
     """One line for the journal: the next in the queue may take over early, or not any more."""
     if timeout:
-        return f"a pact with the next in the queue: it takes over when this node is silent for {timeout:g} s"
-    return "no pact any more: nobody takes over before the lease has ended"
+        return f"a pact with the successor: it takes over when this node is silent for {timeout:g} s"
+    return "no pact any more: no member takes over before the lease has ended"
 
 
 def claimed(text: str) -> str:
@@ -115,12 +115,12 @@ def left_behind(found: Sequence[Elsewhere]) -> str:
     )
 
 
-def trouble(supervisor: Supervisor) -> str:
+def trouble(state_machine: VipStateMachine) -> str:
     """What is wrong around this node, though it changes no state; "" when nothing is."""
-    fault, question = supervisor.fault, supervisor.question
-    strewn = supervisor.state in ANSWERING and ", ".join(map(str, supervisor.elsewhere))
+    fault, question = state_machine.fault, state_machine.question
+    strewn = state_machine.state in ANSWERING and ", ".join(map(str, state_machine.elsewhere))
     parts = (
-        fault.refused or supervisor.claimed or fault.warning,
+        fault.refused or state_machine.claimed or fault.warning,
         question.trouble if question is not None else "",
         f"{strewn}: beside the interface of the VIP; this machine could not stand for election again" if strewn else "",
     )
@@ -132,32 +132,32 @@ def adopting(left: float) -> str:
     return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"
 
 
-def status(supervisor: Supervisor, addresses: Sequence[str], now: float) -> str:
+def status(state_machine: VipStateMachine, addresses: Sequence[str], now: float) -> str:
     """One line for `systemctl status`: role, VIP, gates, lease."""
     vip = ", ".join(addresses)
-    parts = [_WHAT[supervisor.state]]
-    match supervisor.state:
+    parts = [_WHAT[state_machine.state]]
+    match state_machine.state:
         case State.LEADER:
             parts[0] += f" of {vip}"
-        case State.CANDIDATE if supervisor.ahead:
-            parts[0] += f" for {vip}, behind {supervisor.ahead}"
-        case State.ASIDE if supervisor.blockers(now):
-            parts[0] += f" from {vip}: " + "; ".join(supervisor.blockers(now))
-        case State.ASIDE:
-            parts[0] += f" from {vip}: was not healthy lately, campaigns in {supervisor.wait(now):.0f} s"
+        case State.CANDIDATE if state_machine.ahead:
+            parts[0] += f" for {vip}, behind {state_machine.ahead}"
+        case State.INELIGIBLE if state_machine.blockers(now):
+            parts[0] += f" from {vip}: " + "; ".join(state_machine.blockers(now))
+        case State.INELIGIBLE:
+            parts[0] += f" from {vip}: was not healthy lately, campaigns in {state_machine.wait(now):.0f} s"
         case _:
             parts[0] += f" ({vip})"
-    gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in supervisor.health.gates())
+    gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in state_machine.health.gates())
     parts.append(f"gates: {gates}")
-    parts.append(_lease(supervisor, now))
-    if text := trouble(supervisor):
+    parts.append(_lease(state_machine, now))
+    if text := trouble(state_machine):
         parts.append(f"WARNING: {text}")
     return "; ".join(parts)
 
 
-def _lease(supervisor: Supervisor, now: float) -> str:
-    deadline = supervisor.deadline()
-    if not supervisor.etcd.usable:
-        trouble = f"etcd: {supervisor.etcd.detail}"
+def _lease(state_machine: VipStateMachine, now: float) -> str:
+    deadline = state_machine.deadline()
+    if not state_machine.etcd.usable:
+        trouble = f"etcd: {state_machine.etcd.detail}"
         return trouble if deadline is None or now >= deadline else f"lease runs out, {trouble}"
     return "lease renewed" if deadline is not None and now < deadline else "no lease"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.core.state import State, Trigger
 from govipd.core.status import NodeStatus
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
@@ -95,7 +95,7 @@ def call(interface: str, method: str, runtime: Path = RUNTIME, patience: int = R
     except BlockingIOError as e:
         raise NoDaemonError(f"govipd@{interface} does not answer within {patience} s") from e
     except (OSError, ValueError) as e:
-        reason = line(os.strerror(e.errno) if isinstance(e, OSError) and e.errno else str(e))
+        reason = sanitize_line(os.strerror(e.errno) if isinstance(e, OSError) and e.errno else str(e))
         raise NoDaemonError(f"govipd@{interface} does not answer: {reason}; systemctl status govipd@{interface}") from e
     if reply.error == f"{_INTERFACE}.Refused":
         raise RefusedError(msgspec.json.decode(reply.parameters, type=_Error).reason)

@@ -8,7 +8,7 @@ from typing import Any
 
 from govipd.core.state import State
 from govipd.errors import NoDaemonError
-from govipd.runtime.step_timing import Move
+from govipd.runtime.step_timing import Operation
 
 LINES = 50
 
@@ -28,7 +28,7 @@ def moves(vip: str | None, interface: str | None, lines: int) -> list[dict[str, 
     Raises:
         NoDaemonError: there is no journal to be read.
     """
-    return [move(text) for text in _ask(command(vip, interface, lines, [f"GOVIP_MOVE={m.value}" for m in Move]))]
+    return [move(text) for text in _ask(command(vip, interface, lines, [f"GOVIP_MOVE={m.value}" for m in Operation]))]
 
 
 def _ask(journalctl: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from govipd.config.model import DEFAULT_CONFIG
 from govipd.config.reader import load
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.ctl import client, history, operations, render, status_command
 from govipd.ctl.why import why
 from govipd.errors import ConfigError, DeniedError, GovipdError, NoDaemonError
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return work(args)
     except GovipdError as e:
         for text in str(e).splitlines():
-            print(line(text, 1000), file=sys.stderr)
+            print(sanitize_line(text, 1000), file=sys.stderr)
         match e:
             case ConfigError():
                 return os.EX_CONFIG
@@ -59,7 +59,7 @@ def _why(args: argparse.Namespace) -> int:
         print(json.dumps(told, indent=2))
     else:
         for text in told.values():
-            Console().print(render.cell(text, WHY_MAX))
+            Console().print(render.sanitize_cell(text, WHY_MAX))
     return 0
 
 

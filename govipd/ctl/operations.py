@@ -12,7 +12,7 @@ from govipd.ctl import client, cluster
 from govipd.errors import EtcdError, RefusedError
 
 POLL_S = 0.1
-_ABSENT = (State.ASIDE.value, State.STOPPED.value)
+_ABSENT = (State.INELIGIBLE.value, State.STOPPED.value)
 
 
 def targets(

@@ -9,19 +9,19 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from govipd.core import texts
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.core.state import State, Trigger
 from govipd.core.status import GroupStatus, NodeStatus
 from govipd.ctl.why import duration
 
 TRANSITIONS = 5
 _STYLES = {"healthy": "green", "unhealthy": "red", "unknown": "yellow", "leader": "green"}
-_OPEN = (State.ADOPTING.value, State.TAKING.value, State.LEADER.value, State.PASSING.value)
+_OPEN = (State.ADOPTING.value, State.ACTIVATING.value, State.LEADER.value, State.HANDING_OVER.value)
 
 
-def cell(value: object, longest: int = 500) -> Text:
+def sanitize_cell(value: object, longest: int = 500) -> Text:
     """Foreign text: without markup, and without control of the terminal."""
-    text = line(str(value), longest)
+    text = sanitize_line(str(value), longest)
     return Text(text, style=_STYLES.get(text, ""))
 
 
@@ -35,33 +35,37 @@ def whole(
     parts: list[RenderableType] = [node_table(node, now) for node in nodes.values()]
     if cluster is not None:
         parts.append(cluster_table(cluster))
-    parts += [Text(line(text, 1000), style="yellow") for text in missing]
+    parts += [Text(sanitize_line(text, 1000), style="yellow") for text in missing]
     return Group(*parts)
 
 
 def node_table(node: NodeStatus, now: float) -> Table:
     """One process: what it does about each VIP, and everything that decides it."""
     table = Table.grid(padding=(0, 2))
-    table.add_row(Text("this node", style="bold"), cell(f"{node.member}, {node.interface}, govipd {node.version}"))
+    table.add_row(
+        Text("this node", style="bold"), sanitize_cell(f"{node.member}, {node.interface}, govipd {node.version}")
+    )
     for group in node.groups:
         table.add_row()
-        table.add_row(cell(group.vip), cell(_what(group)))
-        table.add_row("", cell(", ".join(group.addresses)))
+        table.add_row(sanitize_cell(group.vip), sanitize_cell(_what(group)))
+        table.add_row("", sanitize_cell(", ".join(group.addresses)))
         because = texts.because(Trigger(group.trigger), group.detail)
-        table.add_row("since", cell(f"{_time(group.since)}, {duration(now - group.since)}: {because}"))
-        table.add_row("next", cell(group.next))
+        table.add_row("since", sanitize_cell(f"{_time(group.since)}, {duration(now - group.since)}: {because}"))
+        table.add_row("next", sanitize_cell(group.next))
         for gate in group.gates:
-            verdict = Text.assemble(cell(gate.verdict), f" for {duration(now - gate.since)}: ", cell(gate.detail))
-            table.add_row(cell(f"gate {gate.gate}"), verdict)
-        table.add_row("lease", cell(_lease(group)))
-        table.add_row("fence", cell(_fence(group)))
-        table.add_row("etcd", cell(group.etcd or "answers"))
+            verdict = Text.assemble(
+                sanitize_cell(gate.verdict), f" for {duration(now - gate.since)}: ", sanitize_cell(gate.detail)
+            )
+            table.add_row(sanitize_cell(f"gate {gate.gate}"), verdict)
+        table.add_row("lease", sanitize_cell(_lease(group)))
+        table.add_row("fence", sanitize_cell(_fence(group)))
+        table.add_row("etcd", sanitize_cell(group.etcd or "answers"))
         if group.warning:
-            table.add_row(Text("warning", style="red"), cell(group.warning))
+            table.add_row(Text("warning", style="red"), sanitize_cell(group.warning))
         for i, t in enumerate(group.transitions[-TRANSITIONS:]):
             because = texts.because(Trigger(t.trigger), t.detail)
             text = f"{_time(t.at)} {texts.what(State(t.state))} ({because})"
-            table.add_row("" if i else "lately", cell(text))
+            table.add_row("" if i else "lately", sanitize_cell(text))
     table.add_row()
     return table
 
@@ -73,13 +77,13 @@ def cluster_table(cluster: Mapping[str, Mapping[str, Any]]) -> Table:
         for member, record in sorted(vip["members"].items()):
             place = str(vip["queue"].index(member) + 1) if member in vip["queue"] else "-"
             table.add_row(
-                cell(name),
-                cell(member),
-                cell(record.get("state", "?")),
-                cell(record.get("since", "?")),
+                sanitize_cell(name),
+                sanitize_cell(member),
+                sanitize_cell(record.get("state", "?")),
+                sanitize_cell(record.get("since", "?")),
                 place,
-                cell(_gates(record.get("gates"))),
-                cell(record.get("detail") or record.get("reason", "")),
+                sanitize_cell(_gates(record.get("gates"))),
+                sanitize_cell(record.get("detail") or record.get("reason", "")),
             )
     return table
 
@@ -88,7 +92,7 @@ def history_table(entries: Sequence[Mapping[str, str]]) -> Table:
     """Transitions in the journal's words, the oldest first. Times are UTC."""
     table = Table.grid(Column(no_wrap=True), Column(), padding=(0, 2))
     for entry in entries:
-        table.add_row(cell(entry["at"]), cell(entry["message"]))
+        table.add_row(sanitize_cell(entry["at"]), sanitize_cell(entry["message"]))
     return table
 
 
@@ -96,10 +100,12 @@ def moves_table(moves: Sequence[Mapping[str, Any]]) -> Table:
     """Take-overs and releases, the oldest first: when each step was done, and what it took."""
     table = Table("at (UTC)", "VIP", "step", "at ms", "took ms")
     for move in moves:
-        table.add_row(cell(move["at"]), cell(move["vip"]), Text(str(move["move"]), style="bold"), "", "")
+        table.add_row(
+            sanitize_cell(move["at"]), sanitize_cell(move["vip"]), Text(str(move["move"]), style="bold"), "", ""
+        )
         before = 0.0
         for step in move["steps"]:
-            table.add_row("", "", cell(step["step"]), f"{step['ms']:.1f}", f"{step['ms'] - before:.1f}")
+            table.add_row("", "", sanitize_cell(step["step"]), f"{step['ms']:.1f}", f"{step['ms'] - before:.1f}")
             before = step["ms"]
         table.add_section()
     return table
@@ -109,7 +115,7 @@ def _what(group: GroupStatus) -> str:
     what = texts.what(State(group.state))
     if group.state == State.CANDIDATE.value and group.ahead:
         return f"{what}, behind {group.ahead}"
-    if group.state == State.ASIDE.value:
+    if group.state == State.INELIGIBLE.value:
         reasons = "; ".join(group.blockers) or f"was not healthy lately, campaigns in {group.campaigns_in:.0f} s"
         return f"{what}: {reasons}"
     return what
@@ -126,7 +132,7 @@ def _fence(group: GroupStatus) -> str:
         if group.pact:
             return f"open for {group.pact:g} s at most, longer with each answer of the next in the queue"
         return f"open for {group.lease_left:.1f} s, longer with each renewal"
-    return "being closed" if group.state == State.CLOSING.value else "closed"
+    return "being closed" if group.state == State.DEACTIVATING.value else "closed"
 
 
 def _time(seconds: float) -> str:

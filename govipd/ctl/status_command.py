@@ -86,7 +86,7 @@ def status(config: Path, interface: str | None, *, as_json: bool, watch: float |
     elif found.nodes or found.cluster is not None:
         console.print(render.whole(found.nodes, found.cluster, found.missing, time.time()))
     else:
-        print("\n".join(render.cell(text).plain for text in found.missing), file=sys.stderr)
+        print("\n".join(render.sanitize_cell(text).plain for text in found.missing), file=sys.stderr)
     return found.exit_status()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from govipd.core import texts
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.core.state import ANSWERING, State, Trigger
 from govipd.core.status import GroupStatus
 
@@ -28,10 +28,10 @@ def why(member: str, group: GroupStatus, now: float) -> str:
         case State.CANDIDATE:
             behind = f" behind {group.ahead}" if group.ahead else ""
             first = f"{leads}: it has been a candidate{behind} {since} ({reason})."
-        case State.ASIDE if group.blockers:
-            first = f"{leads}: it has been standing aside {since}, because: {_list(group.blockers)}."
-        case State.ASIDE:
-            first = f"{leads}: it has been standing aside {since} ({reason}), and was not healthy lately."
+        case State.INELIGIBLE if group.blockers:
+            first = f"{leads}: it has been ineligible {since}, because: {_list(group.blockers)}."
+        case State.INELIGIBLE:
+            first = f"{leads}: it has been ineligible {since} ({reason}), and was not healthy lately."
         case _:
             first = f"{leads} now: {texts.what(state)}, {since} ({reason})."
     parts = [first, _change(state, group), _etcd(state, group)]
@@ -49,14 +49,14 @@ def _change(state: State, group: GroupStatus) -> str:
                 f"It holds the VIP while its gates ({gates}) are healthy and etcd confirms its lease; "
                 "govipctl drain or govipctl handover gives it to another member."
             )
-        case State.ASIDE:
+        case State.INELIGIBLE:
             return " ".join(_conditions(group))
         case _:
             return f"Next: {group.next}."
 
 
 def _conditions(group: GroupStatus) -> list[str]:
-    """What it waits for, standing aside."""
+    """What it waits for, ineligible."""
     told = []
     if group.drained:
         told.append("govipctl undrain lets it in again.")
@@ -70,7 +70,7 @@ def _conditions(group: GroupStatus) -> list[str]:
 def _etcd(state: State, group: GroupStatus) -> str:
     if not group.etcd:
         return ""
-    trouble = f"etcd does not answer usefully ({line(group.etcd)})"
+    trouble = f"etcd does not answer usefully ({sanitize_line(group.etcd)})"
     if state in ANSWERING and group.lease_left is not None:
         return f"But {trouble}: unless it confirms the lease within {group.lease_left:.1f} s, the VIP is dropped."
     return f"And {trouble}: until it does, this node cannot lead; without a majority of etcd nobody can."

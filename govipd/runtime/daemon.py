@@ -10,7 +10,7 @@ from typing import Any
 
 from govipd.core.actions import Action
 from govipd.core.events import Address, Event, Stalled, Stop, Tick
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.liveness import Liveness
 from govipd.core.state import State
 from govipd.core.status import NodeStatus
@@ -39,7 +39,7 @@ class Plan:
     groups: Mapping[str, GroupPlan]
     sources: Mapping[Hashable, Callable[[Sink], Source]]
     services: Mapping[Hashable, Callable[[Operator], Service]] = field(default_factory=dict)
-    warnings: tuple[tuple[Message, str], ...] = ()
+    warnings: tuple[tuple[JournalKind, str], ...] = ()
 
 
 class Daemon:
@@ -73,7 +73,7 @@ class Daemon:
         now = clock.now()
         self._liveness = Liveness(limit=watchdog or 2 * BEAT_S + STALL_S, now=now)
         self._groups: dict[str, Group] = {}
-        self._handed_over: list[Group] = []  # theirs is the next process's
+        self._left_for_adoption: list[Group] = []  # theirs is the next process's
         self._leaving: list[Group] = []  # no longer configured; each goes when it has released
         self._sources: dict[Hashable, asyncio.Task[None]] = {}
         self._services: dict[Hashable, tuple[Service, asyncio.Task[None]]] = {}
@@ -120,22 +120,22 @@ class Daemon:
         except TimeoutError:
             restart = False
         if restart:
-            await self._hand_over()
+            await self._leave_for_adoption()
         self._stopping = True
         self._post(None, Stop(by=self._clock.now() + STOP_S))
 
-    async def _hand_over(self) -> None:
+    async def _leave_for_adoption(self) -> None:
         """The groups that hold their VIP are left as they are; the next process goes on with them."""
         for name, group in list(self._groups.items()):
-            if group.supervisor.state is State.LEADER:
+            if group.state_machine.state is State.LEADER:
                 with contextlib.suppress(TimeoutError):  # then the VIP may move, as after a crash
                     async with asyncio.timeout(PACT_END_S):
                         await group.part_from_pact()
-            if group.supervisor.adoptable:
-                group.left_to_next = True
-                self._handed_over.append(self._groups.pop(name))
+            if group.state_machine.adoptable:
+                group.left_for_adoption = True
+                self._left_for_adoption.append(self._groups.pop(name))
                 text = f"{name}: a restart: the VIP stays; next: the new process adopts it"
-                self._journal.write(Message.STAYS, text, {"GOVIP_VIP": name})
+                self._journal.write(JournalKind.STAYS, text, {"GOVIP_VIP": name})
 
     def reload(self) -> None:
         """Read the configuration anew and apply the difference; a bad one changes nothing."""
@@ -149,17 +149,19 @@ class Daemon:
             plan = self._load()
         except ConfigError as e:
             for line in str(e).splitlines():
-                self._journal.write(Message.CONFIG_REFUSED, f"configuration not applied, nothing changed: {line}", {})
+                self._journal.write(
+                    JournalKind.CONFIG_REFUSED, f"configuration not applied, nothing changed: {line}", {}
+                )
         else:
             self._apply(plan)
-            self._journal.write(Message.CONFIG_APPLIED, "configuration applied", {})
+            self._journal.write(JournalKind.CONFIG_APPLIED, "configuration applied", {})
         self._notifier.ready()
 
     # What the operator asks for (ports.Operator)
 
     def status(self) -> NodeStatus:
         """See ports.Operator."""
-        return replace(self._plan.node, groups=tuple(group.teller.status() for group in self._groups.values()))
+        return replace(self._plan.node, groups=tuple(group.reporter.status() for group in self._groups.values()))
 
     async def drain(self, vip: str, *, wanted: bool) -> None:
         """See ports.Operator."""
@@ -176,7 +178,7 @@ class Daemon:
         groups = dict(self._groups)
         if returning:
             groups |= {group.plan.name: group for group in self._leaving if group.plan.name in self._plan.groups}
-            groups |= {group.plan.name: group for group in self._handed_over}
+            groups |= {group.plan.name: group for group in self._left_for_adoption}
         if vip and vip not in groups:
             raise RefusedError(f"{vip} is no VIP of {self._plan.node.interface}; those are {', '.join(groups)}")
         return [group for name, group in groups.items() if vip in ("", name)]
@@ -194,8 +196,8 @@ class Daemon:
             group, event = await self._next(beat_at)
             now = self._clock.now()
             if now > beat_at + STALL_S:
-                self._hand_out(None, Stalled(now - beat_at + BEAT_S))
-            self._hand_out(group, event)
+                self._dispatch(None, Stalled(now - beat_at + BEAT_S))
+            self._dispatch(group, event)
             if self._fault is not None:
                 return
             if self._reload_wanted and not self._stop_wanted:
@@ -213,7 +215,7 @@ class Daemon:
     async def _next(self, beat_at: float) -> tuple[Group | None, Event]:
         """The next event, or a Tick when a group's deadline or the beat comes first."""
         now = self._clock.now()
-        deadlines = [group.supervisor.next_deadline(now) for group in self._all()]
+        deadlines = [group.state_machine.next_deadline(now) for group in self._all()]
         until = min([beat_at, *(t for t in deadlines if t is not None)])
         timer = asyncio.get_running_loop().call_later(max(0.0, until - now), self._post, None, Tick())
         try:
@@ -221,7 +223,7 @@ class Daemon:
         finally:
             timer.cancel()
 
-    def _hand_out(self, group: Group | None, event: Event) -> None:
+    def _dispatch(self, group: Group | None, event: Event) -> None:
         for receiver in self._all() if group is None else [group]:
             receiver.handle(event)
 
@@ -318,37 +320,37 @@ class Daemon:
         released = self._all()
         if self._fault is not None:
             for line in "".join(traceback.format_exception(self._fault)).splitlines():
-                self._journal.write(Message.FAULT, line, {})
+                self._journal.write(JournalKind.FAULT, line, {})
             for group in self._all():
                 try:
                     await group.release()
                 except KernelError as e:
                     released.remove(group)  # its lease runs out later than its fence: it must not be given back
                     name = group.plan.name
-                    self._journal.write(Message.NOT_RELEASED, f"{name}: not released: {e}", {"GOVIP_VIP": name})
-        for group in self._handed_over:
-            group.hand_over()
+                    self._journal.write(JournalKind.NOT_RELEASED, f"{name}: not released: {e}", {"GOVIP_VIP": name})
+        for group in self._left_for_adoption:
+            group.leave_for_adoption()
         closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_S)
         for task in services:
             task.cancel()
         if services:  # a VIP that is handed over must be adopted soon
-            await asyncio.wait(services, timeout=0.0 if self._handed_over else SERVICES_S)
+            await asyncio.wait(services, timeout=0.0 if self._left_for_adoption else SERVICES_S)
         return 0 if self._fault is None else 1
 
     # What systemd sees
 
     def _tell(self, now: float) -> None:
         """Tell of a new state at once, of the rest of the status once in a beat: making it costs as much as a step."""
-        states = [group.supervisor.state for group in self._all()]
+        states = [group.state_machine.state for group in self._all()]
         if states == self._told_states and now < self._tell_at:
             return
         self._told_states, self._tell_at = states, now + BEAT_S
         if not self._ready and not {State.STARTING, State.ADOPTING} & set(states):
             self._ready = True
             self._notifier.ready()
-        status = " | ".join(group.teller.status_line() for group in self._all())
+        status = " | ".join(group.reporter.status_line() for group in self._all())
         if status != self._told_status:
             self._told_status = status
             self._notifier.status(status)

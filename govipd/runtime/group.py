@@ -15,18 +15,18 @@ from govipd.core.actions import (
     AskWire,
     Campaign,
     CloseFence,
+    DropRestartState,
     EndPact,
-    Enforce,
-    Forget,
+    EnforcePact,
+    HandOver,
     Hold,
-    Holding,
     KernelAction,
-    Pass,
     Prepare,
-    Remember,
     RemoveAddresses,
     Report,
     Resign,
+    RestartState,
+    SaveRestartState,
     Verify,
 )
 from govipd.core.events import (
@@ -42,11 +42,11 @@ from govipd.core.events import (
     Reconfigured,
     Tick,
 )
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, State
-from govipd.core.state_machine import Supervisor
-from govipd.errors import EtcdError, EtcdWriteRefusedError, KernelError, MemoryRefusedError, RefusedError
+from govipd.core.state_machine import VipStateMachine
+from govipd.errors import EtcdError, EtcdWriteRefusedError, KernelError, RefusedError, StateFileError
 from govipd.runtime.ports import (
     Addresses,
     AddressMonitor,
@@ -56,20 +56,20 @@ from govipd.runtime.ports import (
     Election,
     Fence,
     Journal,
-    Memory,
     Neighbours,
     Pact,
+    RestartStateStore,
     Sink,
 )
-from govipd.runtime.reporter import Teller
-from govipd.runtime.step_timing import Move, Timeline
+from govipd.runtime.reporter import Reporter
+from govipd.runtime.step_timing import Operation, StepTimings
 
 READDRESS_RETRY_S = 0.5
 TELL_S = 0.02  # for which a move under way is not held up by telling of it
 PACT_END_POLL_S = 0.005
 REMOVE_AFTER_S = 0.002  # behind a closed fence an address has time: the deletion of the key goes before
-_MOVING = frozenset({State.TAKING, State.PASSING, State.CLOSING, State.LEAVING})
-_ENDS = frozenset({State.ASIDE, State.STOPPED})  # of a release
+_MOVING = frozenset({State.ACTIVATING, State.HANDING_OVER, State.DEACTIVATING, State.RESIGNING})
+_ENDS = frozenset({State.INELIGIBLE, State.STOPPED})  # of a release
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ class Parts:
     announcer: Announcer
     monitor: AddressMonitor
     neighbours: Neighbours
-    memory: Memory
+    memory: RestartStateStore
     drain: DrainMark
     pact: Pact
-    timeline: Timeline
+    timings: StepTimings
     reach: Callable[[Any], None] = lambda _: None  # etcd, as in GroupPlan.access
 
 
@@ -122,7 +122,7 @@ class Group:
         journal: Journal,
     ) -> None:
         self.plan = plan
-        self.supervisor = Supervisor(plan.settings, clock.now())
+        self.state_machine = VipStateMachine(plan.settings, clock.now())
         self._clock = clock
         self._observe = observe
         self._sink: Sink = lambda event: post(self, event)
@@ -130,21 +130,26 @@ class Group:
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
         self._prepared = False  # the addresses are there, behind a closed fence
-        self._held_until = 0.0  # as the kernel has confirmed
+        self._fence_confirmed_until = 0.0  # as the kernel has confirmed
         self.others: Callable[[], Collection[Address]] = lambda: ()  # addresses of this process's other groups
-        self.left_to_next = False  # the process ends, and the next one goes on with this group
+        self.left_for_adoption = False  # the process ends, and the next one goes on with this group
         self._wanted = plan.addresses  # that this node may hold
         self._applied = plan.addresses  # that the kernel's parts know; more than that while they differ
         self._untold: deque[tuple[Event, Sequence[Action], float]] = deque()
         self._tell_by: float | None = None  # while telling waits
-        self.teller = Teller(
-            plan.name, plan.addresses, self.supervisor, clock=clock, journal=journal, show=self._parts.election.publish
+        self.reporter = Reporter(
+            plan.name,
+            plan.addresses,
+            self.state_machine,
+            clock=clock,
+            journal=journal,
+            show=self._parts.election.publish,
         )
 
     @property
     def stopped(self) -> bool:
         """Nothing is held, and nothing will be."""
-        return self.supervisor.state is State.STOPPED
+        return self.state_machine.state is State.STOPPED
 
     @property
     def untold(self) -> bool:
@@ -167,12 +172,14 @@ class Group:
         left = None
         try:
             left = self._parts.memory.load()
-        except MemoryRefusedError as e:
-            self.teller.line(Message.NOT_ADOPTED, f"nothing of an earlier process is adopted: {e}; next: start clean")
+        except StateFileError as e:
+            self.reporter.line(
+                JournalKind.NOT_ADOPTED, f"nothing of an earlier process is adopted: {e}; next: start clean"
+            )
         if left is not None and left.addresses:
             self._applied = _union(self._applied, left.addresses)
             self._readdress(tuple(address for address in self._wanted if address in left.addresses))
-        for action in self.supervisor.start(left, self._clock.now()):
+        for action in self.state_machine.start(left, self._clock.now()):
             self._do(action)
         if self._parts.drain.is_set():
             self.handle(Drain(wanted=True))
@@ -188,12 +195,12 @@ class Group:
             return
         if isinstance(event, Elected) and event.addresses is not None:
             self._readdress(event.addresses)  # before anything is held by this proof
-        actions = self.supervisor.step(event, now)
+        actions = self.state_machine.step(event, now)
         self._time(actions)
         for action in actions:
             self._do(action)
         self._untold.append((event, actions, now))
-        if self.supervisor.state in _MOVING and not self._late(now):
+        if self.state_machine.state in _MOVING and not self._late(now):
             return
         self._tell_by = None
         self._tell()
@@ -210,42 +217,42 @@ class Group:
         while self._untold:
             event, actions, now = self._untold.popleft()
             self._observe(self.plan.name, event, actions, now)
-            self.teller.changes(event, now)
+            self.reporter.changes(event, now)
             for action in actions:
                 if isinstance(action, Report):
-                    self.teller.report(action)
+                    self.reporter.report(action)
             if isinstance(event, Announced) or any(isinstance(a, Report) and a.state in _ENDS for a in actions):
-                self.teller.timeline(self._parts.timeline.end())
+                self.reporter.timings(self._parts.timings.end())
 
     def told_to_stop(self) -> None:
         """The end is near, unless it is a restart."""
-        if self.supervisor.state is State.LEADER:
-            self._parts.timeline.begin(Move.RELEASE, "told to stop")
+        if self.state_machine.state is State.LEADER:
+            self._parts.timings.begin(Operation.RELEASE, "told to stop")
 
     def _time(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case Report(state=State.TAKING):
-                    self._parts.timeline.begin(Move.TAKE, "won")
-                case Report(state=State.PASSING):
-                    self._parts.timeline.begin(Move.RELEASE, "passing")
-                case Report(state=State.CLOSING):
-                    self._parts.timeline.begin(Move.RELEASE, "decided")
+                case Report(state=State.ACTIVATING):
+                    self._parts.timings.begin(Operation.TAKE, "won")
+                case Report(state=State.HANDING_OVER):
+                    self._parts.timings.begin(Operation.RELEASE, "handing over")
+                case Report(state=State.DEACTIVATING):
+                    self._parts.timings.begin(Operation.RELEASE, "decided")
                 case Report():
-                    self._parts.timeline.mark(action.state.value)
+                    self._parts.timings.mark(action.state.value)
 
     def reconfigure(self, plan: GroupPlan) -> None:
         """Apply a plan of the same identity: only the difference, without letting go of the VIP."""
         if plan.addresses != self.plan.addresses:
-            held = self._wanted if self.supervisor.state in ANSWERING else plan.addresses
+            held = self._wanted if self.state_machine.state in ANSWERING else plan.addresses
             self._readdress(tuple(address for address in plan.addresses if address in held))
             self._parts.election.claim(plan.addresses)
         if plan.access != self.plan.access:
             self._parts.reach(plan.access)
         self.plan = plan
-        self.teller.addresses = plan.addresses
+        self.reporter.addresses = plan.addresses
         self.handle(Reconfigured(plan.settings))
-        self.teller.publish()
+        self.reporter.publish()
 
     def _is_of_another(self, address: Address) -> bool:
         """Whether this group leaves, and another one of this process has the address."""
@@ -261,36 +268,36 @@ class Group:
 
     async def drain(self, *, wanted: bool) -> None:
         """See ports.Operator."""
-        if wanted and self.supervisor.state is State.LEADER:
+        if wanted and self.state_machine.state is State.LEADER:
             await self._check_writes()
         try:
             if wanted:
                 self._parts.drain.set()
             else:
                 self._parts.drain.clear()
-        except MemoryRefusedError as e:
+        except StateFileError as e:
             raise RefusedError(f"{self.plan.name}: it could not be kept over a reboot, so nothing was done: {e}") from e
-        if self.left_to_next:
+        if self.left_for_adoption:
             return  # the next process finds it
-        if wanted is not self.supervisor.drained:
-            self.teller.line(Message.DRAINED if wanted else Message.UNDRAINED, texts.drained(wanted=wanted))
+        if wanted is not self.state_machine.drained:
+            self.reporter.line(JournalKind.DRAINED if wanted else JournalKind.UNDRAINED, texts.drained(wanted=wanted))
         self.handle(Drain(wanted=wanted))
 
     async def handover(self, to: str) -> None:
         """See ports.Operator."""
-        name, ahead = self.plan.name, self.supervisor.ahead
-        if self.supervisor.state is not State.LEADER:
+        name, ahead = self.plan.name, self.state_machine.ahead
+        if self.state_machine.state is not State.LEADER:
             where = f"; {ahead} is ahead of it in the queue" if ahead else ""
             raise RefusedError(f"{name}: this node does not lead{where}; type it on the one that does")
         try:
-            heirs = await self._parts.election.heirs()
+            successors = await self._parts.election.successors()
         except EtcdError as e:
             raise RefusedError(f"{name}: nobody knows who could take over, so nothing was done: {e}") from e
         await self._check_writes()
-        if not heirs:
+        if not successors:
             raise RefusedError(f"{name}: no other member stands in the queue, so nothing was done")
-        if to and to not in heirs:
-            raise RefusedError(f"{name}: {to} does not stand in the queue, but {', '.join(heirs)}")
+        if to and to not in successors:
+            raise RefusedError(f"{name}: {to} does not stand in the queue, but {', '.join(successors)}")
         self._sink(Handover(to))
 
     async def _check_writes(self) -> None:
@@ -323,33 +330,33 @@ class Group:
 
     async def part_from_pact(self) -> None:
         """End the pact and wait until the fence is as long as the lease: the next process needs the time."""
-        if not self.supervisor.pact.id:
+        if not self.state_machine.pact.id:
             self._parts.pact.stop()
             return
-        while pact := self.supervisor.pact.id:
+        while pact := self.state_machine.pact.id:
             self._parts.pact.end(pact)
             await asyncio.sleep(PACT_END_POLL_S)
         self._parts.pact.stop()
-        deadline = self.supervisor.deadline() or 0.0
-        while self._held_until < deadline:  # noqa: ASYNC110  # once per restart, for a few milliseconds
+        deadline = self.state_machine.deadline() or 0.0
+        while self._fence_confirmed_until < deadline:  # noqa: ASYNC110  # once per restart, for a few milliseconds
             await asyncio.sleep(PACT_END_POLL_S)
 
-    def hand_over(self) -> None:
+    def leave_for_adoption(self) -> None:
         """End without letting go: fence, addresses and lease stay as they are, for the next process to adopt."""
         self._parts.announcer.stop()
         self._parts.addresses.close()
 
     async def close(self) -> None:
         """After the end: give the lease back, and take the fence down where nothing is left behind it."""
-        if self.stopped and not self.supervisor.present:
+        if self.stopped and not self.state_machine.present:
             try:
                 found = await self._parts.addresses.anywhere()
                 if left := [each for each in found if not self._is_of_another(each.address)]:
-                    self.teller.line(Message.FENCE_LEFT, texts.left_behind(left))
+                    self.reporter.line(JournalKind.FENCE_LEFT, texts.left_behind(left))
                 else:
                     await self._parts.fence.remove()
             except KernelError as e:
-                self.teller.line(Message.FENCE_LEFT, f"the fence is still there, closed: {e}")
+                self.reporter.line(JournalKind.FENCE_LEFT, f"the fence is still there, closed: {e}")
         self._parts.addresses.close()
         await self._parts.election.close()
 
@@ -360,21 +367,21 @@ class Group:
             case Adopt():
                 self._parts.election.adopt(action.campaign, action.holding)
                 left = action.holding.until - self._clock.now()
-                self.teller.line(Message.ADOPTING, texts.adopting(left), {"GOVIP_STATE": State.ADOPTING.value})
-            case Remember():
+                self.reporter.line(JournalKind.ADOPTING, texts.adopting(left), {"GOVIP_STATE": State.ADOPTING.value})
+            case SaveRestartState():
                 self._remember(action.holding)
-            case Forget():
+            case DropRestartState():
                 self._parts.memory.forget()
             case Campaign():
                 self._parts.election.campaign(action.campaign)
-            case Pass():
+            case HandOver():
                 self._parts.pact.stop()  # etcd ends it in the same transaction
-                self._parts.election.pass_on(action.campaign, action.heir)
+                self._parts.election.hand_over(action.campaign, action.successor)
             case Resign():
-                self._parts.election.resign(action.campaign, action.heir, contested=action.contested)
+                self._parts.election.resign(action.campaign, action.successor, contested=action.contested)
             case Verify():
                 self._parts.election.verify()
-            case Enforce():
+            case EnforcePact():
                 self._parts.pact.enforce(action.pact)
             case EndPact():
                 self._parts.pact.end(action.pact)
@@ -391,8 +398,8 @@ class Group:
             case AskWire():
                 self._parts.neighbours.ask(action.until)
             case Alarm():
-                kind = Message[action.conflict.name]
-                self.teller.repeats.tell(kind, action.text, self._clock.now(), subject=action.text)
+                kind = JournalKind[action.conflict.name]
+                self.reporter.repeats.tell(kind, action.text, self._clock.now(), subject=action.text)
             case Announce():
                 self._parts.announcer.start()
             case Report(state=State.LEADER):
@@ -420,14 +427,14 @@ class Group:
                 await self._perform(action)
             except KernelError as e:
                 text, now = f"{name} failed: {e}", self._clock.now()
-                self.teller.repeats.tell(Message.KERNEL_REFUSES, text, now, follows="try again", subject=name)
+                self.reporter.repeats.tell(JournalKind.KERNEL_REFUSES, text, now, follows="try again", subject=name)
                 if isinstance(action, _Readdress):
                     asyncio.get_running_loop().call_later(READDRESS_RETRY_S, self._queue, action)
                 else:
                     self._sink(Failed(action, str(e)))
             else:
                 text, now = f"{name} succeeds again", self._clock.now()
-                self.teller.repeats.end(Message.KERNEL_REFUSES, Message.KERNEL_OBEYS, text, now, subject=name)
+                self.reporter.repeats.end(JournalKind.KERNEL_REFUSES, JournalKind.KERNEL_OBEYS, text, now, subject=name)
                 if not isinstance(action, _Readdress):
                     self._sink(Done(action))
 
@@ -441,26 +448,26 @@ class Group:
                 await parts.fence.prepare(action.until)  # a firewall that was loaded anew may have taken it away
                 await parts.addresses.add(action.until)
                 self._prepared = True
-                parts.timeline.mark("addresses there")
+                parts.timings.mark("addresses there")
             case Hold():
                 await parts.fence.open(action.until)
-                parts.timeline.mark("fence open")
-                self._held_until = action.until
+                parts.timings.mark("fence open")
+                self._fence_confirmed_until = action.until
                 if not self._prepared:
                     await parts.addresses.add(action.until)
-                    parts.timeline.mark("addresses there")
+                    parts.timings.mark("addresses there")
                 self._prepared = False  # the next one renews their lifetime
                 parts.announcer.hold(action.until)
             case CloseFence():
                 if self._applied != self._wanted:
                     await self._guard_all()
                 await parts.fence.close()
-                parts.timeline.mark("fence closed")
+                parts.timings.mark("fence closed")
             case RemoveAddresses():
                 self._prepared = False
                 await asyncio.sleep(REMOVE_AFTER_S)
                 await parts.addresses.remove()
-                parts.timeline.mark("addresses gone")
+                parts.timings.mark("addresses gone")
             case _Readdress():
                 await self._apply_addresses()
 
@@ -487,15 +494,19 @@ class Group:
         await self._parts.fence.replace(self._applied)
         await self._parts.addresses.replace(self._applied)
 
-    def _remember(self, holding: Holding) -> None:
+    def _remember(self, holding: RestartState) -> None:
         """Keep it for the next process; a failure costs the next process the adoption, not this one the VIP."""
         try:
             self._parts.memory.save(replace(holding, addresses=self._applied))
-        except MemoryRefusedError as e:
-            self.teller.repeats.tell(Message.MEMORY_REFUSES, f"a restart will move the VIP: {e}", self._clock.now())
+        except StateFileError as e:
+            self.reporter.repeats.tell(
+                JournalKind.STATE_FILE_REFUSED, f"a restart will move the VIP: {e}", self._clock.now()
+            )
         else:
             text = "a restart will not move the VIP"
-            self.teller.repeats.end(Message.MEMORY_REFUSES, Message.MEMORY_KEEPS, text, self._clock.now())
+            self.reporter.repeats.end(
+                JournalKind.STATE_FILE_REFUSED, JournalKind.STATE_FILE_WRITTEN, text, self._clock.now()
+            )
 
 
 def _union(first: tuple[Address, ...], second: tuple[Address, ...]) -> tuple[Address, ...]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from govipd.core.actions import Action, Holding
+from govipd.core.actions import Action, RestartState
 from govipd.core.events import Address, Elsewhere, Event
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.status import NodeStatus
 
 Sink = Callable[[Event], None]
@@ -33,19 +33,19 @@ class Election(Protocol):
     def campaign(self, campaign: int) -> None:
         """Want to be in the queue, under this campaign number. Replies come as events."""
 
-    def adopt(self, campaign: int, holding: Holding) -> None:
+    def adopt(self, campaign: int, holding: RestartState) -> None:
         """Before run(): go on with an earlier process's lease and key, as with a campaign of one's own."""
 
-    def resign(self, campaign: int, heir: str = "", *, contested: bool = False) -> None:
+    def resign(self, campaign: int, successor: str = "", *, contested: bool = False) -> None:
         """Want to be out of the queue, and `heir` to be first in it. Resigned follows once etcd confirmed it.
 
         `contested`: without the mark of an orderly release, see core.actions.Resign.
         """
 
-    def pass_on(self, campaign: int, heir: str = "") -> None:
+    def hand_over(self, campaign: int, successor: str = "") -> None:
         """Let the next in the queue, or `heir`, become first while this node answers. Passed follows, then resign()."""
 
-    async def heirs(self) -> Sequence[str]:
+    async def successors(self) -> Sequence[str]:
         """The members to whom this one could hand the VIP over, the next first.
 
         Raises:
@@ -205,17 +205,17 @@ class AddressMonitor(Protocol):
         """Observe for ever."""
 
 
-class Memory(Protocol):
+class RestartStateStore(Protocol):
     """What one process leaves for the next (the unit's runtime directory)."""
 
-    def load(self) -> Holding | None:
+    def load(self) -> RestartState | None:
         """What the last process left; None when there is nothing that could be ours.
 
         Raises:
             MemoryRefusedError: something is there that cannot be trusted; the text says why.
         """
 
-    def save(self, holding: Holding) -> None:
+    def save(self, holding: RestartState) -> None:
         """Replace what is kept, whole or not at all.
 
         Raises:
@@ -249,7 +249,7 @@ class Datagrams(Protocol):
         """Send one. Never raises, never waits: what cannot be sent is lost."""
 
 
-class Postbox(Protocol):
+class TemporaryUdpSocket(Protocol):
     """A UDP port for a moment."""
 
     def open(self, receive: Callable[[bytes, tuple[str, int]], None]) -> tuple[str, int] | None:
@@ -362,5 +362,5 @@ class Notifier(Protocol):
 class Journal(Protocol):
     """Where lines for people go, with fields for programs."""
 
-    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+    def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
         """One journal entry. Never raises, never blocks long."""

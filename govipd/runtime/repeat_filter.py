@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 
 FIRST_S = 10.0  # the first "still: ..." comes when the trouble is this old, each further one at twice that age
 LONGEST_S = 3600.0  # but no later than this after the one before
 FORGOTTEN_S = 60.0  # what was not seen for this long is over, though nobody said so
 
-Write = Callable[[Message, str, Mapping[str, str]], None]
+Write = Callable[[JournalKind, str, Mapping[str, str]], None]
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class _Trouble:
     tries: int
 
 
-class Repeats:
+class RepeatFilter:
     """Collapses what repeats, by kind and subject. The words may differ from try to try; the newest are told.
 
     Args:
@@ -29,9 +29,9 @@ class Repeats:
 
     def __init__(self, write: Write) -> None:
         self._write = write
-        self._troubles: dict[tuple[Message, str], _Trouble] = {}
+        self._troubles: dict[tuple[JournalKind, str], _Trouble] = {}
 
-    def tell(self, kind: Message, text: str, now: float, *, follows: str = "", subject: str = "") -> None:
+    def tell(self, kind: JournalKind, text: str, now: float, *, follows: str = "", subject: str = "") -> None:
         """It happened, or happened again. What `follows` is said once."""
         trouble = self._troubles.get((kind, subject))
         if trouble is None or now - trouble.seen > FORGOTTEN_S:
@@ -45,7 +45,7 @@ class Repeats:
             trouble.due = now + min(age, LONGEST_S)
             self._write(kind, f"still: {text}, {_lasted(age, trouble.tries)}", _fields(age, trouble.tries))
 
-    def end(self, kind: Message, over: Message, text: str, now: float, *, subject: str = "") -> None:
+    def end(self, kind: JournalKind, over: JournalKind, text: str, now: float, *, subject: str = "") -> None:
         """It is over, which is a line of the kind `over`; nothing where it had not begun."""
         if trouble := self._troubles.pop((kind, subject), None):
             age = now - trouble.began

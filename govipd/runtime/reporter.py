@@ -8,19 +8,19 @@ from govipd.core import texts
 from govipd.core.actions import Report
 from govipd.core.events import Address, ClusterFault, EtcdFailed, Event
 from govipd.core.health import GateStatus, Verdict
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.state import State
-from govipd.core.state_machine import Supervisor
+from govipd.core.state_machine import VipStateMachine
 from govipd.core.status import GateReport, GroupStatus, Transition
 from govipd.runtime.ports import Clock, Journal
-from govipd.runtime.repeat_filter import Repeats
-from govipd.runtime.step_timing import Story
+from govipd.runtime.repeat_filter import RepeatFilter
+from govipd.runtime.step_timing import OperationTimings
 
 TRANSITIONS_KEPT = 20
 _BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been looked at yet
 
 
-class Teller:
+class Reporter:
     """Tells each thing once, in the words of core.words.
 
     Args:
@@ -34,16 +34,16 @@ class Teller:
         self,
         name: str,
         addresses: tuple[Address, ...],
-        supervisor: Supervisor,
+        state_machine: VipStateMachine,
         *,
         clock: Clock,
         journal: Journal,
         show: Callable[[Mapping[str, object]], None],
     ) -> None:
         self.addresses = addresses
-        self.repeats = Repeats(self.line)
+        self.repeats = RepeatFilter(self.line)
         self._name = name
-        self._supervisor = supervisor
+        self._state_machine = state_machine
         self._clock = clock
         self._journal = journal
         self._show = show
@@ -58,32 +58,32 @@ class Teller:
     def status_line(self) -> str:
         """One line for `systemctl status`."""
         addresses = [str(a.ip) for a in self.addresses]
-        return f"{self._name}: {texts.status(self._supervisor, addresses, self._clock.now())}"
+        return f"{self._name}: {texts.status(self._state_machine, addresses, self._clock.now())}"
 
     def status(self) -> GroupStatus:
         """Everything that is known."""
-        supervisor, now = self._supervisor, self._clock.now()
-        deadline = supervisor.lease_deadline()
+        state_machine, now = self._state_machine, self._clock.now()
+        deadline = state_machine.lease_deadline()
         return GroupStatus(
             vip=self._name,
             addresses=tuple(map(str, self.addresses)),
-            state=supervisor.state.value,
-            since=self._wall(supervisor.since),
-            trigger=supervisor.trigger.value,
-            detail=supervisor.detail,
-            next=texts.following(supervisor.state),
-            ahead=supervisor.ahead,
-            drained=supervisor.drained,
+            state=state_machine.state.value,
+            since=self._wall(state_machine.since),
+            trigger=state_machine.trigger.value,
+            detail=state_machine.detail,
+            next=texts.next_step(state_machine.state),
+            ahead=state_machine.ahead,
+            drained=state_machine.drained,
             gates=tuple(
                 GateReport(g.gate.value, g.verdict.value, g.detail, self._wall(g.since))
-                for g in supervisor.health.gates()
+                for g in state_machine.health.gates()
             ),
             lease_left=None if deadline is None or now >= deadline else deadline - now,
-            pact=supervisor.pact.timeout,
-            campaigns_in=supervisor.wait(now),
-            blockers=supervisor.blockers(now),
-            etcd="" if supervisor.etcd.usable else supervisor.etcd.detail,
-            warning=texts.trouble(supervisor),
+            pact=state_machine.pact.timeout,
+            campaigns_in=state_machine.wait(now),
+            blockers=state_machine.blockers(now),
+            etcd="" if state_machine.etcd.usable else state_machine.etcd.detail,
+            warning=texts.trouble(state_machine),
             transitions=tuple(self._transitions),
         )
 
@@ -94,58 +94,61 @@ class Teller:
         )
         text = texts.transition(report.state, report.trigger, report.detail)
         fields = {"GOVIP_STATE": report.state.value, "GOVIP_REASON": report.trigger.value}
-        self.line(Message.of(report.trigger), text, {**fields, "GOVIP_DETAIL": report.detail})
+        self.line(JournalKind.of(report.trigger), text, {**fields, "GOVIP_DETAIL": report.detail})
         self.publish()
 
     def changes(self, event: Event, now: float) -> None:
         """Lines for what changed without a transition: gates, etcd, the other members."""
         changed = False
-        for gate in self._supervisor.health.gates():
+        for gate in self._state_machine.health.gates():
             if self._told_gates.get(gate.gate.value) is not gate.verdict:
                 self._told_gates[gate.gate.value] = gate.verdict
                 self._tell_gate(gate)
                 changed = True
-        etcd = self._supervisor.etcd
+        etcd = self._state_machine.etcd
         if etcd.usable:
-            self.repeats.end(Message.ETCD_SILENT, Message.ETCD_ANSWERS, "etcd answers again", now)
+            self.repeats.end(JournalKind.ETCD_SILENT, JournalKind.ETCD_ANSWERS, "etcd answers again", now)
         elif self._told_etcd or isinstance(event, EtcdFailed):
             text = f"etcd does not answer usefully: {etcd.detail}"
             follows = "tried again for ever, a held VIP is dropped when its lease ends"
-            self.repeats.tell(Message.ETCD_SILENT, text, now, follows=follows)
+            self.repeats.tell(JournalKind.ETCD_SILENT, text, now, follows=follows)
         self._told_etcd = etcd.usable
-        pact = self._supervisor.pact
+        pact = self._state_machine.pact
         if pact.id != self._told_pact:
             self._told_pact = pact.id
-            self.line(Message.PACT_MADE if pact.id else Message.PACT_OVER, texts.pact(pact.timeout))
-        claimed = self._supervisor.claimed
+            self.line(JournalKind.PACT_MADE if pact.id else JournalKind.PACT_OVER, texts.pact(pact.timeout))
+        claimed = self._state_machine.claimed
         if claimed != self._told_claimed:
             self._told_claimed = claimed
-            self.line(Message.CLAIMED if claimed else Message.CLAIM_FREE, texts.claimed(claimed))
-        fault = self._supervisor.fault
+            self.line(JournalKind.CLAIMED if claimed else JournalKind.CLAIM_FREE, texts.claimed(claimed))
+        fault = self._state_machine.fault
         if fault != self._told_fault:
             self._told_fault = fault
-            good, bad = Message.MEMBERS_AGREE, Message.NAME_TAKEN if fault.refused else Message.MEMBERS_DISAGREE
+            good, bad = (
+                JournalKind.MEMBERS_AGREE,
+                JournalKind.NAME_TAKEN if fault.refused else JournalKind.MEMBERS_DISAGREE,
+            )
             text = fault.refused or fault.warning
             self.line(bad if text else good, text or "the members agree again")
-        if changed or self._supervisor.mac != self._told_mac:
-            self._told_mac = self._supervisor.mac
+        if changed or self._state_machine.mac != self._told_mac:
+            self._told_mac = self._state_machine.mac
             self.publish()
 
     def _tell_gate(self, gate: GateStatus) -> None:
-        if gate.verdict is not Verdict.UNKNOWN or self._supervisor.state not in _BEGINNING:
+        if gate.verdict is not Verdict.UNKNOWN or self._state_machine.state not in _BEGINNING:
             fields = {"GOVIP_GATE": gate.gate.value, "GOVIP_DETAIL": gate.detail}
-            self.line(Message[f"GATE_{gate.verdict.name}"], f"gate {gate}", fields)
+            self.line(JournalKind[f"GATE_{gate.verdict.name}"], f"gate {gate}", fields)
 
-    def line(self, kind: Message, text: str, fields: Mapping[str, str] | None = None) -> None:
+    def line(self, kind: JournalKind, text: str, fields: Mapping[str, str] | None = None) -> None:
         """One entry of the journal."""
         self._journal.write(kind, f"{self._name}: {text}", {"GOVIP_VIP": self._name, **(fields or {})})
 
-    def timeline(self, story: Story | None) -> None:
+    def timings(self, story: OperationTimings | None) -> None:
         """How long each step of a move took."""
         if story is not None:
             steps = "[" + ", ".join(f'["{step}", {ms:.3f}]' for step, ms in story.steps) + "]"
             fields = {"GOVIP_MOVE": story.move.value, "GOVIP_BEGAN": f"{story.began:.6f}", "GOVIP_STEPS": steps}
-            self.line(Message.TIMELINE, str(story), fields)
+            self.line(JournalKind.TIMELINE, str(story), fields)
 
     def _wall(self, then: float) -> float:
         """The wall clock's seconds since 1970 at an instant of CLOCK_BOOTTIME."""
@@ -153,17 +156,17 @@ class Teller:
 
     def publish(self) -> None:
         """Show other tools the newest state: the member's record in etcd."""
-        supervisor = self._supervisor
-        since = datetime.fromtimestamp(self._wall(supervisor.since), UTC)
-        gates = {g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in supervisor.health.gates()}
+        state_machine = self._state_machine
+        since = datetime.fromtimestamp(self._wall(state_machine.since), UTC)
+        gates = {g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in state_machine.health.gates()}
         record = {
             "v": 1,
-            "state": supervisor.state.value,
+            "state": state_machine.state.value,
             "since": since.isoformat(timespec="milliseconds"),
-            "reason": supervisor.trigger.value,
-            "detail": supervisor.detail,
+            "reason": state_machine.trigger.value,
+            "detail": state_machine.detail,
             "gates": gates,
-            "mac": supervisor.mac,
+            "mac": state_machine.mac,
             "addresses": sorted(map(str, self.addresses)),
         }
         self._show(record)

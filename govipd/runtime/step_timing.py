@@ -12,7 +12,7 @@ from govipd.runtime.ports import Clock
 STEPS_MAX = 100  # different ones of one move; one that never ends must not grow
 
 
-class Move(Enum):
+class Operation(Enum):
     """What is under way."""
 
     TAKE = "take-over"
@@ -20,13 +20,13 @@ class Move(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class OperationTimings:
     """One move: when it began, in seconds of CLOCK_BOOTTIME, and each step in ms since then.
 
     A step that was tried again and again is there twice: its first time, and with their number its last.
     """
 
-    move: Move
+    move: Operation
     began: float
     steps: tuple[tuple[str, float], ...]
 
@@ -55,16 +55,16 @@ class _Step:
             yield *self.last, f"{name} ({self.times} times)"
 
 
-class Timeline:
+class StepTimings:
     """One VIP group's move under way."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._move: Move | None = None
+        self._move: Operation | None = None
         self._marks = 0
         self._steps: dict[str, _Step] = {}
 
-    def begin(self, move: Move, step: str) -> None:
+    def begin(self, move: Operation, step: str) -> None:
         """The first step of a move; only a further one where that move is under way."""
         if self._move is not move:
             self._move = move
@@ -78,11 +78,11 @@ class Timeline:
             self._marks += 1
             self._steps.setdefault(step, _Step()).marks(self._marks, self._clock.now())
 
-    def end(self) -> Story | None:
+    def end(self) -> OperationTimings | None:
         """The move is over: what it was; None where there was none."""
         move, self._move = self._move, None
         if move is None:
             return None
         entries = sorted(entry for name, step in self._steps.items() for entry in step.entries(name))
         began = entries[0][1]
-        return Story(move, began, tuple((step, 1000 * (at - began)) for _, at, step in entries))
+        return OperationTimings(move, began, tuple((step, 1000 * (at - began)) for _, at, step in entries))

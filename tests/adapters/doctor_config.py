@@ -5,7 +5,7 @@ from pathlib import Path
 
 from govipd.config.model import Config
 from govipd.config.reader import load
-from govipd.ctl.doctor.finding import Finding, Verdict
+from govipd.ctl.doctor.finding import Finding, Severity
 
 
 def configured(directory: Path, etcd: str = "", rest: str = "") -> Config:
@@ -20,4 +20,4 @@ def configured(directory: Path, etcd: str = "", rest: str = "") -> Config:
 
 def bad(findings: Iterable[Finding]) -> list[Finding]:
     """Those that are not all right."""
-    return [finding for finding in findings if finding.verdict is not Verdict.OK]
+    return [finding for finding in findings if finding.verdict is not Severity.OK]

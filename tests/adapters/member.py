@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.core.events import Event
 from tests.adapters.conftest import Events
 from tests.candidate import candidate
@@ -30,7 +30,7 @@ class Member:
         *,
         vip: str = "api",
         runtime: Path | None = None,
-        store: type[Etcd] = Etcd,
+        store: type[EtcdClient] = EtcdClient,
     ) -> None:
         self.events = Events()
         self.on_event: Callable[[Event], object] = lambda _: None

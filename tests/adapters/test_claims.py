@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.election.election import REREAD_S, UNORDERLY_S
+from govipd.adapters.election.claimant import REREAD_S, UNORDERLY_S
 from govipd.adapters.etcd.api import Compare, Get, Operation, TxnResult
-from govipd.adapters.etcd.client import Etcd
-from govipd.core.actions import Holding
+from govipd.adapters.etcd.client import EtcdClient
+from govipd.core.actions import RestartState
 from govipd.core.events import Deposed, Elected, LeaseLost, Queued, Resigned
 from govipd.errors import EtcdRefusedError, EtcdWriteRefusedError
 from tests.adapters.etcd_cluster import Cluster
@@ -140,7 +140,7 @@ async def test_a_member_that_is_passed_the_vip_lets_go_of_what_its_file_has_not(
         b.election.publish({"state": "candidate", "addresses": ["192.0.2.1/32"]})
         b.election.campaign(1)
         await b.sees(Queued)
-        a.election.pass_on(1)
+        a.election.hand_over(1)
         await b.sees(Elected)
         a.election.resign(1)
         await a.sees(Resigned)
@@ -156,7 +156,7 @@ async def follow(a: Member, b: Member, *published: str) -> None:
     b.election.campaign(1)
     await b.sees(Queued)
     async with asyncio.timeout(5):
-        while not await a.election.heirs():
+        while not await a.election.successors():
             await asyncio.sleep(0.01)
 
 
@@ -233,7 +233,7 @@ async def test_the_next_process_lets_go_of_what_its_file_has_not(etcd: Cluster, 
     killed.cancel()
     await asyncio.gather(killed, return_exceptions=True)
     b = Member(etcd.endpoints, "a", runtime=tmp_path)
-    b.election.adopt(1, Holding(won.lease_id, won.create_revision, 0.0, (FIRST, SECOND)))
+    b.election.adopt(1, RestartState(won.lease_id, won.create_revision, 0.0, (FIRST, SECOND)))
     async with running(b), asyncio.timeout(3 * REREAD_S):
         while claim(etcd, "192.0.2.3"):
             await asyncio.sleep(0.01)
@@ -252,7 +252,7 @@ async def fill(etcd: Cluster) -> None:
     assert "NOSPACE" in etcd.ctl("alarm", "list")
 
 
-class ReadOnly(Etcd):
+class ReadOnly(EtcdClient):
     """A client whose user loses the right to write."""
 
     refuses = False

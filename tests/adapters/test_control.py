@@ -29,7 +29,7 @@ async def test_the_status_comes_as_the_daemon_knows_it() -> None:
         assert api.lease_left is not None
         same = {"lease_left": None, "since": 0.0, "gates": (), "transitions": ()}
         assert replace(api, **same) == replace(known.groups[0], **same)  # type: ignore[arg-type]
-        assert [t.state for t in api.transitions] == ["aside", "candidate", "taking", "leader"]
+        assert [t.state for t in api.transitions] == ["ineligible", "candidate", "activating", "leader"]
 
 
 async def test_drain_and_undrain() -> None:
@@ -37,7 +37,7 @@ async def test_drain_and_undrain() -> None:
     async with node() as n:
         await n.ask("Drain", vip="api")
         assert n.world.drain.kept
-        await n.world.until(lambda: "standing aside" in n.world.notifier.statuses[-1])
+        await n.world.until(lambda: "ineligible" in n.world.notifier.statuses[-1])
         await n.ask("Undrain")
         await n.world.until(n.world.leads)
         assert not n.world.drain.kept

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.etcd.api import Put
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.config.model import Config
 from govipd.ctl.doctor import check_etcd, check_members, check_tls
-from govipd.ctl.doctor.finding import Finding, Queue, Verdict
+from govipd.ctl.doctor.finding import Finding, Queue, Severity
 from govipd.host import machine_identity
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.etcd_cluster import Cluster, free_ports
@@ -54,7 +54,7 @@ def files(pki: Path, ca: str = "ca", client: str = "client") -> str:
 
 async def failure(config: Config) -> Finding:
     """The only finding that failed."""
-    (finding,) = (f for f in (await check_etcd.examine(config))[0] if f.verdict is Verdict.FAILED)
+    (finding,) = (f for f in (await check_etcd.examine(config))[0] if f.verdict is Severity.FAILED)
     assert finding.remedy
     return finding
 
@@ -78,7 +78,7 @@ async def test_each_endpoint_is_told_of(plain: Cluster, tmp_path: Path) -> None:
         configured(tmp_path, f'endpoints = ["{dead}", "{plain.endpoints[0]}"]')
     )
     (finding,) = bad(findings)
-    assert (finding.check, finding.verdict) == (f"etcd {dead}", Verdict.FAILED)
+    assert (finding.check, finding.verdict) == (f"etcd {dead}", Severity.FAILED)
     assert finding.detail.startswith("etcd does not answer: ")
     assert cluster is not None
 
@@ -87,7 +87,7 @@ async def test_no_etcd_at_all(tmp_path: Path) -> None:
     """The endpoint failed, and what depends on it was left out."""
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
     findings, cluster = await check_etcd.examine(configured(tmp_path, f'endpoints = ["{dead}"]'))
-    assert [f.verdict for f in findings] == [Verdict.FAILED, Verdict.SKIPPED, Verdict.SKIPPED]
+    assert [f.verdict for f in findings] == [Severity.FAILED, Severity.SKIPPED, Severity.SKIPPED]
     assert cluster is None
 
 
@@ -121,7 +121,7 @@ async def test_a_longer_lease_than_was_asked_for(tmp_path: Path) -> None:
     """An etcd with a long election time-out grants no shorter one."""
     with Cluster(tmp_path, extra=("--election-timeout", "5000", "--heartbeat-interval", "500")).running() as cluster:
         (finding,) = bad((await check_etcd.examine(configured(tmp_path, endpoints(cluster))))[0])
-        assert (finding.check, finding.verdict) == ("etcd lease", Verdict.WARNING)
+        assert (finding.check, finding.verdict) == ("etcd lease", Severity.WARNING)
         assert "8 s granted where election.ttl = 3" in finding.detail
 
 
@@ -140,7 +140,7 @@ async def test_certificates_that_verify(mutual: Cluster, pki: Path, tmp_path: Pa
     assert [f.check for f in found] == [
         f"TLS {pki}/ca.crt", f"TLS {pki}/client.crt", f"TLS certificate of {mutual.endpoints[0]}",
     ]  # fmt: skip
-    assert [f.verdict for f in found] == [Verdict.WARNING, Verdict.WARNING, Verdict.OK]
+    assert [f.verdict for f in found] == [Severity.WARNING, Severity.WARNING, Severity.OK]
     assert "valid for 9 more days" in found[1].detail
 
 
@@ -170,7 +170,7 @@ async def test_a_client_certificate_that_has_expired(mutual: Cluster, pki: Path,
     """etcd refuses it, and the file says when it ended."""
     config = configured(tmp_path, endpoints(mutual) + files(pki, client="expired"))
     assert (await failure(config)).detail.startswith("the server refuses our certificate")
-    (finding,) = (f for f in await check_tls.examine(config.etcd) if f.verdict is Verdict.FAILED)
+    (finding,) = (f for f in await check_tls.examine(config.etcd) if f.verdict is Severity.FAILED)
     assert finding.check == f"TLS {pki}/expired.crt"
     assert "expired 0 days ago" in finding.detail
 
@@ -196,9 +196,9 @@ async def test_a_server_certificate_that_does_not_verify(
 async def test_this_member_and_the_others(plain: Cluster, tmp_path: Path) -> None:
     """Absent, in the queue, aside, drained, with another's name, in another version, with other addresses."""
     config = configured(tmp_path, endpoints(plain))
-    store = Etcd(plain.endpoints, 5.0)
+    store = EtcdClient(plain.endpoints, 5.0)
     lease, _ = await store.grant(60)
-    sound = {**machine_identity("eth0"), "addresses": ["192.0.2.100/32", "2001:db8::100/128"], "state": "aside"}
+    sound = {**machine_identity("eth0"), "addresses": ["192.0.2.100/32", "2001:db8::100/128"], "state": "ineligible"}
 
     async def said(**changed: object) -> str:
         record = json.dumps({**sound, **changed}).encode()

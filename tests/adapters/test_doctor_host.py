@@ -12,7 +12,7 @@ import pytest
 from govipd.config.model import Config, ElectionConfig
 from govipd.ctl.doctor import check_clock, check_haproxy, check_host, check_units
 from govipd.ctl.doctor.doctor import doctor, examine
-from govipd.ctl.doctor.finding import Finding, Verdict
+from govipd.ctl.doctor.finding import Finding, Severity
 from govipd.ctl.main import main
 from tests.adapters.doctor_config import configured
 from tests.adapters.etcd_cluster import free_ports
@@ -35,7 +35,7 @@ async def verdict(config: Config) -> Finding:
 @pytest.mark.root
 async def test_only_root_may_change_what_govipd_does(config: Config, tmp_path: Path) -> None:
     """The file, and the directory in which it could be replaced: owner and mode."""
-    assert (await verdict(config)).verdict is Verdict.OK
+    assert (await verdict(config)).verdict is Severity.OK
     file = tmp_path / "govip.toml"
     file.chmod(0o666)
     finding = await verdict(config)
@@ -53,7 +53,7 @@ async def test_only_root_may_change_what_govipd_does(config: Config, tmp_path: P
 async def test_the_clock_of_this_machine(config: Config) -> None:
     """It runs at its hardware's rate, or this machine could not be trusted with a lease."""
     for finding in await check_clock.examine(config):
-        assert finding.verdict is Verdict.OK
+        assert finding.verdict is Severity.OK
 
 
 def test_a_clock_s_rate_is_judged_by_what_the_margin_allows() -> None:
@@ -61,7 +61,7 @@ def test_a_clock_s_rate_is_judged_by_what_the_margin_allows() -> None:
     election = ElectionConfig(ttl=3.0, margin=0.6)
     assert check_clock.allowed(election) == pytest.approx(1 / 9)
     verdicts = [check_clock.rate(off, election).verdict for off in (0.0, 0.0005, 0.01, 1 / 12, 0.12)]
-    assert verdicts == [Verdict.OK, Verdict.OK, Verdict.WARNING, Verdict.WARNING, Verdict.FAILED]
+    assert verdicts == [Severity.OK, Severity.OK, Severity.WARNING, Severity.WARNING, Severity.FAILED]
     assert check_clock.allowed(ElectionConfig(ttl=3.0, margin=0.5)) > 1 / 12
 
 
@@ -73,15 +73,15 @@ def test_what_chrony_may_do_to_the_clock(tmp_path: Path) -> None:
     assert check_clock.chrony_slew(files) == (1 / 12, "chrony's default")
     main.write_text(f"pool example.net iburst\n#maxslewrate 5\nconfdir /nonexistent {more}\n")
     assert check_clock.chrony_slew(files) == (1 / 12, "chrony's default")
-    assert check_clock.ntp(["chronyd"], check_clock.chrony_slew(files), election).verdict is Verdict.OK
+    assert check_clock.ntp(["chronyd"], check_clock.chrony_slew(files), election).verdict is Severity.OK
     more.mkdir()
     (more / "fast.conf").write_text("maxslewrate 100000\n")
     finding = check_clock.ntp(["chronyd"], check_clock.chrony_slew(files), election)
-    assert finding.verdict is Verdict.FAILED
+    assert finding.verdict is Severity.FAILED
     assert f"may slew the clock by 10.0% (maxslewrate, {more}/fast.conf); 9.1% is allowed" in finding.detail
     assert (
         check_clock.ntp(["chronyd"], check_clock.chrony_slew(files), ElectionConfig(ttl=3.0, margin=0.6)).verdict
-        is Verdict.OK
+        is Severity.OK
     )
 
 
@@ -100,9 +100,9 @@ STAT = "# pxname,svname,slim,\nservice,FRONTEND,{service},\ngovip_health,FRONTEN
 
 @pytest.mark.parametrize(
     ("maxconn", "service", "verdict"),
-    [(60, 50, Verdict.OK), (60, 51, Verdict.WARNING), (60, 60, Verdict.WARNING)],
+    [(60, 50, Severity.OK), (60, 51, Severity.WARNING), (60, 60, Severity.WARNING)],
 )
-def test_a_reserve_for_the_page(maxconn: int, service: int, verdict: Verdict) -> None:
+def test_a_reserve_for_the_page(maxconn: int, service: int, verdict: Severity) -> None:
     """The frontends together must not have more than haproxy as a whole."""
     finding = check_haproxy.judge(INFO.format(maxconn=maxconn), STAT.format(service=service))
     assert finding.verdict is verdict
@@ -113,13 +113,13 @@ async def test_haproxy_s_limits_where_they_cannot_be_asked(tmp_path: Path) -> No
     """No file, no socket in it, a socket on which nothing listens, and another unit: said, and no fault."""
     config, file = configured(tmp_path), tmp_path / "haproxy.cfg"
     (finding,) = await check_haproxy.examine(config, file)
-    assert (finding.verdict, finding.detail) == (Verdict.SKIPPED, f"{file}: No such file or directory")
+    assert (finding.verdict, finding.detail) == (Severity.SKIPPED, f"{file}: No such file or directory")
     file.write_text("global\n    maxconn 60\n")
     (finding,) = await check_haproxy.examine(config, file)
     assert "no stats socket in" in finding.detail
     file.write_text(f"global\n    stats socket {tmp_path}/admin.sock mode 660\n")
     (finding,) = await check_haproxy.examine(config, file)
-    assert finding.verdict is Verdict.SKIPPED
+    assert finding.verdict is Severity.SKIPPED
     assert finding.detail.startswith(f"{tmp_path}/admin.sock: ")
     other = configured(tmp_path, rest='[health]\nunit = "nginx.service"\n')
     assert await check_haproxy.examine(other, file) == []
@@ -158,10 +158,10 @@ async def test_the_page(page: tuple[str, list[int]], tmp_path: Path) -> None:
     url, status = page
     config = configured(tmp_path, rest=f'[health]\nurl = "{url}"\ntimeout = 10\n')
     (finding,) = await check_host.probe(config)
-    assert finding.verdict is Verdict.OK
+    assert finding.verdict is Severity.OK
     status[0] = 503
     (finding,) = await check_host.probe(config)
-    assert (finding.verdict, finding.detail) == (Verdict.FAILED, "HTTP 503")
+    assert (finding.verdict, finding.detail) == (Severity.FAILED, "HTTP 503")
 
 
 def test_a_unit_file_that_was_changed(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_unit_file_that_was_changed(tmp_path: Path) -> None:
     installed.write_text(text.replace("WatchdogSec=1s", "WatchdogSec=1h"))
     finding = check_units._drift(installed)
     assert finding
-    assert (finding.verdict, finding.check) == (Verdict.WARNING, f"unit file {installed}")
+    assert (finding.verdict, finding.check) == (Severity.WARNING, f"unit file {installed}")
 
 
 @pytest.mark.parametrize(

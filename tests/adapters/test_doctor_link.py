@@ -10,7 +10,7 @@ from govipd.adapters.kernel.fence_rules import fence_table
 from govipd.config.model import Config
 from govipd.core.events import Address
 from govipd.ctl.doctor import check_answers, check_link, check_packets
-from govipd.ctl.doctor.finding import Cluster, Finding, Queue, Verdict
+from govipd.ctl.doctor.finding import Cluster, Finding, Queue, Severity
 from tests.adapters.conftest import BootClock, Wire
 from tests.adapters.doctor_config import bad, configured
 from tests.adapters.namespaces import Namespace
@@ -33,7 +33,7 @@ def add_vips(namespace: Namespace) -> None:
     namespace.ip("addr add 2001:db8::100/128 dev eth0 nodad")
 
 
-async def only(findings: list[Finding], verdict: Verdict) -> str:
+async def only(findings: list[Finding], verdict: Severity) -> str:
     """The text of the only finding that is not all right."""
     (finding,) = bad(findings)
     assert finding.verdict is verdict
@@ -58,34 +58,34 @@ async def test_a_sound_link_has_nothing_to_mend(sound: Wire, config: Config) -> 
 async def test_what_is_wrong_with_an_interface(sound: Wire, config: Config) -> None:
     """No carrier, set down, not there: each in its own words."""
     sound.peer.ip("link set eth0 down")
-    assert await only(await check_link.examine(config, NOBODY), Verdict.FAILED) == "interface eth0: has no carrier"
+    assert await only(await check_link.examine(config, NOBODY), Severity.FAILED) == "interface eth0: has no carrier"
     sound.host.ip("link set eth0 down")
-    assert await only(await check_link.examine(config, NOBODY), Verdict.FAILED) == "interface eth0: is set down"
+    assert await only(await check_link.examine(config, NOBODY), Severity.FAILED) == "interface eth0: is set down"
     sound.host.ip("link del eth0")
     text = "interface eth0: interface eth0 does not exist"
-    assert await only(await check_link.examine(config, NOBODY), Verdict.FAILED) == text
+    assert await only(await check_link.examine(config, NOBODY), Severity.FAILED) == text
 
 
 async def test_a_vip_must_be_where_the_election_says(sound: Wire, config: Config) -> None:
     """Here without leading, and leading without being here."""
-    text = await only(await check_link.examine(config, OURSELVES), Verdict.FAILED)
+    text = await only(await check_link.examine(config, OURSELVES), Severity.FAILED)
     assert "leads, but 192.0.2.100/32, 2001:db8::100/128 is not here" in text
     add_vips(sound.host)
-    text = await only(await check_link.examine(config, ANOTHER), Verdict.FAILED)
+    text = await only(await check_link.examine(config, ANOTHER), Severity.FAILED)
     assert "is here, though this member does not lead" in text
 
 
 @pytest.mark.parametrize(
     ("setting", "verdict", "text"),
     [
-        ("net.ipv4.ip_nonlocal_bind=0", Verdict.WARNING, "ipv4.ip_nonlocal_bind"),
-        ("net.ipv6.ip_nonlocal_bind=0", Verdict.WARNING, "ipv6.ip_nonlocal_bind"),
-        ("net.ipv4.conf.eth0.arp_ignore=8", Verdict.FAILED, "arp_ignore = 8"),
-        ("net.ipv4.conf.all.arp_ignore=2", Verdict.FAILED, "arp_ignore = 2"),
-        ("net.ipv6.conf.eth0.disable_ipv6=1", Verdict.FAILED, "IPv6 is off on eth0"),
+        ("net.ipv4.ip_nonlocal_bind=0", Severity.WARNING, "ipv4.ip_nonlocal_bind"),
+        ("net.ipv6.ip_nonlocal_bind=0", Severity.WARNING, "ipv6.ip_nonlocal_bind"),
+        ("net.ipv4.conf.eth0.arp_ignore=8", Severity.FAILED, "arp_ignore = 8"),
+        ("net.ipv4.conf.all.arp_ignore=2", Severity.FAILED, "arp_ignore = 2"),
+        ("net.ipv6.conf.eth0.disable_ipv6=1", Severity.FAILED, "IPv6 is off on eth0"),
     ],
 )
-async def test_sysctls(sound: Wire, config: Config, setting: str, verdict: Verdict, text: str) -> None:
+async def test_sysctls(sound: Wire, config: Config, setting: str, verdict: Severity, text: str) -> None:
     """Each that keeps a VIP from working."""
     sound.host.run("sysctl", "-qw", setting)
     assert text in await only(await check_link.examine(config, NOBODY), verdict)
@@ -94,11 +94,11 @@ async def test_sysctls(sound: Wire, config: Config, setting: str, verdict: Verdi
 async def test_a_vip_on_another_interface_or_with_another_prefix(sound: Wire, config: Config) -> None:
     """The kernel answers for it there, too."""
     sound.host.ip("address add 192.0.2.100/24 dev lo")
-    text = await only(await check_link.examine(config, NOBODY), Verdict.FAILED)
+    text = await only(await check_link.examine(config, NOBODY), Severity.FAILED)
     assert text.startswith("api: on lo: 192.0.2.100/24 is there")
     sound.host.ip("address delete 192.0.2.100/24 dev lo")
     sound.host.ip("address add 192.0.2.100/24 dev eth0")
-    text = await only(await check_link.examine(config, ANOTHER), Verdict.FAILED)
+    text = await only(await check_link.examine(config, ANOTHER), Severity.FAILED)
     assert text == "api: on eth0: 192.0.2.100/24 is here, though this member does not lead"
 
 
@@ -111,7 +111,7 @@ async def test_promote_secondaries_matters_to_a_prefix_of_the_subnet(sound: Wire
     vip = '[[vip]]\nname = "web"\ninterface = "eth0"\naddresses = ["192.0.2.200/24"]'
     config = configured(tmp_path, rest=vip)
     found = await check_link.examine(config, {**NOBODY, "web": Queue((), {})})
-    assert "promote_secondaries" in await only(found, Verdict.WARNING)
+    assert "promote_secondaries" in await only(found, Severity.WARNING)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ async def test_a_foreign_host_that_answers(sound: Wire, config: Config, cluster:
     mac = sound.peer.ip("-br link show eth0").split()[2]
     assert [finding.check for finding in found] == ["api: 192.0.2.100", "api: 2001:db8::100"]
     assert all(f"a foreign host answers for it, {mac}" in finding.detail for finding in found)
-    assert all(finding.verdict is Verdict.FAILED for finding in found)
+    assert all(finding.verdict is Severity.FAILED for finding in found)
 
 
 async def test_a_foreign_host_beside_another_leader(sound: Wire, config: Config) -> None:
@@ -181,7 +181,7 @@ async def test_a_leader_that_does_not_answer(sound: Wire, config: Config) -> Non
 async def test_without_etcd_nobody_knows_who_should_answer(sound: Wire, config: Config) -> None:
     """The question is left out, and says so."""
     (finding,) = await check_answers.examine(config, None)
-    assert finding.verdict is Verdict.SKIPPED
+    assert finding.verdict is Severity.SKIPPED
 
 
 async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
@@ -189,11 +189,11 @@ async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
     clock = BootClock()
     fence = NftFence(addresses=VIPS, clock=clock, table=fence_table("eth0", "api"))
     text = "api: fence: this member leads, but table govipd_eth0__api is not there in inet and arp"
-    assert await only(await check_packets.examine(config, OURSELVES), Verdict.FAILED) == text
+    assert await only(await check_packets.examine(config, OURSELVES), Severity.FAILED) == text
     await fence.open(clock.now() + 60)
     assert bad(await check_packets.examine(config, OURSELVES)) == []
     await fence.close()
-    text = await only(await check_packets.examine(config, OURSELVES), Verdict.FAILED)
+    text = await only(await check_packets.examine(config, OURSELVES), Severity.FAILED)
     assert "the fence is closed for 192.0.2.100, 2001:db8::100" in text
     assert bad(await check_packets.examine(config, ANOTHER)) == []
     await fence.remove()
@@ -202,27 +202,27 @@ async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
 async def test_a_fence_that_no_vip_of_the_file_owns_is_named(sound: Wire, config: Config) -> None:
     """What it guards is dead on this machine; another interface's is not this file's."""
     sound.host.run("nft", "add table inet govipd_eth0__renamed; add table inet govipd_eth0_2e5__api")
-    text = await only(await check_packets.examine(config, ANOTHER), Verdict.WARNING)
+    text = await only(await check_packets.examine(config, ANOTHER), Severity.WARNING)
     assert text == "fence: table govipd_eth0__renamed belongs to no VIP here"
 
 
 @pytest.mark.parametrize(
     ("rules", "verdict", "text"),
     [
-        ("table arp t { chain c { type filter hook input priority 0; policy drop; }; }", Verdict.WARNING, "drops ARP"),
+        ("table arp t { chain c { type filter hook input priority 0; policy drop; }; }", Severity.WARNING, "drops ARP"),
         (
             "table arp t { chain c { type filter hook output priority 0; arp saddr ip 192.0.2.100 drop; }; }",
-            Verdict.WARNING,
+            Severity.WARNING,
             "drops ARP",
         ),
         (
             "table inet t { chain c { type filter hook input priority 0; policy drop; tcp dport 443 accept; }; }",
-            Verdict.FAILED,
+            Severity.FAILED,
             "drops neighbour solicitations",
         ),
     ],
 )
-async def test_a_firewall_in_the_way(sound: Wire, config: Config, rules: str, verdict: Verdict, text: str) -> None:
+async def test_a_firewall_in_the_way(sound: Wire, config: Config, rules: str, verdict: Severity, text: str) -> None:
     """ARP that is dropped, and neighbour discovery that a policy drops."""
     sound.host.run("nft", rules)
     assert text in await only(await check_packets.examine(config, NOBODY), verdict)

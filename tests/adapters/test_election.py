@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.election.election import REREAD_S, UNORDERLY_S
+from govipd.adapters.election.claimant import REREAD_S, UNORDERLY_S
 from govipd.adapters.election.membership import LOOK_S
 from govipd.core.events import (
     ClusterFault,
@@ -356,7 +356,7 @@ async def test_a_handover_passes_over_the_members_in_between(etcd: Cluster) -> N
         for member in (one, two, three):
             member.election.campaign(1)
             await member.sees(Elected if member is one else Queued)
-        assert await one.election.heirs() == ["node2", "node3"]
+        assert await one.election.successors() == ["node2", "node3"]
         await asyncio.sleep(UNORDERLY_S)  # until it could hold the VIP
         one.election.resign(1, "node3")
         elected = await three.sees(Elected)
@@ -412,7 +412,7 @@ async def test_a_handover_does_not_pass_over_other_programs(etcd: Cluster) -> No
                 await asyncio.sleep(0.05)
             two.election.campaign(1)
             await two.sees(Queued)
-            assert await one.election.heirs() == []
+            assert await one.election.successors() == []
         finally:
             ctl.kill()
             ctl.communicate()

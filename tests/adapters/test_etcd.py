@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd.api import Created, Delete, Get, Put
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, Put
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.connection import Login, Tls
 from govipd.errors import (
     ConfigError,
@@ -52,7 +52,7 @@ def mutual(pki: Path, tmp_path: Path) -> Iterator[Cluster]:
         cluster.stop()
 
 
-async def grants(etcd: Etcd) -> bool:
+async def grants(etcd: EtcdClient) -> bool:
     try:
         return (await etcd.grant(5))[1] == 5.0
     finally:
@@ -62,23 +62,23 @@ async def grants(etcd: Etcd) -> bool:
 async def test_mutual_tls(mutual: Cluster, pki: Path) -> None:
     """With the CA and a client certificate it works; without either it is refused with a reason."""
     tls = Tls(pki / "ca.crt", pki / "client.crt", pki / "client.key")
-    assert await grants(Etcd(mutual.endpoints, 5.0, tls))
+    assert await grants(EtcdClient(mutual.endpoints, 5.0, tls))
     for wrong in (Tls(pki / "other.crt", pki / "client.crt", pki / "client.key"), Tls(pki / "ca.crt"), Tls()):
         with pytest.raises(EtcdUnavailableError, match=r"127\.0\.0\.1"):
-            await grants(Etcd(mutual.endpoints, 5.0, wrong))
+            await grants(EtcdClient(mutual.endpoints, 5.0, wrong))
 
 
 async def test_an_unreadable_certificate_is_named(mutual: Cluster, pki: Path) -> None:
     """The error names the file."""
     with pytest.raises(EtcdRefusedError, match=r"missing\.crt"):
-        await grants(Etcd(mutual.endpoints, 5.0, Tls(pki / "missing.crt")))
+        await grants(EtcdClient(mutual.endpoints, 5.0, Tls(pki / "missing.crt")))
 
 
 def test_an_endpoint_must_be_a_url() -> None:
     """What is allowed stands in the error."""
 
     async def connect() -> None:
-        await Etcd(["127.0.0.1:2379"], 1.0).grant(5)
+        await EtcdClient(["127.0.0.1:2379"], 1.0).grant(5)
 
     with pytest.raises(ConfigError, match="http://HOST:PORT"):
         asyncio.run(connect())
@@ -99,7 +99,7 @@ async def test_authentication_and_its_renewal(tmp_path: Path) -> None:
         cluster.ctl("user", "add", "govip:secret")
         cluster.ctl("user", "grant-role", "govip", "govip")
         cluster.ctl("auth", "enable")
-        etcd = Etcd(cluster.endpoints, 5.0, login=Login("govip", password))
+        etcd = EtcdClient(cluster.endpoints, 5.0, login=Login("govip", password))
         lease, _ = await etcd.grant(60)
         for _ in range(3):
             assert (await etcd.txn((), (Put("govip/x", b"1", lease), Get("govip/x")))).gets[0][0].value == b"1"
@@ -112,9 +112,9 @@ async def test_authentication_and_its_renewal(tmp_path: Path) -> None:
         await etcd.close()
         password.write_text("wrong\n")
         with pytest.raises(EtcdRefusedError, match="authentication failed"):
-            await grants(Etcd(cluster.endpoints, 5.0, login=Login("govip", password)))
+            await grants(EtcdClient(cluster.endpoints, 5.0, login=Login("govip", password)))
         with pytest.raises(EtcdRefusedError, match="gone"):
-            await grants(Etcd(cluster.endpoints, 5.0, login=Login("govip", tmp_path / "gone")))
+            await grants(EtcdClient(cluster.endpoints, 5.0, login=Login("govip", tmp_path / "gone")))
     finally:
         cluster.stop()
 
@@ -123,7 +123,7 @@ async def test_the_next_endpoint_is_used_after_a_failure(plain: Cluster) -> None
     """A dead endpoint fails one call; the call after it goes elsewhere."""
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
     failures: list[tuple[str, str]] = []
-    etcd = Etcd([dead, *plain.endpoints], 2.0, failed=lambda endpoint, kind: failures.append((endpoint, kind)))
+    etcd = EtcdClient([dead, *plain.endpoints], 2.0, failed=lambda endpoint, kind: failures.append((endpoint, kind)))
     with pytest.raises(EtcdUnavailableError, match=dead):
         await etcd.grant(5)
     assert await grants(etcd)
@@ -137,9 +137,9 @@ async def test_an_endpoint_of_another_cluster_is_refused(plain: Cluster, tmp_pat
     try:
         other.wait_healthy()
         dead = f"http://127.0.0.1:{free_ports(1)[0]}"
-        etcd = Etcd([*plain.endpoints, dead, *other.endpoints], 2.0)
+        etcd = EtcdClient([*plain.endpoints, dead, *other.endpoints], 2.0)
         await etcd.grant(5)
-        etcd._turn = 2  # as if two endpoints had failed
+        etcd._endpoint_index = 2  # as if two endpoints had failed
         etcd._drop(etcd._connection)
         with pytest.raises(EtcdUnavailableError, match="is of another cluster"):
             await etcd.grant(5)
@@ -151,11 +151,11 @@ async def test_an_endpoint_of_another_cluster_is_refused(plain: Cluster, tmp_pat
 async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
     """A frozen etcd (FIELD 5): grant, renew, txn and the creation of a watch all end in time."""
     with Cluster(tmp_path).running() as cluster:
-        etcd = Etcd(cluster.endpoints, 0.5)
+        etcd = EtcdClient(cluster.endpoints, 0.5)
         lease, _ = await etcd.grant(60)
         await etcd.renew(lease)
         cluster.members[0].signal(signal.SIGSTOP)
-        for call in (etcd.renew(lease), etcd.grant(5), etcd.txn((), (Get("x"),)), etcd.changed("x", 1)):
+        for call in (etcd.renew(lease), etcd.grant(5), etcd.txn((), (Get("x"),)), etcd.wait_changed("x", 1)):
             began = time.monotonic()
             with pytest.raises(EtcdUnavailableError):
                 await call
@@ -172,7 +172,7 @@ async def test_every_call_ends_at_its_deadline(tmp_path: Path) -> None:
 
 async def test_an_unknown_lease_is_not_found(plain: Cluster) -> None:
     """For a renewal and for a put; revoking it is no error."""
-    etcd = Etcd(plain.endpoints, 5.0)
+    etcd = EtcdClient(plain.endpoints, 5.0)
     with pytest.raises(LeaseNotFoundError):
         await etcd.renew(12345)
     with pytest.raises(LeaseNotFoundError):
@@ -183,17 +183,17 @@ async def test_an_unknown_lease_is_not_found(plain: Cluster) -> None:
 
 async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
     """Conditions, the keys below a revision, and the deletion that a watch reports."""
-    etcd = Etcd(plain.endpoints, 5.0)
+    etcd = EtcdClient(plain.endpoints, 5.0)
     lease, _ = await etcd.grant(60)
-    first = await etcd.txn((Created("q/a", 0),), (Put("q/a", b"a", lease), Get("q/a")))
+    first = await etcd.txn((IfCreateRevision("q/a", 0),), (Put("q/a", b"a", lease), Get("q/a")))
     assert first.succeeded
-    again = await etcd.txn((Created("q/a", 0),), (Put("q/a", b"b", lease),), (Get("q/a"),))
+    again = await etcd.txn((IfCreateRevision("q/a", 0),), (Put("q/a", b"b", lease),), (Get("q/a"),))
     assert (again.succeeded, again.gets[0][0].value, again.gets[0][0].lease) == (False, b"a", lease)
     second = await etcd.txn((), (Put("q/b", b"b", lease), Get("q/b")))
     mine = second.gets[0][0]
     ahead = await etcd.txn((), (Get("q/", prefix=True, max_create_revision=mine.create_revision - 1),))
     assert [kv.key for kv in ahead.gets[0]] == ["q/a"]
-    watch = asyncio.ensure_future(etcd.changed("q/a", ahead.revision + 1))
+    watch = asyncio.ensure_future(etcd.wait_changed("q/a", ahead.revision + 1))
     await asyncio.sleep(0.2)
     assert not watch.done()
     await etcd.txn((), (Delete("q/a"),))
@@ -204,21 +204,21 @@ async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
 
 async def test_a_compacted_watch_is_lost(plain: Cluster) -> None:
     """A watch from a compacted revision says so instead of waiting for ever."""
-    etcd = Etcd(plain.endpoints, 5.0)
+    etcd = EtcdClient(plain.endpoints, 5.0)
     lease, _ = await etcd.grant(60)
     for _ in range(5):
         revision = (await etcd.txn((), (Put("x", b"", lease),))).revision
     plain.ctl("compact", str(revision))
     with pytest.raises(WatchLostError):
-        await asyncio.wait_for(etcd.changed("x", 1), 5)
+        await asyncio.wait_for(etcd.wait_changed("x", 1), 5)
     await etcd.close()
 
 
 async def test_a_connection_closed_by_another_call_is_not_a_cancellation(plain: Cluster) -> None:
     """gRPC raises CancelledError in calls whose channel is closed: it must not end the task in silence."""
-    etcd = Etcd(plain.endpoints, 0.5)
+    etcd = EtcdClient(plain.endpoints, 0.5)
     revision = (await etcd.txn((), (Get("x"),))).revision
-    watch = asyncio.ensure_future(etcd.changed("x", revision + 1))
+    watch = asyncio.ensure_future(etcd.wait_changed("x", revision + 1))
     await asyncio.sleep(0.2)
     await etcd.close()
     with pytest.raises(WatchLostError):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.etcd.api import Get, Put
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.connection import Access, Login
 from govipd.errors import EtcdError, EtcdRefusedError, EtcdWriteRefusedError
 from tests.adapters.etcd_cluster import Cluster
@@ -32,7 +32,7 @@ def login(tmp_path: Path) -> Login:
     return Login("govip", tmp_path / "password")
 
 
-async def use(client: Etcd, lease: int) -> None:
+async def use(client: EtcdClient, lease: int) -> None:
     """All that a holder does: each call must succeed at once."""
     for _ in range(2):
         assert (await client.renew(lease)).ttl == 60.0
@@ -44,7 +44,7 @@ async def use(client: Etcd, lease: int) -> None:
 async def test_the_user_in_the_file_before_authentication_is_enabled(guarded: Cluster, login: Login) -> None:
     """Then enabled, disabled and enabled again: not one call fails."""
     failures: list[tuple[str, str]] = []
-    client = Etcd(guarded.endpoints, 2.0, login=login, failed=lambda *what: failures.append(what))
+    client = EtcdClient(guarded.endpoints, 2.0, login=login, failed=lambda *what: failures.append(what))
     lease, _ = await client.grant(60)
     await use(client, lease)
     for _ in range(2):
@@ -58,7 +58,7 @@ async def test_the_user_in_the_file_before_authentication_is_enabled(guarded: Cl
 
 async def test_authentication_is_enabled_before_the_user_is_in_the_file(guarded: Cluster, login: Login) -> None:
     """Reading and writing are refused, with what to do; the lease is renewed; the reload mends it."""
-    client = Etcd(guarded.endpoints, 2.0)
+    client = EtcdClient(guarded.endpoints, 2.0)
     lease, _ = await client.grant(60)
     guarded.ctl("auth", "enable")
     with pytest.raises(EtcdRefusedError, match=r"authentication is enabled there; next: set etcd\.user"):
@@ -72,7 +72,7 @@ async def test_another_user(guarded: Cluster, login: Login, tmp_path: Path) -> N
     """A reload with other credentials is in force with the next call."""
     (tmp_path / "root").write_text("root")
     guarded.ctl("auth", "enable")
-    client = Etcd(guarded.endpoints, 2.0, login=login)
+    client = EtcdClient(guarded.endpoints, 2.0, login=login)
     await use(client, (await client.grant(60))[0])
     with pytest.raises(EtcdError, match="permission denied"):
         await client.txn((), (Get("elsewhere"),))
@@ -84,7 +84,7 @@ async def test_another_user(guarded: Cluster, login: Login, tmp_path: Path) -> N
 async def test_a_role_that_may_only_read(guarded: Cluster, login: Login) -> None:
     """Its writes are refused as such; a read that is refused is no refused write."""
     guarded.ctl("auth", "enable")
-    client = Etcd(guarded.endpoints, 2.0, login=login)
+    client = EtcdClient(guarded.endpoints, 2.0, login=login)
     await client.txn((), (Get("read/x"),))
     with pytest.raises(EtcdWriteRefusedError, match="permission denied"):
         await client.txn((), (Put("read/x", b"", 0),))

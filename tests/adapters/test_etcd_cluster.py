@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from govipd.adapters.etcd.api import Get, Put
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.cluster import UNKNOWN, Believed, ClusterFile
 from govipd.adapters.etcd.connection import Access
 from govipd.errors import EtcdError, EtcdUnavailableError, EtcdWriteRefusedError, LeaseNotFoundError
@@ -52,7 +52,7 @@ async def errors(call: Callable[[], Awaitable[object]], seconds: float) -> list[
 async def test_an_answer_of_another_cluster_is_a_failed_call(two: tuple[Cluster, Cluster]) -> None:
     """That a lease, or a put's lease, is not found there says nothing about it; nor is anything else believed."""
     ours, other = two
-    etcd = Etcd([*ours.endpoints, *other.endpoints], 1.0)
+    etcd = EtcdClient([*ours.endpoints, *other.endpoints], 1.0)
     lease, _ = await etcd.grant(60)
     revision = (await etcd.txn((), (Get("x"),))).revision
     for call in (
@@ -60,10 +60,10 @@ async def test_an_answer_of_another_cluster_is_a_failed_call(two: tuple[Cluster,
         lambda: etcd.txn((), (Put("x", b"", lease),)),
         lambda: etcd.txn((), (Get("x"),)),
         lambda: etcd.revoke(12345),
-        lambda: etcd.changed("x", revision),
+        lambda: etcd.wait_changed("x", revision),
         etcd.status,
     ):
-        etcd._turn = 1  # as if ours had not answered for a moment
+        etcd._endpoint_index = 1  # as if ours had not answered for a moment
         etcd._drop(etcd._connection)
         with pytest.raises(EtcdUnavailableError, match=f"{other.endpoints[0]}: is of another cluster"):
             await call()
@@ -74,7 +74,7 @@ async def test_an_answer_of_another_cluster_is_a_failed_call(two: tuple[Cluster,
 async def test_a_hiccup_beside_another_cluster_costs_no_lease(two: tuple[Cluster, Cluster]) -> None:
     """The right one is frozen for longer than a lease: every call fails, none says that the lease is gone."""
     ours, other = two
-    etcd = Etcd([*ours.endpoints, *other.endpoints], 0.3)
+    etcd = EtcdClient([*ours.endpoints, *other.endpoints], 0.3)
     lease, _ = await etcd.grant(2)
     ours.members[0].signal(signal.SIGSTOP)
     found = await errors(lambda: etcd.renew(lease), 4.0)
@@ -90,7 +90,7 @@ async def test_a_rebuilt_cluster_is_believed_when_every_lease_has_ended(tmp_path
     """Not before a TTL has passed in which every endpoint was of it; it is told, and what was leased is lost."""
     with Cluster(tmp_path).running() as cluster:
         told: list[str] = []
-        etcd = Etcd(cluster.endpoints, 0.5, noticed=told.append)
+        etcd = EtcdClient(cluster.endpoints, 0.5, noticed=told.append)
         lease, _ = await etcd.grant(2)
         before = await etcd.status()
         cluster.rebuild("second")
@@ -110,7 +110,7 @@ async def test_a_rebuilt_cluster_is_believed_when_every_lease_has_ended(tmp_path
         await etcd.close()
 
 
-async def until_believed(etcd: Etcd, lease: int) -> None:
+async def until_believed(etcd: EtcdClient, lease: int) -> None:
     while True:
         try:
             await etcd.renew(lease)
@@ -121,7 +121,7 @@ async def until_believed(etcd: Etcd, lease: int) -> None:
 async def test_a_member_that_left_for_a_cluster_of_its_own_is_refused(tmp_path: Path) -> None:
     """It is all that this machine lists; the others, which are not listed, are of the old cluster still."""
     with Cluster(tmp_path, size=3).running() as cluster:
-        client = Etcd(cluster.endpoints[:1], 0.5)
+        client = EtcdClient(cluster.endpoints[:1], 0.5)
         lease, _ = await client.grant(2)
         await until(lambda: client.renew(lease))
         await asyncio.sleep(0.3)
@@ -134,7 +134,7 @@ async def test_a_member_that_left_for_a_cluster_of_its_own_is_refused(tmp_path: 
         await client.close()
 
 
-async def until_another_answers(etcd: Etcd, lease: int) -> None:
+async def until_another_answers(etcd: EtcdClient, lease: int) -> None:
     """Until an etcd of another cluster answers."""
     while True:
         try:
@@ -148,7 +148,7 @@ async def until_another_answers(etcd: Etcd, lease: int) -> None:
 async def test_a_restored_cluster_is_believed_with_what_is_in_it(tmp_path: Path) -> None:
     """`etcdctl snapshot restore` makes another cluster with the old keys."""
     with Cluster(tmp_path, size=3).running() as cluster:
-        etcd = Etcd(cluster.endpoints, 0.5)
+        etcd = EtcdClient(cluster.endpoints, 0.5)
         lease, _ = await etcd.grant(2)
         await etcd.txn((), (Put("kept", b"1", 0),))
         snapshot = tmp_path / "snapshot"
@@ -169,7 +169,7 @@ async def test_other_endpoints_are_used_with_the_same_lease(tmp_path: Path) -> N
     for name in ("ours", "other"):
         (tmp_path / name).mkdir()
     with Cluster(tmp_path / "ours", size=3).running() as ours, Cluster(tmp_path / "other").running() as other:
-        etcd = Etcd(ours.endpoints[:1], 0.5)
+        etcd = EtcdClient(ours.endpoints[:1], 0.5)
         lease, _ = await etcd.grant(2)
         etcd.reconfigure(Access(tuple(ours.endpoints[1:])))
         assert (await etcd.renew(lease)).ttl == 2.0
@@ -184,7 +184,7 @@ async def test_other_endpoints_are_used_with_the_same_lease(tmp_path: Path) -> N
 async def test_calls_under_way_while_endpoints_change(tmp_path: Path) -> None:
     """They fail like others, or succeed; the next ones work."""
     with Cluster(tmp_path).running() as cluster:
-        etcd = Etcd(cluster.endpoints, 1.0)
+        etcd = EtcdClient(cluster.endpoints, 1.0)
         lease, _ = await etcd.grant(60)
         dead = f"http://127.0.0.1:{free_ports(1)[0]}"
         renewals = [asyncio.ensure_future(until(lambda: etcd.renew(lease))) for _ in range(3)]
@@ -198,7 +198,7 @@ async def test_a_full_etcd_refuses_writes_only(tmp_path: Path) -> None:
     """The alarm NOSPACE: Put and grant are refused as such, over the same connection; all else works."""
     with Cluster(tmp_path, extra=["--quota-backend-bytes", str(1 << 20)]).running() as cluster:
         failures: list[tuple[str, str]] = []
-        etcd = Etcd(cluster.endpoints, 2.0, failed=lambda *what: failures.append(what))
+        etcd = EtcdClient(cluster.endpoints, 2.0, failed=lambda *what: failures.append(what))
         lease, _ = await etcd.grant(60)
         await etcd.txn((), (Put("ours", b"1", lease),))
         cluster.fill()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.connection import Tls
 from govipd.errors import EtcdUnavailableError
 from tests.adapters.etcd_cluster import Cluster, free_ports
@@ -39,7 +39,7 @@ class Resolver:
 async def test_a_lookup_outlives_the_call_that_began_it(etcd: Cluster) -> None:
     """A name server that answers after 1.2 s, calls of 0.5 s: it is asked once, and its answer is used."""
     resolver = Resolver("127.0.0.1", seconds=1.2)
-    client = Etcd([f"http://etcd.example:{port(etcd)}"], 0.5, resolve=resolver)
+    client = EtcdClient([f"http://etcd.example:{port(etcd)}"], 0.5, resolve=resolver)
     began = time.monotonic()
     for _ in range(2):
         with pytest.raises(EtcdUnavailableError, match=r"no answer from the name server within 0\.5 s"):
@@ -55,11 +55,11 @@ async def test_a_name_that_does_not_resolve_any_more_keeps_its_addresses(etcd: C
     """Name servers die after the start: each new connection uses what was known, at once."""
     resolver = Resolver("127.0.0.1")
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
-    client = Etcd([f"http://etcd.example:{port(etcd)}", dead], 0.5, resolve=resolver)
+    client = EtcdClient([f"http://etcd.example:{port(etcd)}", dead], 0.5, resolve=resolver)
     lease, _ = await client.grant(5)
     resolver.addresses, resolver.seconds = (), 3.0
     for _ in range(2):
-        client._turn = 1  # the other endpoint, and back
+        client._endpoint_index = 1  # the other endpoint, and back
         client._drop(client._connection)
         with pytest.raises(EtcdUnavailableError, match=dead):
             await client.renew(lease)
@@ -75,13 +75,13 @@ async def test_an_unknown_name_is_told_and_asked_again(etcd: Cluster) -> None:
     resolver = Resolver()
     failures: list[tuple[str, str]] = []
     name = f"http://etcd.example:{port(etcd)}"
-    client = Etcd([name, *etcd.endpoints], 0.5, resolve=resolver, failed=lambda *what: failures.append(what))
+    client = EtcdClient([name, *etcd.endpoints], 0.5, resolve=resolver, failed=lambda *what: failures.append(what))
     with pytest.raises(EtcdUnavailableError, match=r"etcd\.example: no address for this name: .*Temporary failure"):
         await client.grant(5)
     assert (await client.grant(5))[1] == 5.0
     assert failures == [(name, "name")]
     resolver.addresses = ("127.0.0.1",)
-    client._turn = 0
+    client._endpoint_index = 0
     client._drop(client._connection)
     assert (await client.grant(5))[1] == 5.0
     await client.close()
@@ -90,7 +90,7 @@ async def test_an_unknown_name_is_told_and_asked_again(etcd: Cluster) -> None:
 async def test_each_address_of_a_name_is_tried(etcd: Cluster) -> None:
     """The one that works goes first from then on; IPv6 and IPv4 may be mixed."""
     resolver = Resolver("::1", "127.0.0.1")  # this etcd listens on the second only
-    client = Etcd([f"http://etcd.example:{port(etcd)}"], 0.5, resolve=resolver)
+    client = EtcdClient([f"http://etcd.example:{port(etcd)}"], 0.5, resolve=resolver)
     with pytest.raises(EtcdUnavailableError):
         await client.grant(5)
     for _ in range(3):
@@ -107,7 +107,9 @@ async def test_certificates_are_checked_against_the_name(tmp_path: Path, name: s
     server = ("--cert-file", str(tmp_path / "server.crt"), "--key-file", str(tmp_path / "server.key"))
     cluster = Cluster(tmp_path, scheme="https", extra=server)
     with cluster.running([f"--cacert={tmp_path}/ca.crt", "--insecure-skip-tls-verify"]):
-        client = Etcd([f"https://{name}:{port(cluster)}"], 5.0, Tls(tmp_path / "ca.crt"), resolve=Resolver("127.0.0.1"))
+        client = EtcdClient(
+            [f"https://{name}:{port(cluster)}"], 5.0, Tls(tmp_path / "ca.crt"), resolve=Resolver("127.0.0.1")
+        )
         if trusted:
             assert (await client.grant(5))[1] == 5.0
         else:
@@ -118,7 +120,7 @@ async def test_certificates_are_checked_against_the_name(tmp_path: Path, name: s
 
 async def test_a_client_that_is_closed_waits_for_no_lookup(etcd: Cluster) -> None:
     """The process may end, and the next one adopt, while a name server is silent."""
-    client = Etcd([f"http://etcd.example:{port(etcd)}"], 0.2, resolve=Resolver("127.0.0.1", seconds=2.0))
+    client = EtcdClient([f"http://etcd.example:{port(etcd)}"], 0.2, resolve=Resolver("127.0.0.1", seconds=2.0))
     with pytest.raises(EtcdUnavailableError):
         await client.grant(5)
     began = time.monotonic()
@@ -132,6 +134,6 @@ def test_the_system_s_resolver_is_asked() -> None:
 
     async def connect() -> None:
         with pytest.raises(EtcdUnavailableError, match=r"localhost|connect"):
-            await Etcd([f"http://localhost:{free_ports(1)[0]}"], 2.0).grant(5)
+            await EtcdClient([f"http://localhost:{free_ports(1)[0]}"], 2.0).grant(5)
 
     asyncio.run(connect())

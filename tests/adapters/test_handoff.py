@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from govipd.adapters.state.restart_state import HandoffFile
-from govipd.core.actions import Holding
-from govipd.errors import MemoryRefusedError
+from govipd.adapters.state.restart_state import RestartStateFile
+from govipd.core.actions import RestartState
+from govipd.errors import StateFileError
 
 
 class Clock:
@@ -18,12 +18,12 @@ class Clock:
         return time.monotonic()
 
 
-def file(path: Path | None, identity: str = "api") -> HandoffFile:
-    return HandoffFile(path=path, identity=identity, clock=Clock())
+def file(path: Path | None, identity: str = "api") -> RestartStateFile:
+    return RestartStateFile(path=path, identity=identity, clock=Clock())
 
 
-def holding(ahead: float = 2.5) -> Holding:
-    return Holding(0x694D9EF1, 17, time.monotonic() + ahead)
+def holding(ahead: float = 2.5) -> RestartState:
+    return RestartState(0x694D9EF1, 17, time.monotonic() + ahead)
 
 
 def test_what_is_saved_is_loaded_until_it_is_forgotten(tmp_path: Path) -> None:
@@ -53,13 +53,13 @@ def test_stale_future_foreign_and_other_versions_are_refused(tmp_path: Path) -> 
     path = tmp_path / "api.json"
     for ahead, reason in ((-1.0, "ended 1"), (1e6, "another boot")):
         file(path).save(holding(ahead))
-        with pytest.raises(MemoryRefusedError, match=reason):
+        with pytest.raises(StateFileError, match=reason):
             file(path).load()
     file(path).save(holding())
-    with pytest.raises(MemoryRefusedError, match="is of api, not of web"):
+    with pytest.raises(StateFileError, match="is of api, not of web"):
         file(path, "web").load()
     path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
-    with pytest.raises(MemoryRefusedError, match="version 2"):
+    with pytest.raises(StateFileError, match="version 2"):
         file(path).load()
 
 
@@ -70,7 +70,7 @@ def test_a_torn_file_is_refused_at_every_length(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(MemoryRefusedError):
+        with pytest.raises(StateFileError):
             file(path).load()
 
 
@@ -80,18 +80,18 @@ def test_no_content_does_anything_but_be_refused(tmp_path: Path, content: bytes)
     """Arbitrary bytes: refused, never another error."""
     path = tmp_path / "api.json"
     path.write_bytes(content)
-    with pytest.raises(MemoryRefusedError):
+    with pytest.raises(StateFileError):
         file(path).load()
 
 
 def test_what_cannot_be_written_is_an_error_and_leaves_the_old(tmp_path: Path) -> None:
     """The directory is gone; or the name is taken by a directory."""
-    with pytest.raises(MemoryRefusedError):
+    with pytest.raises(StateFileError):
         file(tmp_path / "gone" / "api.json").save(holding())
     (tmp_path / "api.new").mkdir()
-    with pytest.raises(MemoryRefusedError):
+    with pytest.raises(StateFileError):
         file(tmp_path / "api.json").save(holding())
     (tmp_path / "api.json").mkdir()
-    with pytest.raises(MemoryRefusedError):
+    with pytest.raises(StateFileError):
         file(tmp_path / "api.json").load()
     file(tmp_path / "api.json").forget()

@@ -38,18 +38,18 @@ class World:
         self.hooks.stepped(vip, ev.Tick(), actions, 0.0)
 
     def leads(self) -> None:
-        self.comes_into(State.CANDIDATE, Trigger.FIT)
-        self.comes_into(State.TAKING, Trigger.WON)
-        self.comes_into(State.LEADER, Trigger.HELD)
+        self.comes_into(State.CANDIDATE, Trigger.ELIGIBLE)
+        self.comes_into(State.ACTIVATING, Trigger.WON)
+        self.comes_into(State.LEADER, Trigger.ACTIVATED)
 
     def drops(self, trigger: Trigger, detail: str = "") -> None:
-        self.comes_into(State.CLOSING, trigger, detail)
-        self.comes_into(State.LEAVING, Trigger.CLOSED)
-        self.comes_into(State.ASIDE, Trigger.LEFT)
+        self.comes_into(State.DEACTIVATING, trigger, detail)
+        self.comes_into(State.RESIGNING, Trigger.CLOSED)
+        self.comes_into(State.INELIGIBLE, Trigger.RESIGNED)
 
     def passes_on(self, trigger: Trigger, detail: str = "") -> None:
-        self.comes_into(State.PASSING, trigger, detail)
-        self.drops(Trigger.PASSED)
+        self.comes_into(State.HANDING_OVER, trigger, detail)
+        self.drops(Trigger.SUCCESSOR_READY)
 
     async def until(self, words: str) -> str:
         async with asyncio.timeout(30):
@@ -82,12 +82,12 @@ async def roles(*acts: str) -> list[str]:
             match act:
                 case "haproxy fails":
                     w.operator.unhealthy("unit")
-                    w.drops(Trigger.UNFIT, "unit unhealthy")
+                    w.drops(Trigger.INELIGIBLE, "unit unhealthy")
                 case "haproxy returns":
                     w.operator = w.hooks._operator = FakeOperator()
-                    w.comes_into(State.CANDIDATE, Trigger.FIT)
+                    w.comes_into(State.CANDIDATE, Trigger.ELIGIBLE)
                 case "drained" | "stopped":
-                    w.passes_on(Trigger.RETIRED, "drained by the operator")
+                    w.passes_on(Trigger.WITHDRAWN, "drained by the operator")
                 case "handed over":
                     w.passes_on(Trigger.HANDOVER)
                 case "lease expires":
@@ -115,11 +115,11 @@ async def test_roles_are_those_that_users_of_keepalived_know(acts: tuple[str, ..
 async def test_a_candidate_that_becomes_unhealthy_is_at_fault_and_a_drained_one_is_not() -> None:
     """It never held the VIP; nobody needs to know whether it could have."""
     async with running(leader=SAY, standby=SAY, fault=SAY) as w:
-        w.comes_into(State.CANDIDATE, Trigger.FIT)
-        w.comes_into(State.LEAVING, Trigger.UNFIT)
+        w.comes_into(State.CANDIDATE, Trigger.ELIGIBLE)
+        w.comes_into(State.RESIGNING, Trigger.INELIGIBLE)
         w.operator.unhealthy("probe")
-        w.comes_into(State.CANDIDATE, Trigger.FIT)
-        w.comes_into(State.LEAVING, Trigger.UNFIT)
+        w.comes_into(State.CANDIDATE, Trigger.ELIGIBLE)
+        w.comes_into(State.RESIGNING, Trigger.INELIGIBLE)
         await w.until("api: fault hook: done")
         assert w.said() == ["standby", "fault"]
 
@@ -127,13 +127,13 @@ async def test_a_candidate_that_becomes_unhealthy_is_at_fault_and_a_drained_one_
 async def test_a_node_that_was_never_fit_is_at_fault_once_that_is_known() -> None:
     """A haproxy that is dead when the machine boots; before anything is known, nothing is said."""
     async with running(fault=sh('echo "$GOVIP_REASON: $GOVIP_DETAIL"'), standby=SAY) as w:
-        w.operator.group = replace(w.operator.group, state="aside")
-        w.comes_into(State.ASIDE, Trigger.CLEAN)
+        w.operator.group = replace(w.operator.group, state="ineligible")
+        w.comes_into(State.INELIGIBLE, Trigger.CLEANED)
         w.operator.unhealthy("unit")
         for _ in range(3):
             w.hooks.stepped("api", ev.Tick(), [], 0.0)
         w.operator.group = replace(w.operator.group, state="candidate")
-        w.comes_into(State.CANDIDATE, Trigger.FIT)
+        w.comes_into(State.CANDIDATE, Trigger.ELIGIBLE)
         await w.until("standby hook: done")
         assert w.said() == ["unfit: unit unhealthy (up)", "standby"]
 
@@ -157,7 +157,7 @@ async def test_a_vip_that_is_no_longer_configured_has_its_last_hook() -> None:
     async with running(standby=sh('echo "$GOVIP_VIP: $GOVIP_ADDRESSES"')) as w:
         w.leads()
         w.operator.group = replace(w.operator.group, vip="other")
-        w.drops(Trigger.UNFIT)
+        w.drops(Trigger.INELIGIBLE)
         await w.until("done")
         assert w.said()[-1] == "api: 192.0.2.100/32 2001:db8::100/128"
 
@@ -231,7 +231,7 @@ async def test_the_last_hook_may_end_when_the_daemon_does() -> None:
     """What is stopped has given the VIP away, and says so."""
     async with running(standby=SAY) as w:
         w.leads()
-        w.drops(Trigger.UNFIT, "the daemon was told to stop")
+        w.drops(Trigger.INELIGIBLE, "the daemon was told to stop")
         await asyncio.sleep(0)  # the task has begun
     assert w.said()[-1:] == ["standby"]
 

@@ -60,7 +60,7 @@ def test_what_is_no_name_is_asked_for_again(tmp_path: Path, none: str) -> None:
     assert name() == "node1"
 
 
-@pytest.mark.parametrize("left", [b"\xff\xfe", b"x" * 10_000, b"a b", b"a\n"])
+@pytest.mark.parametrize("resigned", [b"\xff\xfe", b"x" * 10_000, b"a b", b"a\n"])
 def test_a_file_that_holds_no_name_is_not_believed(tmp_path: Path, left: bytes) -> None:
     """The host is asked."""
     (tmp_path / "hostname").write_bytes(left)
@@ -106,12 +106,12 @@ REFUSED = ClusterFault(refused="the member name debian is taken by 192.0.2.11; s
 @pytest.mark.parametrize(
     ("states", "event", "renamed"),
     [
-        (["aside"], REFUSED, True),
-        (["aside", "aside"], REFUSED, True),
-        (["aside", "leader"], REFUSED, False),  # it would lose the other VIP
-        (["aside", "candidate"], REFUSED, False),
-        (["aside"], ClusterFault(warning="members disagree"), False),
-        (["aside"], None, False),
+        (["ineligible"], REFUSED, True),
+        (["ineligible", "ineligible"], REFUSED, True),
+        (["ineligible", "leader"], REFUSED, False),  # it would lose the other VIP
+        (["ineligible", "candidate"], REFUSED, False),
+        (["ineligible"], ClusterFault(warning="members disagree"), False),
+        (["ineligible"], None, False),
     ],
 )
 async def test_a_member_whose_name_is_taken_asks_the_host_again(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.systemd.journal import StderrJournal, SystemdJournal, journal_for
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def journal(journald: socket.socket, tmp_path: Path) -> Iterator[SystemdJournal]
 
 def test_entry_has_message_priority_identifier_and_fields(journald: socket.socket, journal: SystemdJournal) -> None:
     """One datagram; names as given, text as UTF-8."""
-    journal.write(Message.HELD, "api: leader, für 3 s", {"GOVIP_VIP": "api", "GOVIP_STATE": "leader"})
+    journal.write(JournalKind.ACTIVATED, "api: leader, für 3 s", {"GOVIP_VIP": "api", "GOVIP_STATE": "leader"})
     assert journald.recv(4096).decode() == (
-        f"MESSAGE=api: leader, für 3 s\nMESSAGE_ID={Message.HELD.id}\nPRIORITY=5\n"
+        f"MESSAGE=api: leader, für 3 s\nMESSAGE_ID={JournalKind.ACTIVATED.id}\nPRIORITY=5\n"
         "SYSLOG_IDENTIFIER=govipd\nGOVIP_VIP=api\nGOVIP_STATE=leader\n"
     )
 
 
 def test_line_breaks_cannot_forge_fields(journald: socket.socket, journal: SystemdJournal) -> None:
     """Such a value is sent with its length."""
-    journal.write(Message.EXPIRED, "a\nPRIORITY=0", {})
+    journal.write(JournalKind.EXPIRED, "a\nPRIORITY=0", {})
     size = struct.pack("<Q", 12)
-    rest = f"MESSAGE_ID={Message.EXPIRED.id}\nPRIORITY=4\nSYSLOG_IDENTIFIER=govipd\n"
+    rest = f"MESSAGE_ID={JournalKind.EXPIRED.id}\nPRIORITY=4\nSYSLOG_IDENTIFIER=govipd\n"
     assert journald.recv(4096) == b"MESSAGE\n" + size + b"a\nPRIORITY=0\n" + rest.encode()
 
 
@@ -52,26 +52,26 @@ def test_journald_that_does_not_read_holds_nobody(journald: socket.socket, journ
     """Writing goes on without waiting; the loss is told once journald reads again."""
     began = time.monotonic()
     for n in range(2000):
-        journal.write(Message.GATE_HEALTHY, f"line {n}", {})
+        journal.write(JournalKind.GATE_HEALTHY, f"line {n}", {})
     assert time.monotonic() - began < 10
     journald.setblocking(False)
     with suppress(BlockingIOError):
         while journald.recv(4096):
             pass
-    journal.write(Message.GATE_HEALTHY, "back", {})
+    journal.write(JournalKind.GATE_HEALTHY, "back", {})
     assert b"earlier entries were lost" in journald.recv(4096)
-    journal.write(Message.GATE_HEALTHY, "next", {})
+    journal.write(JournalKind.GATE_HEALTHY, "next", {})
     assert journald.recv(4096).startswith(b"MESSAGE=next\n")
 
 
 def test_missing_journald_is_survived(journal: SystemdJournal, journald: socket.socket, tmp_path: Path) -> None:
     """Restarted journald, with a new socket at the same place, is found."""
     (tmp_path / "socket").unlink()
-    journal.write(Message.GATE_HEALTHY, "nobody reads", {})
+    journal.write(JournalKind.GATE_HEALTHY, "nobody reads", {})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as restarted:
         restarted.bind(str(tmp_path / "socket"))
         restarted.settimeout(10)
-        journal.write(Message.GATE_HEALTHY, "back", {})
+        journal.write(JournalKind.GATE_HEALTHY, "back", {})
         assert b"1 earlier entries were lost" in restarted.recv(4096)
 
 
@@ -91,8 +91,8 @@ def test_stderr_gets_the_time_and_the_message() -> None:
     """And nothing is raised when it is closed."""
     stream = io.StringIO()
     journal = StderrJournal(stream)
-    journal.write(Message.GATE_HEALTHY, "api: leader", {"GOVIP_VIP": "api"})
+    journal.write(JournalKind.GATE_HEALTHY, "api: leader", {"GOVIP_VIP": "api"})
     date, clock, message = stream.getvalue().split(" ", 2)
     assert (date.count("-"), clock.count(":"), message) == (2, 3, "api: leader\n")
     stream.close()
-    journal.write(Message.GATE_HEALTHY, "api: leader", {})
+    journal.write(JournalKind.GATE_HEALTHY, "api: leader", {})

@@ -86,7 +86,7 @@ def exercised() -> World:
         ev.EtcdFailed("http://192.0.2.11:2379", "timeout"), ev.Stalled(1.0), ev.Done(CloseFence()),
     ):  # fmt: skip
         world.step(event, now=10.0)
-    report = Report(State.LEADER, Trigger.HELD, "", 10.0)
+    report = Report(State.LEADER, Trigger.ACTIVATED, "", 10.0)
     world.step(ev.Tick(), report, Alarm("somebody added it"))
     return world
 
@@ -100,7 +100,7 @@ def test_what_is_now() -> None:
     assert w.value('govip_state{state="candidate",vip="api"}') == 0
     assert w.value('govip_lease_remaining_seconds{vip="api"}') == 2.25
     w.operator.unhealthy("probe")
-    w.operator.group = replace(w.operator.group, state="aside", lease_left=None, drained=True, etcd="no answer")
+    w.operator.group = replace(w.operator.group, state="ineligible", lease_left=None, drained=True, etcd="no answer")
     assert w.value('govip_leader{vip="api"}') == 0
     assert w.value('govip_gate{gate="probe",verdict="healthy",vip="api"}') == 0
     assert w.value('govip_gate{gate="probe",verdict="unhealthy",vip="api"}') == 1
@@ -113,7 +113,7 @@ def test_what_happened_is_counted() -> None:
     """By VIP group, with closed sets of words for labels."""
     w = exercised()
     for series, value in {
-        'govip_transitions_total{reason="held",state="leader",vip="api"}': 1,
+        'govip_transitions_total{reason="activated",state="leader",vip="api"}': 1,
         'govip_lease_renewal_seconds_bucket{le="0.005",vip="api"}': 1,
         'govip_lease_renewal_seconds_bucket{le="0.0025",vip="api"}': 0,
         'govip_lease_ttl_seconds{vip="api"}': 3,
@@ -147,7 +147,7 @@ def test_counters_are_there_before_they_count() -> None:
     """Prometheus sees no rise in a series that begins at 1."""
     w = World()
     w.step(ev.Tick())
-    assert w.value('govip_transitions_total{reason="expired",state="closing",vip="api"}') == 0
+    assert w.value('govip_transitions_total{reason="expired",state="deactivating",vip="api"}') == 0
     assert w.value('govip_conflicts_total{kind="name taken",vip="api"}') == 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from govipd.adapters.datagrams import SIZE, Datagram, Kind, UdpPort, id_of, unpacked
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.pact.leader import ANSWERS_FIRST
 from govipd.adapters.pact.pact import EtcdPact
 from govipd.core.events import Deposed, Elected, Event, PactAnswered, PactEnded, Queued
@@ -26,7 +26,7 @@ class Member:
     def __init__(self, etcd: Cluster, name: str) -> None:
         self.events = Events()
         self.port = UdpPort(("127.0.0.1", free_ports(1)[0]))
-        store = Etcd(etcd.endpoints, timeout=0.5)
+        store = EtcdClient(etcd.endpoints, timeout=0.5)
         parts = candidate(
             store, self.events, BootClock(), name, ttl=10.0,
             identity={"machine": name, "pact": ":".join(map(str, self.port.endpoint))},
@@ -34,7 +34,7 @@ class Member:
         self.election = parts.election
         self.pact = EtcdPact(
             store=store, sink=self.events, clock=BootClock(), datagrams=self.port, timeout=T,
-            keys=parts.keys, claims=parts.claims, own_key=self.election.place, queue_changed=self.election.verify,
+            keys=parts.keys, claims=parts.claims, own_key=self.election.own_key, queue_changed=self.election.verify,
         )  # fmt: skip
         self.store = store
 
@@ -143,7 +143,7 @@ async def test_a_successor_that_does_not_answer_gets_no_right(etcd: Cluster) -> 
 async def test_foreign_offers_and_records_are_passed_over(etcd: Cluster) -> None:
     """Whatever stands in etcd in the place of an offer or of a UDP port: nothing happens, nobody dies."""
     async with in_force(etcd) as (one, two, pact):
-        own = one.election.place()
+        own = one.election.own_key()
         assert own is not None
         for value in ("", "{}", "[]", json.dumps({"leader": "x"}), json.dumps({"pact": 7, "timeout": -1})):
             etcd.ctl("put", f"govip/pact/api/{own.lease:x}/offer", value)
@@ -162,8 +162,8 @@ def test_a_datagram_is_what_it_was_or_nothing() -> None:
     assert id_of(data) == b"abcdefgh"
     assert unpacked(data, SECRET) == datagram
     assert unpacked(data, b"another") is None
-    for place in range(len(data)):
-        assert unpacked(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], SECRET) is None
+    for own_key in range(len(data)):
+        assert unpacked(data[:own_key] + bytes([data[own_key] ^ 1]) + data[own_key + 1 :], SECRET) is None
     for other in (b"", data[:-1], data + b"x", b"gvp2" + data[4:]):
         assert id_of(other) is None
 

@@ -6,15 +6,15 @@ from ipaddress import ip_address
 
 import pytest
 
-from govipd.adapters.datagrams import SIZE, Datagram, Endpoint, Kind, UdpPostbox
-from govipd.adapters.election.election import UNORDERLY_S
-from govipd.adapters.election.handover import Note, note_of
-from govipd.core.events import Elected, Passed, Queued, Resigned
+from govipd.adapters.datagrams import SIZE, Datagram, Endpoint, Kind, UdpSocket
+from govipd.adapters.election.claimant import UNORDERLY_S
+from govipd.adapters.election.handover import HandoverOffer
+from govipd.core.events import Elected, Queued, Resigned, SuccessorReady
 from tests.adapters.etcd_cluster import Cluster
 from tests.adapters.member import Member, running
 
-NOTE = Note(7, 8, b"abcdefgh", b"0123456789abcdef", ("192.0.2.11", 4711))
-NOTES, MARK = "govip/passing/api/", "govip/released/api"
+OFFER = HandoverOffer(7, 8, b"abcdefgh", b"0123456789abcdef", ("192.0.2.11", 4711))
+OFFERS, MARK = "govip/handover/api/", "govip/released/api"
 
 
 async def stand(etcd: Cluster, *members: Member) -> None:
@@ -31,9 +31,9 @@ async def test_the_next_one_is_first_and_ready_while_the_old_one_still_answers(e
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
     async with running(a, b):
         await stand(etcd, a, b)
-        a.election.pass_on(1)
+        a.election.hand_over(1)
         first = await b.sees(Elected)
-        assert await a.sees(Passed) == Passed(1)
+        assert await a.sees(SuccessorReady) == SuccessorReady(1)
         assert isinstance(first, Elected)
         key = json.loads(etcd.ctl("get", "--prefix", "govip/election/", "-w", "json"))["kvs"]
         assert [kv["lease"] for kv in key] == [first.lease_id]
@@ -45,7 +45,7 @@ async def test_the_next_one_is_first_and_ready_while_the_old_one_still_answers(e
         assert freed.not_before < first.not_before
         assert await a.sees(Resigned) == Resigned(1)
         assert etcd.ctl("get", MARK) != ""
-        assert etcd.ctl("get", "--prefix", NOTES) == ""
+        assert etcd.ctl("get", "--prefix", OFFERS) == ""
 
 
 async def test_those_between_are_passed_over(etcd: Cluster) -> None:
@@ -53,9 +53,9 @@ async def test_those_between_are_passed_over(etcd: Cluster) -> None:
     a, b, c = (Member(etcd.endpoints, name) for name in "abc")
     async with running(a, b, c):
         await stand(etcd, a, b, c)
-        assert await a.election.heirs() == ["b", "c"]
-        a.election.pass_on(1, "c")
-        await a.sees(Passed)
+        assert await a.election.successors() == ["b", "c"]
+        a.election.hand_over(1, "c")
+        await a.sees(SuccessorReady)
         a.election.resign(1, "c")
         await a.sees(Resigned)
         await c.until(lambda e: isinstance(e, Elected))
@@ -64,10 +64,10 @@ async def test_those_between_are_passed_over(etcd: Cluster) -> None:
 async def test_without_datagrams_the_mark_ends_the_wait(etcd: Cluster) -> None:
     """A firewall costs some milliseconds."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
-    b.election._as_heir._postbox = UdpPostbox(None)
+    b.election._contender.receiver._udp_socket = UdpSocket(None)
     async with running(a, b):
         await stand(etcd, a, b)
-        a.election.pass_on(1)
+        a.election.hand_over(1)
         first = await b.sees(Elected)
         since = len(b.events)
         a.election.resign(1)
@@ -87,11 +87,11 @@ async def test_where_nobody_can_be_made_ready_that_is_told_at_once(etcd: Cluster
         if how != "alone":
             await stand(etcd, b)
         if how == "no address":
-            a.election._leaver._postbox = UdpPostbox(None)
+            a.election._contender.sender._udp_socket = UdpSocket(None)
         if how == "etcd is away":
             etcd.stop()
-        a.election.pass_on(1)
-        assert await a.sees(Passed) == Passed(1)
+        a.election.hand_over(1)
+        assert await a.sees(SuccessorReady) == SuccessorReady(1)
         if how != "etcd is away":
             assert "\na\n" in etcd.ctl("get", "--prefix", "govip/election/")
             a.election.resign(1)
@@ -105,7 +105,7 @@ async def test_who_was_passed_on_to_by_one_that_dies_waits(etcd: Cluster) -> Non
     async with running(a, b):
         await stand(etcd, a, b)
         before = asyncio.get_running_loop().time()
-        a.election.pass_on(1)
+        a.election.hand_over(1)
         first = await b.sees(Elected)
         assert isinstance(first, Elected)
         assert first.not_before >= before + UNORDERLY_S
@@ -114,14 +114,14 @@ async def test_who_was_passed_on_to_by_one_that_dies_waits(etcd: Cluster) -> Non
 async def test_only_the_notes_secret_opens(etcd: Cluster) -> None:
     """Datagrams of others, of another passing, of the wrong kind, or of any bytes, are nothing."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
-    b.election._as_heir._postbox = UdpPostbox(None)  # so that nobody says READY
-    stranger, heard = UdpPostbox(ip_address("127.0.0.1")), asyncio.Queue[bytes]()
+    b.election._contender.receiver._udp_socket = UdpSocket(None)  # so that nobody says READY
+    stranger, heard = UdpSocket(ip_address("127.0.0.1")), asyncio.Queue[bytes]()
     async with running(a, b):
         await stand(etcd, a, b)
-        a.election.pass_on(1)
+        a.election.hand_over(1)
         await b.sees(Elected)
-        kvs = etcd.ctl("get", "--prefix", NOTES, "--print-value-only")
-        note = note_of(kvs.encode())
+        kvs = etcd.ctl("get", "--prefix", OFFERS, "--print-value-only")
+        note = HandoverOffer.parsed(kvs.encode())
         assert note is not None
         stranger.open(lambda data, _: heard.put_nowait(data))
         ready = Datagram(Kind.READY, note.id).packed(note.secret)
@@ -131,9 +131,9 @@ async def test_only_the_notes_secret_opens(etcd: Cluster) -> None:
         ):  # fmt: skip
             stranger.send(data, note.to)
         await asyncio.sleep(0.05)
-        assert not any(isinstance(e, Passed) for e in a.events)
+        assert not any(isinstance(e, SuccessorReady) for e in a.events)
         stranger.send(ready, note.to)
-        await a.sees(Passed)
+        await a.sees(SuccessorReady)
         assert heard.empty()  # its fence is not closed
         a.election.resign(1)
         assert await asyncio.wait_for(heard.get(), 10) == Datagram(Kind.CLOSED, note.id).packed(note.secret)
@@ -141,7 +141,7 @@ async def test_only_the_notes_secret_opens(etcd: Cluster) -> None:
 
 
 def test_a_note_is_read_as_it_was_written() -> None:
-    assert note_of(NOTE.packed()) == NOTE
+    assert HandoverOffer.parsed(OFFER.packed()) == OFFER
 
 
 @pytest.mark.parametrize(
@@ -159,16 +159,16 @@ def test_a_note_is_read_as_it_was_written() -> None:
 )
 def test_a_note_that_makes_no_sense_is_none(change: dict[str, object]) -> None:
     """Whoever may write below the prefix can write anything."""
-    fields = json.loads(NOTE.packed())
-    assert note_of(json.dumps({**fields, **change}).encode()) is None
-    assert note_of(b"x") is None
-    assert note_of(b"[]") is None
+    fields = json.loads(OFFER.packed())
+    assert HandoverOffer.parsed(json.dumps({**fields, **change}).encode()) is None
+    assert HandoverOffer.parsed(b"x") is None
+    assert HandoverOffer.parsed(b"[]") is None
 
 
 async def test_a_postbox_without_a_usable_address_is_none() -> None:
     """192.0.2.1 is nobody's here."""
-    assert UdpPostbox(None).open(lambda _data, _source: None) is None
-    box = UdpPostbox(ip_address("192.0.2.1"))
+    assert UdpSocket(None).open(lambda _data, _source: None) is None
+    box = UdpSocket(ip_address("192.0.2.1"))
     assert box.open(lambda _data, _source: None) is None
     box.send(b"x", ("127.0.0.1", 1))
     box.close()
@@ -176,7 +176,7 @@ async def test_a_postbox_without_a_usable_address_is_none() -> None:
 
 async def test_a_postbox_survives_what_is_refused() -> None:
     """Nobody listens there: the kernel tells by an error on the socket."""
-    box, heard = UdpPostbox(ip_address("127.0.0.1")), asyncio.Queue[tuple[bytes, Endpoint]]()
+    box, heard = UdpSocket(ip_address("127.0.0.1")), asyncio.Queue[tuple[bytes, Endpoint]]()
     own = box.open(lambda data, source: heard.put_nowait((data, source)))
     assert own is not None
     box.send(b"x", ("127.0.0.1", 1))

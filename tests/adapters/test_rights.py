@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.connection import Login
 from govipd.config.model import Config
 from govipd.core.events import Elected, EtcdState, LeaseRenewed, Resigned
 from govipd.ctl.doctor import check_etcd as checks
-from govipd.ctl.doctor.finding import Verdict
+from govipd.ctl.doctor.finding import Severity
 from govipd.errors import EtcdRefusedError
 from govipd.host import machine_identity
 from tests.adapters.conftest import BootClock, Events
@@ -65,7 +65,7 @@ def config_of(user: str, cluster: Cluster, password: Path, rest: str = "") -> Co
 
 async def test_the_documented_role_suffices(guarded: Cluster, password: Path, events: Events) -> None:
     """Membership, a campaign, the release with its mark, and the doctor."""
-    store = Etcd(guarded.endpoints, 2.0, login=Login("govip", password))
+    store = EtcdClient(guarded.endpoints, 2.0, login=Login("govip", password))
     identity = machine_identity("eth0")
     election = candidate(store, events, BootClock(), "node1", ttl=5, identity=identity).election
     running = asyncio.ensure_future(election.run())
@@ -95,7 +95,7 @@ async def test_a_user_of_another_prefix_is_refused(guarded: Cluster, password: P
     """One clear line, of which range is missing; reading alone is not enough."""
     findings, _ = await checks.examine(config_of("web", guarded, password))
     (finding,) = (f for f in findings if f.check == "etcd rights")
-    assert finding.verdict is Verdict.FAILED
+    assert finding.verdict is Severity.FAILED
     assert finding.detail.startswith("user web may not read and write govip/: ")
     assert finding.detail.endswith("etcdserver: permission denied")
     assert finding.remedy == "etcdctl role grant-permission ROLE readwrite govip/ --prefix"
@@ -104,7 +104,7 @@ async def test_a_user_of_another_prefix_is_refused(guarded: Cluster, password: P
 async def test_a_user_without_any_right_is_no_fault_of_the_endpoint(guarded: Cluster, password: Path) -> None:
     """What fails is what it may not do."""
     findings, _ = await checks.examine(config_of("nobody", guarded, password))
-    assert [f.check for f in findings if f.verdict is Verdict.FAILED] == ["etcd rights", "members"]
+    assert [f.check for f in findings if f.verdict is Severity.FAILED] == ["etcd rights", "members"]
 
 
 async def test_an_election_outside_the_prefix_needs_a_right_of_its_own(guarded: Cluster, password: Path) -> None:
@@ -112,7 +112,7 @@ async def test_an_election_outside_the_prefix_needs_a_right_of_its_own(guarded: 
     rest = '[[vip]]\nname = "web"\ninterface = "eth0"\naddresses = ["192.0.2.7"]\nelection = "web/leader"\n'
     findings, _ = await checks.examine(config_of("govip", guarded, password, rest))
     rights = [f for f in findings if f.check == "etcd rights"]
-    assert [f.verdict for f in rights] == [Verdict.OK, Verdict.FAILED]
+    assert [f.verdict for f in rights] == [Severity.OK, Severity.FAILED]
     assert "readwrite web/leader/ --prefix" in rights[1].remedy
 
 
@@ -121,10 +121,10 @@ async def test_a_wrong_password_is_told_and_shown_nowhere(guarded: Cluster, pass
     wrong = "wrong-horse-battery-staple"
     password.write_text(wrong)
     findings, _ = await checks.examine(config_of("govip", guarded, password))
-    (finding,) = (f for f in findings if f.verdict is Verdict.FAILED)
+    (finding,) = (f for f in findings if f.verdict is Severity.FAILED)
     assert "authentication failed" in finding.detail
     assert str(password) in finding.remedy
-    store = Etcd(guarded.endpoints, 2.0, login=Login("govip", password))
+    store = EtcdClient(guarded.endpoints, 2.0, login=Login("govip", password))
     with pytest.raises(EtcdRefusedError) as refused:
         await store.grant(5)
     await store.close()
@@ -139,7 +139,7 @@ async def test_a_daemon_that_is_refused_tells_without_the_password(
     """The events are what becomes lines of the journal, of `systemctl status` and of records in etcd."""
     wrong = "wrong-horse-battery-staple"
     password.write_text(wrong)
-    store = Etcd(guarded.endpoints, 2.0, login=Login("govip", password))
+    store = EtcdClient(guarded.endpoints, 2.0, login=Login("govip", password))
     election = candidate(store, events, BootClock(), "node1", ttl=5, identity={}).election
     running = asyncio.ensure_future(election.run())
     await events.until(lambda: any(isinstance(e, EtcdState) and "authentication failed" in e.detail for e in events))
@@ -162,5 +162,5 @@ def test_a_password_that_is_no_text_is_not_shown(tmp_path: Path) -> None:
 async def test_without_a_user_it_is_told_that_one_is_needed(guarded: Cluster, tmp_path: Path) -> None:
     """etcd's authentication is on."""
     findings, _ = await checks.examine(configured(tmp_path, f"endpoints = {json.dumps(guarded.endpoints)}"))
-    (finding,) = (f for f in findings if f.verdict is Verdict.FAILED)
+    (finding,) = (f for f in findings if f.verdict is Severity.FAILED)
     assert "set etcd.user and etcd.password_file" in finding.remedy

@@ -5,18 +5,18 @@ from govipd.core.actions import (
     Action,
     Campaign,
     CloseFence,
-    Forget,
+    DropRestartState,
     Hold,
-    Holding,
     Prepare,
-    Remember,
     RemoveAddresses,
     Report,
     Resign,
+    RestartState,
+    SaveRestartState,
 )
 from govipd.core.settings import Settings
 from govipd.core.state import State
-from govipd.core.state_machine import Supervisor
+from govipd.core.state_machine import VipStateMachine
 
 LEASE = 7
 UP = ev.LinkState(present=True, admin_up=True, carrier=True, mac="02:00:00:00:00:01")
@@ -25,42 +25,42 @@ PASSED = ev.ProbeResult(passed=True, detail="200")
 FAILED = ev.ProbeResult(passed=False, detail="HTTP 503")
 
 
-def left_at(now: float) -> Holding:
+def left_at(now: float) -> RestartState:
     """What a process that renewed at `now` leaves for the next one."""
-    return Holding(LEASE, 5, now + 2.5)
+    return RestartState(LEASE, 5, now + 2.5)
 
 
 class Driver:
     """`told` is what the last step asked for, without reports and what is kept; those are in lists of their own."""
 
-    def __init__(self, settings: Settings | None = None, left: Holding | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, left: RestartState | None = None) -> None:
         self.now = 100.0
         self.settings = settings or Settings()
-        self.supervisor = Supervisor(self.settings, self.now)
+        self.state_machine = VipStateMachine(self.settings, self.now)
         self.reports: list[Report] = []
-        self.kept: list[Remember | Forget] = []
+        self.kept: list[SaveRestartState | DropRestartState] = []
         self.told: list[Action] = []
         self.everything: list[Action] = []
-        self._take(self.supervisor.start(left, self.now))
+        self._take(self.state_machine.start(left, self.now))
 
     @property
     def state(self) -> State:
-        return self.supervisor.state
+        return self.state_machine.state
 
     def step(self, event: ev.Event, after: float = 0.0) -> list[Action]:
         self.now += after
-        self._take(self.supervisor.step(event, self.now))
+        self._take(self.state_machine.step(event, self.now))
         return self.told
 
     def _take(self, actions: list[Action]) -> None:
         self.reports += [a for a in actions if isinstance(a, Report)]
-        self.kept += [a for a in actions if isinstance(a, Remember | Forget)]
-        self.told = [a for a in actions if not isinstance(a, Report | Remember | Forget)]
+        self.kept += [a for a in actions if isinstance(a, SaveRestartState | DropRestartState)]
+        self.told = [a for a in actions if not isinstance(a, Report | SaveRestartState | DropRestartState)]
         self.everything += self.told
 
     def tick(self) -> list[Action]:
         """Go to the next instant at which time alone matters."""
-        deadline = self.supervisor.next_deadline(self.now)
+        deadline = self.state_machine.next_deadline(self.now)
         assert deadline is not None, "nothing is due"
         return self.step(ev.Tick(), deadline - self.now)
 
@@ -94,7 +94,7 @@ class Driver:
             return Driver(self.settings, left_at(self.now))
         self.step(ev.Done(CloseFence()))
         self.step(ev.Done(RemoveAddresses()))
-        if state is State.ASIDE:
+        if state is State.INELIGIBLE:
             return self
         if state is State.STOPPED:
             self.step(ev.Stop(by=self.now + 1))
@@ -104,20 +104,20 @@ class Driver:
         if state is State.CANDIDATE:
             return self
         self.step(ev.Elected(self.campaign, LEASE, self.now))
-        if state is State.TAKING:
+        if state is State.ACTIVATING:
             return self
         self.done()
         if state is State.LEADER:
             return self
-        if state is State.PASSING:
+        if state is State.HANDING_OVER:
             self.step(ev.Handover(""))
             self.done()
             return self
         self.step(ev.UnitState("failed", "failed"))
-        if state is State.CLOSING:
+        if state is State.DEACTIVATING:
             return self
         self.step(ev.Done(CloseFence()))
-        assert state is State.LEAVING
+        assert state is State.RESIGNING
         return self
 
     def resigned(self) -> bool:

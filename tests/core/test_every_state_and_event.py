@@ -17,16 +17,16 @@ from govipd.core.actions import (
     Campaign,
     CloseFence,
     Hold,
-    Holding,
     KernelAction,
     Prepare,
     RemoveAddresses,
     Report,
     Resign,
+    RestartState,
 )
 from govipd.core.lease import PASS_S
 from govipd.core.settings import Settings
-from govipd.core.state import ANSWERING, HOLDING, State, following
+from govipd.core.state import ANSWERING, HOLDING, State, next_state
 from govipd.core.state_machine import PATIENCE_S
 from tests.core.driver import FAILED, LEASE, PASSED, UP, Driver, left_at
 
@@ -50,7 +50,7 @@ class Moment(Enum):
 class Witness(Driver):
     """A driver that checks every step against the contract, from nothing but what was told and what was asked for."""
 
-    def __init__(self, left: Holding | None = None) -> None:
+    def __init__(self, left: RestartState | None = None) -> None:
         super().__init__(left=left)
         self.left = left
         self.margin = self.settings.margin
@@ -71,7 +71,7 @@ class Witness(Driver):
             return self.left.until
         assert self.renewed is not None
         lease = self.renewed.sent_at + self.renewed.ttl - self.margin
-        return min(lease, self.pass_until) if self.state is State.PASSING else lease
+        return min(lease, self.pass_until) if self.state is State.HANDING_OVER else lease
 
     def step(self, event: ev.Event, after: float = 0.0) -> list[Action]:
         before, deadline = self.state, self.deadline() if self.state in ANSWERING else None
@@ -81,21 +81,23 @@ class Witness(Driver):
                 self.renewed = event
             case ev.Reconfigured():
                 self.margin = event.settings.margin
-            case ev.Done(action=CloseFence()) if before not in HOLDING | {State.PASSING} or self.now >= self.open_until:
+            case ev.Done(action=CloseFence()) if (
+                before not in HOLDING | {State.HANDING_OVER} or self.now >= self.open_until
+            ):
                 self.open_until = NEVER  # otherwise it answers an order from before the fence was opened
-            case ev.Done(action=Hold(until=until)) if before is State.PASSING and until == self.asked_until:
+            case ev.Done(action=Hold(until=until)) if before is State.HANDING_OVER and until == self.asked_until:
                 self.open_until = until  # the kernel keeps the newest, and it is confirmed
             case _:
                 pass
-        actions = self.supervisor.step(event, self.now)  # IllegalTransitionError would end the test
+        actions = self.state_machine.step(event, self.now)  # IllegalTransitionError would end the test
         self._take(actions)
-        if before is not State.PASSING:
+        if before is not State.HANDING_OVER:
             self.pass_until = self.now + PASS_S
         self._check_transitions(before, actions)
         self._check_kernel(actions)
         if deadline is not None and self.now >= deadline:
             assert self.state not in ANSWERING, "held on when expired"
-        due = self.supervisor.next_deadline(self.now)
+        due = self.state_machine.next_deadline(self.now)
         assert due is None or due >= self.now
         if self.state in ANSWERING:
             assert due is not None
@@ -108,7 +110,7 @@ class Witness(Driver):
         assert actions[len(actions) - len(reports) :] == reports
         state = before
         for report in reports:
-            state = following(state, report.trigger)
+            state = next_state(state, report.trigger)
             assert state is report.state
         assert state is self.state
 
@@ -117,8 +119,8 @@ class Witness(Driver):
         for action in actions:
             match action:
                 case Hold(until=until):
-                    assert self.state in HOLDING | {State.PASSING}
-                    assert self.state is not State.PASSING or until <= self.pass_until
+                    assert self.state in HOLDING | {State.HANDING_OVER}
+                    assert self.state is not State.HANDING_OVER or until <= self.pass_until
                     assert self.renewed is not None
                     assert self.now < until <= self.renewed.sent_at + self.renewed.ttl - self.margin
                     self.open_until = max(self.open_until, until)
@@ -126,7 +128,7 @@ class Witness(Driver):
                 case Resign():
                     assert self.now >= self.open_until + PATIENCE_S, "resigned while the kernel may answer"
                 case Prepare():
-                    assert self.state is State.TAKING
+                    assert self.state is State.ACTIVATING
                 case RemoveAddresses():
                     assert self.state not in HOLDING
                 case _:
@@ -136,7 +138,7 @@ class Witness(Driver):
         """Let time pass for as long as it alone has something to decide; a timer that does not advance is a spin."""
         spins = 0
         for _ in range(TICKS):
-            due = self.supervisor.next_deadline(self.now)
+            due = self.state_machine.next_deadline(self.now)
             if due is None:
                 return
             spins = spins + 1 if due == self.now else 0
@@ -181,7 +183,7 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         ev.Elected(campaign, LEASE, now - 60.0), ev.Elected(campaign, LEASE, now, 5, not_before=now + 0.1),
         *(ev.Deposed(c, "x") for c in campaigns),
         *(ev.Resigned(c) for c in campaigns),
-        *(ev.Passed(c) for c in campaigns),
+        *(ev.SuccessorReady(c) for c in campaigns),
         ev.PactAnswered("p", 0.5, now), ev.PactAnswered("p", 0.5, now - 0.4), ev.PactAnswered("q", 0.1, now),
         ev.PactEnded("p"), ev.PactEnded("x"),
         ev.EtcdState(usable=True, detail=""), ev.EtcdState(usable=False, detail="x"),
@@ -203,7 +205,7 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
 
 def wait_for(d: Witness, moment: Moment) -> float:
     """How long to wait in this state until `moment`."""
-    due = d.supervisor.next_deadline(d.now)
+    due = d.state_machine.next_deadline(d.now)
     left = 2.5 if due is None else due - d.now
     return {Moment.AT_ONCE: 0.0, Moment.JUST_BEFORE: left - 1e-6, Moment.AT: left, Moment.LONG_AFTER: left + 60.0}[
         moment
@@ -258,7 +260,7 @@ def test_what_is_not_about_this_campaign_and_lease_changes_nothing(state: State)
     newest = reach(state).newest_campaign
     for event in samples(newest, 100.0):
         match event:
-            case ev.Queued(c) | ev.Elected(c) | ev.Deposed(c) | ev.Resigned(c) | ev.Passed(c) if c != newest:
+            case ev.Queued(c) | ev.Elected(c) | ev.Deposed(c) | ev.Resigned(c) | ev.SuccessorReady(c) if c != newest:
                 pass
             case ev.Elected(lease_id=lease) | ev.LeaseLost(lease_id=lease) if lease == OTHER_LEASE:
                 pass

@@ -18,7 +18,7 @@ from govipd.core import events as ev
 from govipd.core.lease import PASS_S
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, HOLDING, State
-from govipd.core.state_machine import Supervisor
+from govipd.core.state_machine import VipStateMachine
 from tests.core.driver import FAILED, PASSED, RUNNING, UP
 from tests.fuzz.strategies import fuzz
 
@@ -114,7 +114,7 @@ class Etcd:
         """What the election says of the place in the queue, if anything."""
         if self.passing is not None:
             campaign, self.passing = self.passing, None
-            return ev.Passed(campaign)
+            return ev.SuccessorReady(campaign)
         if self.resigning is not None:
             campaign, self.resigning, self.key = self.resigning, None, False
             return ev.Resigned(campaign)
@@ -136,44 +136,44 @@ class Life(RuleBasedStateMachine):
         self.now = 100.0
         self.kernel = Kernel()
         self.etcd = Etcd()
-        self.supervisor = Supervisor(SETTINGS, self.now)
-        self.memory: ac.Holding | None = None
+        self.state_machine = VipStateMachine(SETTINGS, self.now)
+        self.memory: ac.RestartState | None = None
         self.campaign = self.over = 0  # the newest that was asked for, and the newest that was resigned
         self.stopping = False
         self.asked: float | None = None  # the wire
         self.answered = False  # a member, to the newest question
 
     def tell(self, event: ev.Event) -> None:
-        self.do(self.supervisor.step(event, self.now))
+        self.do(self.state_machine.step(event, self.now))
 
     def do(self, actions: list[ac.Action]) -> None:
         for action in actions:
             match action:
                 case ac.Prepare() | ac.Hold() | ac.CloseFence() | ac.RemoveAddresses():
                     if isinstance(action, ac.Hold):
-                        assert not (self.answered and self.supervisor.state is State.TAKING), "a member answers"
+                        assert not (self.answered and self.state_machine.state is State.ACTIVATING), "a member answers"
                         assert self.now >= (self.etcd.free_at or 0.0)
                         assert self.etcd.passing is None, "opened again by who has passed the VIP on"
                     self.kernel.queue(action)
                 case ac.AskWire():
-                    assert self.supervisor.state is State.TAKING
+                    assert self.state_machine.state is State.ACTIVATING
                     self.asked = action.until
                 case ac.Campaign() | ac.Adopt():
                     assert action.campaign > self.over
                     if action.campaign > self.campaign:
                         self.answered = False
                     self.campaign = self.etcd.wanted = action.campaign
-                case ac.Pass():
+                case ac.HandOver():
                     assert self.kernel.fence_until <= self.now + PASS_S, "passed on by who may answer for long"
                     self.etcd.wanted, self.etcd.key, self.etcd.passing = None, False, action.campaign
                 case ac.Resign():
                     assert self.now >= self.kernel.fence_until, "resigned while the kernel answers"
                     self.etcd.wanted, self.etcd.resigning, self.over = None, action.campaign, action.campaign
                 case ac.Announce():
-                    assert self.supervisor.state in HOLDING
-                case ac.Remember():
+                    assert self.state_machine.state in HOLDING
+                case ac.SaveRestartState():
                     self.memory = action.holding
-                case ac.Forget():
+                case ac.DropRestartState():
                     self.memory = None
                 case _:
                     pass
@@ -185,8 +185,8 @@ class Life(RuleBasedStateMachine):
             self.etcd.sent_at, self.etcd.expires = self.now, self.now + TTL
             self.etcd.lost, self.etcd.key, self.etcd.free_at = False, key, 0.0
             self.kernel.fence_until = self.now + TTL - MARGIN
-            self.memory = ac.Holding(self.etcd.lease, self.etcd.revision, self.kernel.fence_until)
-        self.do(self.supervisor.start(self.memory, self.now))
+            self.memory = ac.RestartState(self.etcd.lease, self.etcd.revision, self.kernel.fence_until)
+        self.do(self.state_machine.start(self.memory, self.now))
         if settled:
             self.a_friendly_world_brings_everything_to_its_end(healthy=True)
 
@@ -194,7 +194,7 @@ class Life(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         """As the shell does it: a Tick at each instant that the supervisor names."""
         end, spins = self.now + seconds, 0
-        while (due := self.supervisor.next_deadline(self.now)) is not None and due <= end:
+        while (due := self.state_machine.next_deadline(self.now)) is not None and due <= end:
             spins = spins + 1 if due == self.now else 0
             assert spins <= 2, "the timer spins"
             self.now = due
@@ -271,9 +271,9 @@ class Life(RuleBasedStateMachine):
         old, lease = self.campaign - back, self.etcd.lease
         stale = (ev.Queued(old, "x"), ev.Elected(old, lease, self.now), ev.Deposed(old, "x"), ev.Resigned(old))
         self.tell(ev.Tick())  # what is due anyway
-        before = self.supervisor.state
+        before = self.state_machine.state
         self.tell(stale[kind])
-        assert self.supervisor.state is before
+        assert self.state_machine.state is before
 
     @precondition(lambda self: self.now > MIDLIFE)
     @rule(patience=spans)
@@ -283,11 +283,11 @@ class Life(RuleBasedStateMachine):
 
     # Where it ends when the world is friendly for a while
 
-    @precondition(lambda self: self.supervisor.state is not State.STOPPED)
+    @precondition(lambda self: self.state_machine.state is not State.STOPPED)
     @rule(healthy=st.sampled_from((True, False)))
     def a_friendly_world_brings_everything_to_its_end(self, *, healthy: bool) -> None:
         """Everybody does what he was asked for, monitors read again: who is healthy leads, who is not is silent."""
-        goal = State.STOPPED if self.stopping else State.LEADER if healthy else State.ASIDE
+        goal = State.STOPPED if self.stopping else State.LEADER if healthy else State.INELIGIBLE
         for _ in range(round(QUIET_S / ROUND_S)):
             self.all_gates_speak(RUNNING if healthy else DEAD)
             self.tell(self.etcd.renew(self.now, 0.0))
@@ -302,11 +302,15 @@ class Life(RuleBasedStateMachine):
                 self.tell(ev.AddressFound(VIP))
             # An end that was in a hurry may leave the address, behind a closed fence.
             silent, there = self.now >= self.kernel.fence_until, self.kernel.present
-            reached = {State.LEADER: there and not silent, State.ASIDE: silent and not there, State.STOPPED: silent}
-            if self.supervisor.state is goal and reached[goal]:
+            reached = {
+                State.LEADER: there and not silent,
+                State.INELIGIBLE: silent and not there,
+                State.STOPPED: silent,
+            }
+            if self.state_machine.state is goal and reached[goal]:
                 return
             self.time_passes(ROUND_S)
-        raise AssertionError(f"still {self.supervisor.state}, not {goal}, after {QUIET_S} s")
+        raise AssertionError(f"still {self.state_machine.state}, not {goal}, after {QUIET_S} s")
 
     # What holds always
 
@@ -316,15 +320,15 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_opened_where_the_vip_must_be_absent(self) -> None:
-        if self.supervisor.state in ABSENT | {State.STOPPED}:
+        if self.state_machine.state in ABSENT | {State.STOPPED}:
             assert self.now >= self.kernel.fence_until
             assert not any(isinstance(action, ac.Hold) for action in self.kernel.pending)
-        assert self.memory is None or self.supervisor.state not in ABSENT
+        assert self.memory is None or self.state_machine.state not in ABSENT
 
     @invariant()
     def what_is_remembered_covers_what_the_kernel_does(self) -> None:
         """From when it serves: who has just begun to take is not followed by one that goes on."""
-        if self.supervisor.adoptable and self.now < self.kernel.fence_until:
+        if self.state_machine.adoptable and self.now < self.kernel.fence_until:
             assert self.memory is not None
             assert self.memory.until >= self.kernel.fence_until
 

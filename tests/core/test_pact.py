@@ -3,7 +3,7 @@
 import pytest
 
 from govipd.core import events as ev
-from govipd.core.actions import CloseFence, EndPact, Enforce, Hold
+from govipd.core.actions import CloseFence, EndPact, EnforcePact, Hold
 from govipd.core.lease import CLOCKS_SHARE, KERNEL_S, SLEW
 from govipd.core.pact import LeaderHalf, SuccessorHalf, SuccessorPhase
 from govipd.core.state import State
@@ -115,8 +115,8 @@ def test_a_leader_shortens_its_fence_before_the_pact_comes_into_force() -> None:
     (hold,) = d.step(answered(d))
     assert hold == Hold(d.now - 0.01 + T - MARGIN)
     d.step(ev.Done(Hold(d.now + 2.0)))  # an older one
-    assert Enforce(PACT) not in d.told
-    assert d.step(ev.Done(hold)) == [Enforce(PACT)]
+    assert EnforcePact(PACT) not in d.told
+    assert d.step(ev.Done(hold)) == [EnforcePact(PACT)]
 
 
 def test_a_leader_in_a_pact_lives_from_answer_to_answer() -> None:
@@ -141,7 +141,7 @@ def test_a_leader_is_back_on_its_lease_once_the_end_is_confirmed() -> None:
     d.tick()
     assert d.step(ev.PactEnded("another")) == []
     assert d.step(ev.PactEnded(PACT)) == [Hold(lease_end)]
-    assert d.supervisor.pact.id == ""
+    assert d.state_machine.pact.id == ""
 
 
 def test_only_a_leader_makes_a_pact_and_only_one() -> None:

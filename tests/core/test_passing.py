@@ -2,9 +2,9 @@
 
 import pytest
 
-from govipd.adapters.election.election import UNORDERLY_S
+from govipd.adapters.election.claimant import UNORDERLY_S
 from govipd.core import events as ev
-from govipd.core.actions import CloseFence, Hold, Pass, RemoveAddresses, Resign
+from govipd.core.actions import CloseFence, HandOver, Hold, RemoveAddresses, Resign
 from govipd.core.lease import KERNEL_S, PASS_S, SLEW
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
@@ -22,8 +22,8 @@ def test_a_handover_releases_in_order_and_names_the_heir() -> None:
     d = Driver().to(State.LEADER)
     soon = Hold(d.now + PASS_S)
     assert d.step(ev.Handover("node3")) == [soon]
-    assert d.step(ev.Done(soon)) == [Pass(d.campaign, "node3")]
-    assert d.step(ev.Passed(d.campaign)) == [CloseFence()]
+    assert d.step(ev.Done(soon)) == [HandOver(d.campaign, "node3")]
+    assert d.step(ev.SuccessorReady(d.campaign)) == [CloseFence()]
     d.step(ev.Done(CloseFence()))
     assert d.told == [Resign(d.campaign, "node3"), RemoveAddresses()]
     d.step(ev.Done(RemoveAddresses()))
@@ -39,13 +39,13 @@ def test_a_healthy_leader_answers_until_the_next_one_is_ready(event: ev.Event) -
     d = Driver().to(State.LEADER)
     soon = Hold(d.now + PASS_S)
     assert d.step(event) == [soon]
-    assert d.state is State.PASSING
+    assert d.state is State.HANDING_OVER
     assert d.step(ev.Done(Hold(d.now + 2.5))) == []  # an earlier one, which was under way
-    assert d.step(ev.Done(soon)) == [Pass(d.campaign)]
+    assert d.step(ev.Done(soon)) == [HandOver(d.campaign)]
     assert d.renew() == []
     assert d.tick() == [CloseFence()]
     assert d.now == soon.until
-    assert (d.reports[-1].trigger, d.reports[-1].detail) == (Trigger.PASSED, "nobody was ready in time")
+    assert (d.reports[-1].trigger, d.reports[-1].detail) == (Trigger.SUCCESSOR_READY, "nobody was ready in time")
 
 
 @pytest.mark.parametrize("event", [ev.UnitState("failed", "x"), ev.LeaseLost(LEASE, "x"), ev.Failed(Hold(9.0), "x")])
@@ -54,7 +54,7 @@ def test_who_passes_the_vip_on_drops_it_when_it_may_not_answer(event: ev.Event) 
     d = Driver().to(State.LEADER)
     d.step(ev.Handover(""))
     d.step(event)
-    assert d.state is State.CLOSING
+    assert d.state is State.DEACTIVATING
     assert d.told == [CloseFence()]
 
 
@@ -62,12 +62,12 @@ def test_a_fence_that_is_not_precise_is_closed_before_anybody_is_told() -> None:
     """Lifetimes of addresses are whole seconds: nothing is passed on by them."""
     d = Driver(Settings(fenced=False)).to(State.LEADER)
     assert d.step(ev.Handover("")) == [CloseFence()]
-    assert [r.state for r in d.reports[-2:]] == [State.PASSING, State.CLOSING]
+    assert [r.state for r in d.reports[-2:]] == [State.HANDING_OVER, State.DEACTIVATING]
 
 
-@pytest.mark.parametrize("state", [State.ADOPTING, State.TAKING])
+@pytest.mark.parametrize("state", [State.ADOPTING, State.ACTIVATING])
 def test_who_has_not_begun_to_serve_passes_nothing_on(state: State) -> None:
     """There is nothing that must go on."""
     d = Driver().to(state)
     assert d.step(ev.Drain(wanted=True)) == [CloseFence()]
-    assert d.reports[-1].trigger is Trigger.UNFIT
+    assert d.reports[-1].trigger is Trigger.INELIGIBLE

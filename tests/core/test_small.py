@@ -42,7 +42,7 @@ def test_every_transition_has_words(state: State, trigger: Trigger) -> None:
 def test_the_status_line_says_role_vip_gates_and_lease(state: State) -> None:
     """In every state."""
     d = Driver().to(state)
-    line = texts.status(d.supervisor, ["192.0.2.100"], d.now)
+    line = texts.status(d.state_machine, ["192.0.2.100"], d.now)
     assert "192.0.2.100" in line
     assert "gates: unit " in line
     assert "lease" in line
@@ -57,16 +57,16 @@ def test_the_status_line_tells_what_is_in_the_way() -> None:
     """Who is ahead, how long damping waits, that etcd is away, that members disagree."""
     d = Driver().to(State.CANDIDATE)
     d.step(ev.Queued(d.campaign, "node2"))
-    assert "behind node2" in texts.status(d.supervisor, ["v"], d.now)
+    assert "behind node2" in texts.status(d.state_machine, ["v"], d.now)
     d.step(ev.ClusterFault(warning="members disagree"))
-    assert "members disagree" in texts.status(d.supervisor, ["v"], d.now)
+    assert "members disagree" in texts.status(d.state_machine, ["v"], d.now)
     d.step(ev.EtcdState(usable=False, detail="no answer"))
-    assert "lease runs out, etcd: no answer" in texts.status(d.supervisor, ["v"], d.now)
-    assert "; etcd: no answer" in texts.status(d.supervisor, ["v"], d.now + 10)
+    assert "lease runs out, etcd: no answer" in texts.status(d.state_machine, ["v"], d.now)
+    assert "; etcd: no answer" in texts.status(d.state_machine, ["v"], d.now + 10)
     d = Driver(Settings(flap_wait=5.0)).to(State.CANDIDATE)
     for _ in range(2):
         d.step(ev.UnitState("failed", "failed"))
         d.step(ev.Done(CloseFence()))
         d.step(ev.Resigned(d.campaign))
         d.step(ev.UnitState("active", "running"))
-    assert "campaigns in 5 s" in texts.status(d.supervisor, ["v"], d.now)
+    assert "campaigns in 5 s" in texts.status(d.state_machine, ["v"], d.now)

@@ -49,10 +49,10 @@ def test_taking_opens_the_fence_then_announces_then_tells() -> None:
     d = Driver().to(State.CANDIDATE)
     sent = d.now
     assert d.step(ev.Elected(d.campaign, LEASE, d.now)) == [Hold(sent + 3.0 - 0.5)]
-    assert d.state is State.TAKING
+    assert d.state is State.ACTIVATING
     assert d.step(ev.Done(Hold(sent + 2.5))) == [Announce()]
     assert d.state is State.LEADER
-    assert [r.state for r in d.reports[-2:]] == [State.TAKING, State.LEADER]
+    assert [r.state for r in d.reports[-2:]] == [State.ACTIVATING, State.LEADER]
 
 
 def test_a_renewal_holds_on_without_announcing() -> None:
@@ -69,14 +69,14 @@ def test_releasing_closes_the_fence_before_it_resigns() -> None:
     assert d.step(ev.UnitState("failed", "failed")) == [CloseFence()]
     assert d.step(ev.Done(CloseFence())) == [Resign(d.campaign), RemoveAddresses()]
     d.step(ev.Done(RemoveAddresses()))
-    assert d.state is State.LEAVING
+    assert d.state is State.RESIGNING
     d.step(ev.Resigned(d.campaign))
-    assert d.state is State.ASIDE
+    assert d.state is State.INELIGIBLE
 
 
 def test_a_fence_that_refuses_to_close_is_asked_again() -> None:
     """Between the tries lie RETRY_S seconds."""
-    d = Driver().to(State.CLOSING)
+    d = Driver().to(State.DEACTIVATING)
     before = d.now
     d.step(ev.Failed(CloseFence(), "refused"))
     assert d.tick() == [CloseFence()]
@@ -91,7 +91,7 @@ def test_the_deadline_counts_from_the_sending_of_the_last_confirmed_renewal() ->
     assert d.step(ev.LeaseRenewed(LEASE, sent_at, 3.0)) == [Hold(sent_at + 2.5)]
     d.step(ev.EtcdState(usable=False, detail="no answer"))
     assert d.tick() == [CloseFence()]
-    assert d.state is State.CLOSING
+    assert d.state is State.DEACTIVATING
     assert d.now == pytest.approx(sent_at + 2.5)
     assert d.reports[-1].trigger is Trigger.EXPIRED
 
@@ -135,15 +135,15 @@ def test_the_loss_of_another_lease_is_not_ours() -> None:
     d = Driver().to(State.LEADER)
     assert d.step(ev.LeaseLost(LEASE + 1, "not found")) == []
     assert d.state is State.LEADER
-    d = Driver().to(State.ASIDE)
+    d = Driver().to(State.INELIGIBLE)
     assert d.step(ev.LeaseLost(LEASE, "not found")) == []
 
 
 def test_a_lost_lease_aside_changes_nothing() -> None:
     """Out of the queue there is nothing to lose."""
-    d = Driver().to(State.LEAVING)
+    d = Driver().to(State.RESIGNING)
     assert d.step(ev.LeaseLost(LEASE, "not found")) == []
-    assert d.supervisor.deadline() is None
+    assert d.state_machine.deadline() is None
 
 
 def test_a_candidate_that_lost_its_key_stands_again() -> None:
@@ -162,7 +162,7 @@ def test_a_deposed_leader_closes_the_fence_first() -> None:
 
 
 @pytest.mark.parametrize("stale", [ev.Queued(0, "x"), ev.Elected(0, LEASE, 100.0), ev.Deposed(0, "x"), ev.Resigned(0)])
-@pytest.mark.parametrize("state", [State.ASIDE, State.CANDIDATE, State.LEADER, State.CLOSING])
+@pytest.mark.parametrize("state", [State.INELIGIBLE, State.CANDIDATE, State.LEADER, State.DEACTIVATING])
 def test_answers_to_an_old_campaign_change_nothing(stale: ev.Event, state: State) -> None:
     """What an earlier campaign still has to say is stale."""
     d = Driver().to(state)
@@ -177,7 +177,7 @@ def test_a_win_without_a_fresh_lease_waits_for_one() -> None:
     d.step(ev.Elected(d.campaign, LEASE, d.now))
     assert d.state is State.CANDIDATE
     d.renew()
-    assert d.state is State.TAKING
+    assert d.state is State.ACTIVATING
 
 
 def test_a_win_after_an_unorderly_predecessor_waits_for_its_fence() -> None:
@@ -214,7 +214,7 @@ def test_an_old_proof_does_not_take() -> None:
     d.step(ev.Elected(d.campaign, LEASE, proved_at))
     assert d.state is State.CANDIDATE
     d.step(ev.Elected(d.campaign, LEASE, d.now))
-    assert d.state is State.TAKING
+    assert d.state is State.ACTIVATING
 
 
 def test_a_win_under_another_lease_does_not_take() -> None:
@@ -229,7 +229,7 @@ def test_what_the_election_was_asked_for_is_asked_again() -> None:
     d = Driver().to(State.CANDIDATE)
     for _ in range(3):
         assert d.tick() == [Campaign(d.campaign)]
-    d = Driver().to(State.LEAVING)
+    d = Driver().to(State.RESIGNING)
     d.step(ev.Done(RemoveAddresses()))
     for _ in range(3):
         assert d.tick() == [Resign(d.campaign)]

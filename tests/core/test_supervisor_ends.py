@@ -11,12 +11,12 @@ from govipd.core.actions import (
     Adopt,
     Announce,
     CloseFence,
-    Forget,
+    DropRestartState,
     Hold,
-    Holding,
-    Remember,
     RemoveAddresses,
     Resign,
+    RestartState,
+    SaveRestartState,
 )
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, HOLDING, State
@@ -27,9 +27,9 @@ VIP = IPv4Interface("192.0.2.100/32")
 
 def test_a_late_acknowledgement_of_a_hold_does_not_stop_the_release() -> None:
     """The refresh that was under way when the fence had to close."""
-    d = Driver().to(State.CLOSING)
+    d = Driver().to(State.DEACTIVATING)
     assert d.step(ev.Done(Hold(d.now + 1))) == []
-    assert d.state is State.CLOSING
+    assert d.state is State.DEACTIVATING
 
 
 def test_a_stop_ends_from_every_state() -> None:
@@ -46,26 +46,26 @@ def test_a_stop_ends_from_every_state() -> None:
             for action in d.told:
                 if isinstance(action, Resign):
                     d.step(ev.Resigned(action.campaign))
-            if d.state is not State.STOPPED and d.supervisor.next_deadline(d.now) is not None:
+            if d.state is not State.STOPPED and d.state_machine.next_deadline(d.now) is not None:
                 d.tick()
         assert d.state is State.STOPPED, state
 
 
 def test_a_stop_does_not_wait_for_etcd_beyond_its_time() -> None:
     """The VIP is dropped; the key would end with its lease."""
-    d = Driver().to(State.LEAVING)
+    d = Driver().to(State.RESIGNING)
     d.step(ev.Stop(by=d.now + 0.7))
-    assert d.state is State.LEAVING
+    assert d.state is State.RESIGNING
     d.tick()
     assert d.state is State.STOPPED
 
 
 def test_a_stop_waits_for_the_addresses_to_be_gone() -> None:
     """etcd may confirm before the kernel does: a process that ended then would leave the address behind."""
-    d = Driver().to(State.LEAVING)
+    d = Driver().to(State.RESIGNING)
     d.step(ev.Stop(by=d.now + 0.7))
     d.step(ev.Resigned(d.campaign))
-    assert d.state is State.ASIDE
+    assert d.state is State.INELIGIBLE
     d.step(ev.Done(RemoveAddresses()))
     assert d.state is State.STOPPED
 
@@ -74,9 +74,9 @@ def test_a_stop_still_never_resigns_before_the_fence_is_closed() -> None:
     """Even when it has no time."""
     d = Driver().to(State.LEADER)
     d.step(ev.Stop(by=d.now))
-    assert d.state is State.PASSING
+    assert d.state is State.HANDING_OVER
     d.tick()
-    assert d.state is State.CLOSING
+    assert d.state is State.DEACTIVATING
     assert not d.resigned()
 
 
@@ -90,7 +90,7 @@ def test_what_the_last_process_held_is_adopted_once_it_is_proven() -> None:
     assert d.renew() == [Hold(102.5)]
     assert d.step(ev.Done(Hold(102.5))) == [Announce()]
     assert d.state is State.LEADER
-    assert d.kept == [Remember(Holding(LEASE, 5, 102.5))]
+    assert d.kept == [SaveRestartState(RestartState(LEASE, 5, 102.5))]
 
 
 def test_a_confirmed_lease_alone_does_not_adopt() -> None:
@@ -105,7 +105,7 @@ def test_what_is_not_proven_in_time_is_dropped() -> None:
     d = Driver(left=left_at(100.0))
     d.renew()
     d.tick()
-    assert (d.now, d.state) == (102.5, State.CLOSING)
+    assert (d.now, d.state) == (102.5, State.DEACTIVATING)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_what_is_disproved_or_not_wanted_is_dropped(event: ev.Event) -> None:
     d = Driver(left=left_at(100.0))
     assert d.step(event) == [CloseFence()]
     assert d.step(ev.Done(CloseFence())) == [Resign(1), RemoveAddresses()]
-    assert d.kept == [Forget()]
+    assert d.kept == [DropRestartState()]
 
 
 def test_what_has_ended_is_not_adopted() -> None:
@@ -132,10 +132,10 @@ def test_a_holder_keeps_what_the_next_process_needs() -> None:
     d = Driver().to(State.LEADER)
     d.now += 1
     d.renew()
-    assert d.kept[-1] == Remember(Holding(LEASE, 0, 103.5))
+    assert d.kept[-1] == SaveRestartState(RestartState(LEASE, 0, 103.5))
     d.step(ev.UnitState("failed", "failed"))
     d.step(ev.Done(CloseFence()))
-    assert d.kept[-1] == Forget()
+    assert d.kept[-1] == DropRestartState()
 
 
 _states = st.sampled_from(list(State))
@@ -176,14 +176,14 @@ def test_no_sequence_of_events_breaks_the_contract(start: State, events: list[tu
             match action:
                 case Hold(until=until):
                     assert d.state in HOLDING
-                    deadline = d.supervisor.deadline()
+                    deadline = d.state_machine.deadline()
                     assert deadline is not None
                     assert d.now < until <= deadline
                     held_until, closed = max(held_until, until), False
                 case Resign():
                     assert closed or d.now >= held_until
         for _ in range(3):  # time alone settles at this instant: no busy timer
-            deadline = d.supervisor.next_deadline(d.now)
+            deadline = d.state_machine.next_deadline(d.now)
             if deadline is None or deadline > d.now:
                 break
             d.step(ev.Tick())

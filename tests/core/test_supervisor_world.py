@@ -28,10 +28,10 @@ def test_never_resigns_while_the_kernel_may_answer() -> None:
     d = Driver().to(State.LEADER)
     held_until = d.now + 2.5
     d.step(ev.UnitState("failed", "failed"))
-    while d.state is State.CLOSING:
+    while d.state is State.DEACTIVATING:
         d.step(ev.Failed(CloseFence(), "refused"))
         d.tick()
-        assert d.resigned() == (d.state is State.LEAVING)
+        assert d.resigned() == (d.state is State.RESIGNING)
     assert d.now == pytest.approx(held_until + PATIENCE_S)
 
 
@@ -44,13 +44,13 @@ def test_never_resigns_while_the_kernel_may_answer() -> None:
         ev.ClusterFault(refused="name taken"),
     ],
 )
-@pytest.mark.parametrize("state", [State.TAKING, State.LEADER])
+@pytest.mark.parametrize("state", [State.ACTIVATING, State.LEADER])
 def test_unhealthy_means_resign(event: ev.Event, state: State) -> None:
     """FIELD 10, 13, 19: no weights; one gate is enough."""
     d = Driver().to(state)
     assert d.step(event) == [CloseFence()]
-    assert d.state is State.CLOSING
-    assert d.reports[-1].trigger is Trigger.UNFIT
+    assert d.state is State.DEACTIVATING
+    assert d.reports[-1].trigger is Trigger.INELIGIBLE
 
 
 def test_an_unhealthy_candidate_leaves_the_queue() -> None:
@@ -87,15 +87,15 @@ def test_unknown_keeps_a_holder_for_one_lease_and_lets_nobody_in() -> None:
     assert d.now == pytest.approx(gone_at + d.settings.unknown_limit)
     c = Driver().to(State.CANDIDATE)
     c.step(ev.UnitState(None, "D-Bus is away"))
-    assert c.state is State.LEAVING
+    assert c.state is State.RESIGNING
 
 
 def test_healthy_again_campaigns_again_at_once_after_a_first_fall() -> None:
     """For ever: unhealthy leaves, healthy comes back."""
-    d = Driver().to(State.LEAVING)
+    d = Driver().to(State.RESIGNING)
     old = d.campaign
     d.step(ev.Resigned(old))
-    assert d.state is State.ASIDE
+    assert d.state is State.INELIGIBLE
     assert d.step(RUNNING) == [Campaign(old + 1)]
 
 
@@ -108,8 +108,8 @@ def test_flapping_lengthens_the_wait_up_to_a_bound() -> None:
         d.step(ev.Resigned(d.campaign))
         d.step(RUNNING)
         healthy_at = d.now
-        if d.state is State.ASIDE:
-            assert d.supervisor.wait(d.now) > 0
+        if d.state is State.INELIGIBLE:
+            assert d.state_machine.wait(d.now) > 0
             d.tick()
         waits.append(d.now - healthy_at)
         assert d.state is State.CANDIDATE
@@ -134,7 +134,7 @@ def test_an_address_that_is_removed_again_and_again_is_given_up() -> None:
 
 def test_an_address_that_vanishes_while_not_leader_is_fine() -> None:
     """It is our own removal."""
-    assert Driver().to(State.ASIDE).step(ev.AddressLost(VIP)) == []
+    assert Driver().to(State.INELIGIBLE).step(ev.AddressLost(VIP)) == []
 
 
 def test_an_address_that_somebody_added_is_removed_with_an_alarm() -> None:
@@ -154,18 +154,18 @@ def test_an_address_that_somebody_added_is_removed_with_an_alarm() -> None:
 
 def test_a_kernel_that_refuses_to_hold_is_tried_again_then_left_to_another() -> None:
     """A node that cannot add the address must not keep the key."""
-    d = Driver().to(State.TAKING)
+    d = Driver().to(State.ACTIVATING)
     for _ in range(TAKE_TRIES - 1):
         d.step(ev.Failed(Hold(d.now), "refused"))
         assert d.tick() == [Hold(102.5)]
     d.step(ev.Failed(Hold(d.now), "refused"))
-    assert d.state is State.CLOSING
+    assert d.state is State.DEACTIVATING
     assert d.reports[-1].trigger is Trigger.KERNEL_FAILED
 
 
 def test_a_failed_removal_is_tried_again() -> None:
     """Not leader means absent, always."""
-    d = Driver().to(State.LEAVING)
+    d = Driver().to(State.RESIGNING)
     d.step(ev.Failed(RemoveAddresses(), "refused"))
     assert d.tick() == [RemoveAddresses()]
     d.step(ev.Done(RemoveAddresses()))
@@ -175,7 +175,7 @@ def test_a_failed_removal_is_tried_again() -> None:
 
 def test_a_late_closing_is_no_news_after_the_deadline() -> None:
     """The deadline has closed the fence; the acknowledgement comes afterwards."""
-    d = Driver().to(State.LEAVING)
+    d = Driver().to(State.RESIGNING)
     assert d.step(ev.Done(CloseFence())) == []
 
 
@@ -184,7 +184,7 @@ def test_a_stall_makes_a_holder_verify_and_announce() -> None:
     d = Driver().to(State.LEADER)
     assert d.step(ev.Stalled(1.0), after=1.0) == [Verify(), Hold(102.5)]
     assert d.step(ev.Done(Hold(102.5))) == [Announce()]
-    assert Driver().to(State.ASIDE).step(ev.Stalled(1.0)) == []
+    assert Driver().to(State.INELIGIBLE).step(ev.Stalled(1.0)) == []
     assert Driver().to(State.LEADER).step(ev.Stalled(9.0), after=9.0)[0] == CloseFence()
 
 
@@ -205,11 +205,11 @@ def test_new_settings_apply_without_letting_go() -> None:
 
 def test_a_taken_name_keeps_out_of_the_queue_until_it_is_free() -> None:
     """A second machine with our member's name: not in the queue, and it says so."""
-    d = Driver().to(State.ASIDE)
+    d = Driver().to(State.INELIGIBLE)
     d.step(ev.ClusterFault(refused="the member name a is taken"))
     d.healthy()
-    assert d.state is State.ASIDE
-    assert d.supervisor.blockers(d.now) == ("the member name a is taken",)
+    assert d.state is State.INELIGIBLE
+    assert d.state_machine.blockers(d.now) == ("the member name a is taken",)
     d.step(ev.ClusterFault())
     assert d.state is State.CANDIDATE
 
@@ -223,7 +223,7 @@ def test_an_old_removal_that_is_confirmed_late_does_not_hide_a_newer_address() -
     d.step(ev.Done(Hold(d.now + 2.5)))
     d.step(ev.Stop(by=d.now))
     d.step(ev.Done(CloseFence()))
-    assert d.supervisor.present
+    assert d.state_machine.present
 
 
 def test_a_drained_node_leaves_and_stays_out_until_it_is_undrained() -> None:
@@ -232,11 +232,11 @@ def test_a_drained_node_leaves_and_stays_out_until_it_is_undrained() -> None:
     d.step(ev.Drain(wanted=True))
     assert d.reports[-1].detail == "drained by the operator"
     d.done()
-    d.step(ev.Passed(d.campaign))
+    d.step(ev.SuccessorReady(d.campaign))
     d.step(ev.Done(CloseFence()))
     d.step(ev.Done(RemoveAddresses()))
     d.step(ev.Resigned(d.campaign))
-    assert d.state is State.ASIDE
+    assert d.state is State.INELIGIBLE
     assert Campaign(d.campaign + 1) in d.step(ev.Drain(wanted=False))
 
 

@@ -28,7 +28,7 @@ def test_silence_takes() -> None:
     d = asked()
     assert d.step(ev.WireHeard(100.1, ())) == [Hold(102.5)]
     assert d.step(ev.WireHeard(100.1, (MEMBER,))) == []
-    assert texts.trouble(d.supervisor) == ""
+    assert texts.trouble(d.state_machine) == ""
 
 
 def test_silence_before_the_proof_takes_with_the_proof() -> None:
@@ -46,7 +46,7 @@ def test_a_member_is_waited_for_as_long_as_it_answers() -> None:
     assert isinstance(alarm, Alarm)
     assert alarm.conflict is Conflict.MEMBER_ANSWERS
     assert alarm.text.startswith("node2's kernel still answers for 192.0.2.100 (02:00:00:00:00:02)")
-    assert texts.trouble(d.supervisor) == alarm.text
+    assert texts.trouble(d.state_machine) == alarm.text
     assert isinstance(again, AskWire)
     assert again.until == d.now + 0.05
     for _ in range(30):
@@ -65,14 +65,14 @@ def test_who_has_answered_may_answer_again_until_its_lease_would_have_ended() ->
     alarm, again = d.step(ev.WireHeard(100.1, (MEMBER,)))
     assert isinstance(alarm, Alarm)
     while d.now < ended:
-        assert texts.trouble(d.supervisor) == alarm.text
+        assert texts.trouble(d.state_machine) == alarm.text
         assert isinstance(again, AskWire)
         d.renew()
         d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1))
         again = d.step(ev.WireHeard(again.until, ()), after=again.until - d.now)[-1]
-    assert again == Hold(d.supervisor.deadline() or 0.0)
+    assert again == Hold(d.state_machine.deadline() or 0.0)
     assert d.now < ended + AGAIN_S
-    assert texts.trouble(d.supervisor) == ""
+    assert texts.trouble(d.state_machine) == ""
 
 
 def test_a_stranger_is_told_of_and_holds_nothing_up() -> None:
@@ -83,7 +83,7 @@ def test_a_stranger_is_told_of_and_holds_nothing_up() -> None:
     assert alarm.conflict is Conflict.STRANGER_ANSWERS
     assert "take it all the same" in alarm.text
     assert hold == Hold(102.5)
-    assert "02:00:00:00:00:09" in texts.status(d.supervisor, ["192.0.2.100"], d.now)
+    assert "02:00:00:00:00:09" in texts.status(d.state_machine, ["192.0.2.100"], d.now)
 
 
 def test_a_stranger_is_waited_for_where_the_file_says_so() -> None:
@@ -140,13 +140,13 @@ def test_a_machine_with_the_vip_on_another_interface_stands_aside() -> None:
     assert isinstance(alarm, Alarm)
     assert alarm.conflict is Conflict.ADDRESS_ELSEWHERE
     assert "ip address delete 192.0.2.100/24 dev lo" in alarm.text
-    assert d.state is State.LEAVING
-    assert "192.0.2.100/24 on lo" in d.supervisor.blockers(d.now)[0]
+    assert d.state is State.RESIGNING
+    assert "192.0.2.100/24 on lo" in d.state_machine.blockers(d.now)[0]
     d.step(ev.Resigned(d.campaign))
-    assert d.state is State.ASIDE
+    assert d.state is State.INELIGIBLE
     assert d.step(ON_LO) == [CloseFence()]  # somebody may have taken it away
     d.step(ev.AddressesElsewhere(()))
-    assert not d.supervisor.blockers(d.now)
+    assert not d.state_machine.blockers(d.now)
 
 
 def test_a_leader_goes_on_with_the_vip_on_another_interface() -> None:
@@ -156,7 +156,7 @@ def test_a_leader_goes_on_with_the_vip_on_another_interface() -> None:
     assert isinstance(alarm, Alarm)
     assert d.step(ON_LO) == []
     assert d.state is State.LEADER
-    assert "192.0.2.100/24 on lo" in texts.status(d.supervisor, ["192.0.2.100"], d.now)
+    assert "192.0.2.100/24 on lo" in texts.status(d.state_machine, ["192.0.2.100"], d.now)
 
 
 def test_what_is_left_behind_is_named_with_the_remedy() -> None:

@@ -12,17 +12,19 @@ import pytest
 from rich.console import Console
 
 from govipd.core.settings import Settings
-from govipd.core.state_machine import Supervisor
+from govipd.core.state_machine import VipStateMachine
 from govipd.ctl import client, history, render
 from govipd.ctl.main import main
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
-from govipd.runtime.reporter import Teller
-from govipd.runtime.step_timing import Move, Story
+from govipd.runtime.reporter import Reporter
+from govipd.runtime.step_timing import Operation, OperationTimings
 from tests.fakes import FakeClock, FakeJournal
 
 
-def teller(journal: FakeJournal) -> Teller:
-    return Teller("api", (), Supervisor(Settings(), 0.0), clock=FakeClock(), journal=journal, show=lambda _record: None)
+def reporter(journal: FakeJournal) -> Reporter:
+    return Reporter(
+        "api", (), VipStateMachine(Settings(), 0.0), clock=FakeClock(), journal=journal, show=lambda _record: None
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,8 +63,8 @@ def test_the_matches_of_the_history() -> None:
 def test_a_move_comes_back_as_the_daemon_has_told_it() -> None:
     """Each step with its ms, as govipd's journal entry has them."""
     journal = FakeJournal()
-    story = Story(Move.TAKE, 12.5, (("won", 0.0), ("fence open", 1.25)))
-    teller(journal).timeline(story)
+    story = OperationTimings(Operation.TAKE, 12.5, (("won", 0.0), ("fence open", 1.25)))
+    reporter(journal).timings(story)
     fields = {"__REALTIME_TIMESTAMP": "1750000000000000", **journal.fields[-1]}
     assert history.move(json.dumps(fields)) == {
         "at": "2025-06-15 15:06:40.000",

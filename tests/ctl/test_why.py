@@ -20,9 +20,9 @@ LEADER = GroupStatus(
     addresses=("192.0.2.100/32",),
     state="leader",
     since=NOW - 3725,
-    trigger="held",
+    trigger="activated",
     detail="",
-    next=texts.following(State.LEADER),
+    next=texts.next_step(State.LEADER),
     ahead="",
     drained=False,
     gates=HEALTHY,
@@ -32,12 +32,12 @@ LEADER = GroupStatus(
     blockers=(),
     etcd="",
     warning="",
-    transitions=(Transition(NOW - 3726, "taking", "won", ""), Transition(NOW - 3725, "leader", "held", "")),
+    transitions=(Transition(NOW - 3726, "activating", "won", ""), Transition(NOW - 3725, "leader", "activated", "")),
 )
 CANDIDATE = replace(
-    LEADER, state="candidate", trigger="fit", ahead="node1", lease_left=2.2, next=texts.following(State.CANDIDATE)
+    LEADER, state="candidate", trigger="eligible", ahead="node1", lease_left=2.2, next=texts.next_step(State.CANDIDATE)
 )
-ASIDE = replace(LEADER, state="aside", trigger="left", next=texts.following(State.ASIDE))
+ASIDE = replace(LEADER, state="ineligible", trigger="resigned", next=texts.next_step(State.INELIGIBLE))
 DEAD = "unit unhealthy (failed, result: signal)"
 LOST = "192.0.2.11:2379: certificate signed by unknown authority"
 
@@ -51,11 +51,11 @@ SITUATIONS = {
     "standby": (
         CANDIDATE,
         ("node2 does not lead api: it has been a candidate behind node1 for 1 h 2 min (every gate is healthy). "
-        "Next: take the VIP when every member ahead has left."),
+        "Next: activate the VIP when every member ahead has left."),
     ),
     "haproxy dead": (
         replace(ASIDE, blockers=(DEAD,)),
-        (f"node2 does not lead api: it has been standing aside for 1 h 2 min, because: {DEAD}. "
+        (f"node2 does not lead api: it has been ineligible for 1 h 2 min, because: {DEAD}. "
         "Next: campaign when every gate is healthy."),
     ),
     "etcd down, leader": (
@@ -72,7 +72,7 @@ SITUATIONS = {
     ),
     "drained": (
         replace(ASIDE, drained=True, blockers=("drained by the operator",)),
-        ("node2 does not lead api: it has been standing aside for 1 h 2 min, because: drained by the operator. "
+        ("node2 does not lead api: it has been ineligible for 1 h 2 min, because: drained by the operator. "
         "govipctl undrain lets it in again."),
     ),
     "drained and dead": (
@@ -82,7 +82,7 @@ SITUATIONS = {
     ),
     "flapping": (
         replace(ASIDE, campaigns_in=12.4),
-        ("it has been standing aside for 1 h 2 min (out of the election), and was not healthy lately. "
+        ("it has been ineligible for 1 h 2 min (out of the election), and was not healthy lately. "
         "It stands for election in 12 s, if its gates stay healthy."),
     ),
     "disagreement": (replace(LEADER, warning="members disagree"), "Beware: members disagree."),
@@ -99,7 +99,7 @@ def test_why(group: GroupStatus, told: str) -> None:
 @pytest.mark.parametrize("trigger", Trigger)
 def test_every_state_has_its_paragraph(state: State, trigger: Trigger) -> None:
     """Whatever led to it; the words of the journal, and whole sentences."""
-    group = replace(LEADER, state=state.value, trigger=trigger.value, next=texts.following(state))
+    group = replace(LEADER, state=state.value, trigger=trigger.value, next=texts.next_step(state))
     text = why("node2", group, NOW)
     assert text.startswith(("node2 leads api", "node2 does not lead api"))
     assert text.endswith(".")
@@ -144,7 +144,7 @@ def test_the_status_of_a_leader() -> None:
         "gate unit   healthy for 1 min 30 s: running",
         "2.3 s left, being renewed",
         "open for 2.3 s, longer with each renewal",
-        "2025-06-15 14:04:34 taking the VIP (won the election)",
+        "2025-06-15 14:04:34 activating the VIP (won the election)",
         "node1",
     ):
         assert told in text, f"{told}\n{text}"
@@ -162,7 +162,7 @@ def test_the_status_while_etcd_is_down() -> None:
 @pytest.mark.parametrize("state", State)
 def test_every_state_can_be_shown(state: State) -> None:
     """In the words of `systemctl status`."""
-    group = replace(CANDIDATE, state=state.value, next=texts.following(state))
+    group = replace(CANDIDATE, state=state.value, next=texts.next_step(state))
     assert texts.what(state) in shown(Found(node(group), None, (), refused=False))
 
 

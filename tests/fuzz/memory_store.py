@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from govipd.adapters.etcd.api import (
     Compare,
-    Created,
     Delete,
-    Equals,
     Get,
+    IfCreateRevision,
+    IfOldest,
+    IfValue,
     KeyValue,
-    Oldest,
     Operation,
     Put,
     Renewal,
@@ -58,15 +58,15 @@ class MemoryStore(Store):
 
     def _holds(self, compare: Compare) -> bool:
         match compare:
-            case Created(key, revision):
+            case IfCreateRevision(key, revision):
                 return revision == (self.content[key].create_revision if key in self.content else 0)
-            case Equals(key, value):
+            case IfValue(key, value):
                 return key in self.content and self.content[key].value == value
-            case Oldest(prefix, revision):
+            case IfOldest(prefix, revision):
                 found = (kv for key, kv in self.content.items() if key.startswith(prefix))
                 return all(kv.create_revision >= revision for kv in found)
 
-    async def changed(self, key: str, from_revision: int) -> None:
+    async def wait_changed(self, key: str, from_revision: int) -> None:
         await asyncio.Event().wait()
 
     def _get(self, get: Get) -> tuple[KeyValue, ...]:

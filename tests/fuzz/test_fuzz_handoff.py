@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.state.restart_state import AHEAD_MAX_S, HandoffFile
-from govipd.core.actions import Holding
-from govipd.errors import MemoryRefusedError
+from govipd.adapters.state.restart_state import AHEAD_MAX_S, RestartStateFile
+from govipd.core.actions import RestartState
+from govipd.errors import StateFileError
 from tests.fuzz.strategies import (
     INT64_MAX,
     LARGE_EXAMPLES,
@@ -41,16 +41,16 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "handoff.json"
 
 
-def load(path: Path, content: bytes) -> Holding | None:
+def load(path: Path, content: bytes) -> RestartState | None:
     path.write_bytes(content)
-    return HandoffFile(path=path, identity="m/api", clock=Clock()).load()
+    return RestartStateFile(path=path, identity="m/api", clock=Clock()).load()
 
 
 def refusal(path: Path, content: bytes) -> str:
     """Why it is refused; "" when it is not."""
     try:
         holding = load(path, content)
-    except MemoryRefusedError as error:
+    except StateFileError as error:
         return str(error)
     assert holding
     assert NOW < holding.until <= NOW + AHEAD_MAX_S
@@ -92,7 +92,7 @@ def test_a_holding_has_numbers_that_etcd_can_have_given(path: Path, key: str, va
     """They go into requests whose fields have 64 bits, where another number is a ValueError; 0 is no lease."""
     try:
         holding = load(path, encoded({**VALID, key: value}))
-    except MemoryRefusedError:
+    except StateFileError:
         return
     assert holding
     assert 0 < holding.lease_id <= INT64_MAX
@@ -112,4 +112,4 @@ def test_a_refusal_is_one_printable_line(path: Path, text: str, where: str) -> N
 
 def test_the_valid_file_is_loaded(path: Path) -> None:
     """Else its mutations test little."""
-    assert load(path, encoded(VALID)) == Holding(7587880001, 42, NOW + 2.5)
+    assert load(path, encoded(VALID)) == RestartState(7587880001, 42, NOW + 2.5)

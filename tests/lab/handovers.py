@@ -36,11 +36,11 @@ def hand_over(lab: Lab, times: int) -> Handovers:
     with lab.observe() as watching:
         for i in range(times):
             holder = lab.wait_serving()
-            heir = lab.others(holder)[i // 2 % 2]
-            until(lambda heir=heir: heir.name in lab.queue(), 30, f"{heir} stands in the queue")  # type: ignore[misc]
+            successor = lab.others(holder)[i // 2 % 2]
+            until(lambda successor=successor: successor.name in lab.queue(), 30, f"{successor} stands in the queue")  # type: ignore[misc]
             watching.mark(str(i))
-            holder.run(f"govipctl handover --to {heir} --wait")
-            lab.wait_serving(by=heir)
+            holder.run(f"govipctl handover --to {successor} --wait")
+            lab.wait_serving(by=successor)
         watching.mark(str(times))
     report = watching.report
     parts = [report.between(report.marks[str(i)], report.marks[str(i + 1)]) for i in range(times)]

@@ -90,8 +90,8 @@ def play(lab: Lab, event: str, seen: Seen) -> None:
         _note(seen, report, since, holder, after)
 
 
-def _note(seen: Seen, report: Report, since: float, holder: Machine, heir: Machine) -> None:
-    released, taken = steps_of(holder, "release", since), steps_of(heir, "take-over", since)
+def _note(seen: Seen, report: Report, since: float, holder: Machine, successor: Machine) -> None:
+    released, taken = steps_of(holder, "release", since), steps_of(successor, "take-over", since)
     zero = released.get(CLOSED, 0.0)
     event = report.marks["event"] + time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     at = {"event": event}

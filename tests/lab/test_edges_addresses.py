@@ -37,7 +37,7 @@ def _on_lo_then_stop(lab: Lab, holder: Machine) -> None:
     """It is told of, keeps the machine aside, and the fence stays when the daemon has ended."""
     other = lab.others(holder)[0]
     other.run(f"ip address add {VIP4}/32 dev lo")
-    until(lambda: "standing aside" in other.run(f"systemctl status {DAEMON}").stdout, 10, "it stands aside")
+    until(lambda: "ineligible" in other.run(f"systemctl status {DAEMON}").stdout, 10, "it is ineligible")
     assert f"ip address delete {VIP4}/32 dev lo" in " ".join(other.run("govipctl why").stdout.split())
     other.run(f"systemctl stop {DAEMON}")
     assert "the fence stays, closed" in _journal(other)

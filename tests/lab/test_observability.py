@@ -47,7 +47,7 @@ def test_prometheus_scrapes_the_machines_and_an_alert_fires(lab: Lab) -> None:
         for node in lab.nodes:
             node.run("systemctl start haproxy")
         until(lambda: not {"GovipNoLeader", "GovipGateUnhealthy"} & seen.firing(), 40, "the alerts end")
-        assert (seen.value('sum(govip_transitions_total{reason="unfit"})') or 0) >= 3
+        assert (seen.value('sum(govip_transitions_total{reason="ineligible"})') or 0) >= 3
 
 
 def test_hooks_run_inside_the_sandbox(lab: Lab) -> None:
@@ -59,18 +59,18 @@ def test_hooks_run_inside_the_sandbox(lab: Lab) -> None:
     with configured(lab, f"[hooks]\n{hooks}\n"):
         holder = lab.wait_serving()
         holder.run("systemctl stop haproxy")
-        heir = lab.wait_serving(but=holder)
-        heir.run(f"systemctl stop {DAEMON}")  # the last hook runs though the daemon ends
-        lab.wait_serving(but=heir)
-        told = {node.name: node.run("journalctl -u govipd -o cat --no-pager").stdout for node in (holder, heir)}
-        assert f"api: fault hook: fault of api on {holder.name} because of unfit" in told[holder.name]
-        lines = [line for line in told[heir.name].splitlines() if " hook: " in line and "done after" not in line]
+        successor = lab.wait_serving(but=holder)
+        successor.run(f"systemctl stop {DAEMON}")  # the last hook runs though the daemon ends
+        lab.wait_serving(but=successor)
+        told = {node.name: node.run("journalctl -u govipd -o cat --no-pager").stdout for node in (holder, successor)}
+        assert f"api: fault hook: fault of api on {holder.name} because of ineligible" in told[holder.name]
+        lines = [line for line in told[successor.name].splitlines() if " hook: " in line and "done after" not in line]
         assert lines[-3:] == [
-            f"api: leader hook: leader of api on {heir.name} because of held",
+            f"api: leader hook: leader of api on {successor.name} because of activated",
             "api: leader hook: 192.0.2.100",
-            f"api: standby hook: standby of api on {heir.name} because of retired",
+            f"api: standby hook: standby of api on {successor.name} because of withdrawn",
         ]
-        assert "api: standby hook: done after" in told[heir.name].rpartition(lines[-1])[2]
+        assert "api: standby hook: done after" in told[successor.name].rpartition(lines[-1])[2]
 
 
 def test_journalctl_x_explains_an_entry(lab: Lab) -> None:

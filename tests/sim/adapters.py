@@ -20,9 +20,9 @@ from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, UNTIMED,
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import Link, RouteSocket
 from govipd.core import journal_kinds
-from govipd.core.actions import Holding
+from govipd.core.actions import RestartState
 from govipd.core.events import Address, ProbeResult, UnitState
-from govipd.errors import KernelError, MemoryRefusedError
+from govipd.errors import KernelError, StateFileError
 from govipd.runtime.ports import Clock, Sink
 from tests.sim.clockwork import Process, World
 from tests.sim.kernel import IPAddress, Kernel, NftError
@@ -371,7 +371,7 @@ class SimUnit:
 class Directory:
     """The unit's runtime directory: by group, the identity that a holding is of, and the holding."""
 
-    holdings: dict[str, tuple[str, Holding]] = field(default_factory=dict)
+    holdings: dict[str, tuple[str, RestartState]] = field(default_factory=dict)
     leases: dict[str, list[int]] = field(default_factory=dict)  # by group: those that etcd has granted
     full: bool = False
 
@@ -383,19 +383,19 @@ class SimMemory:
         self._directory, self._clock = directory, clock
         self._group, self._identity = group, identity
 
-    def load(self) -> Holding | None:
+    def load(self) -> RestartState | None:
         """See ports.Memory."""
         identity, holding = self._directory.holdings.get(self._group, ("", None))
         if holding is not None and identity != self._identity:
-            raise MemoryRefusedError(f"is of {identity}")
+            raise StateFileError(f"is of {identity}")
         if holding is not None and holding.until <= self._clock.now():
-            raise MemoryRefusedError("ended")
+            raise StateFileError("ended")
         return holding
 
-    def save(self, holding: Holding) -> None:
+    def save(self, holding: RestartState) -> None:
         """See ports.Memory."""
         if self._directory.full:
-            raise MemoryRefusedError("No space left on device")
+            raise StateFileError("No space left on device")
         self._directory.holdings[self._group] = (self._identity, holding)
 
     def forget(self) -> None:
@@ -493,7 +493,7 @@ class SimDrainMark:
         self.drained = False
 
 
-def _event(kind: journal_kinds.Message, fields: Mapping[str, str]) -> str:
+def _event(kind: journal_kinds.JournalKind, fields: Mapping[str, str]) -> str:
     """What an entry of the journal says of a state, a gate or a pact."""
     if state := fields.get("GOVIP_STATE"):
         return f"{state} {fields.get('GOVIP_REASON', '')}".rstrip()
@@ -503,8 +503,8 @@ def _event(kind: journal_kinds.Message, fields: Mapping[str, str]) -> str:
 
 
 _EVENTS = {
-    journal_kinds.Message.PACT_MADE: "pact made",
-    journal_kinds.Message.PACT_OVER: "pact over",
+    journal_kinds.JournalKind.PACT_MADE: "pact made",
+    journal_kinds.JournalKind.PACT_OVER: "pact over",
 }
 
 
@@ -514,7 +514,7 @@ class SimJournal:
     def __init__(self, world: World, name: str) -> None:
         self._world, self._name = world, name
 
-    def write(self, kind: journal_kinds.Message, text: str, fields: Mapping[str, str]) -> None:
+    def write(self, kind: journal_kinds.JournalKind, text: str, fields: Mapping[str, str]) -> None:
         """See ports.Journal."""
         self._world.note(self._name, text, _event(kind, fields), fields.get("GOVIP_VIP", ""))
 

@@ -91,7 +91,7 @@ class SimStore:
         result: TxnResult = await self._call(ask)
         return result
 
-    async def changed(self, key: str, from_revision: int) -> None:
+    async def wait_changed(self, key: str, from_revision: int) -> None:
         """See Store. A half-open connection never answers."""
         answer = self._process.create_future()
         self._watches.append(answer)

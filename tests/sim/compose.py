@@ -109,7 +109,7 @@ def _host(machine: "Machine", process: Process) -> Host:
         leases=lambda name, configured: sim.SimLeases(machine.directory, name, configured),
         memory=lambda name, identity: sim.SimMemory(machine.directory, process, name, identity),
         drain=machine.drain_mark,
-        postbox=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
+        udp_socket=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         datagrams=lambda port, _: sim.SimDatagrams(process, machine.index, machine.network, port),
         route=lambda: _route(machine, process),
         events=lambda: sim.SimEvents(process, machine.kernel, machine.random),

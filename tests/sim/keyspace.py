@@ -4,7 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from govipd.adapters.etcd.api import Compare, Created, Delete, Equals, Get, KeyValue, Oldest, Operation, Put, TxnResult
+from govipd.adapters.etcd.api import (
+    Compare,
+    Delete,
+    Get,
+    IfCreateRevision,
+    IfOldest,
+    IfValue,
+    KeyValue,
+    Operation,
+    Put,
+    TxnResult,
+)
 from govipd.errors import EtcdWriteRefusedError, LeaseNotFoundError
 
 
@@ -98,11 +109,11 @@ class Keyspace:
 
     def _holds(self, compare: Compare) -> bool:
         match compare:
-            case Created(key, revision):
+            case IfCreateRevision(key, revision):
                 return self._created(key) == revision
-            case Equals(key, value):
+            case IfValue(key, value):
                 return key in self.keys and self.keys[key].value == value
-            case Oldest(prefix, revision):
+            case IfOldest(prefix, revision):
                 return all(kv.create_revision >= revision for kv in self.get(Get(prefix, prefix=True)))
 
     def _created(self, key: str) -> int:

@@ -145,8 +145,8 @@ class Machine(Unit):
         Where an address has moved to another group, the one that has let it go may not have looked into etcd since.
         """
         groups = self.daemon._all() if self.daemon is not None else ()
-        held = [g for g in groups if ip in {a.ip for a in g._parts.election._may_hold}]  # type: ignore[attr-defined]
-        answering = [group for group in held if group.supervisor.state in ANSWERING]
+        held = [g for g in groups if ip in {a.ip for a in g._parts.election._contender.claimant._may_hold}]  # type: ignore[attr-defined]
+        answering = [group for group in held if group.state_machine.state in ANSWERING]
         return [group for group in answering if group in self._groups_of(ip)] or answering
 
     def _groups_of(self, ip: "IPAddress") -> "list[DaemonGroup]":

@@ -27,11 +27,11 @@ def _one(name: str, where: str, before: str, after: str, within: int) -> Mutatio
 
 # A leader whose fence has lapsed by the pact goes on, as in the model that the pact's rules are from. The product drops the
 # VIP for good then, which alone would hide what happens without the rules of the successor.
-_LAPSED = Edit("Supervisor._answers_until", "self.deadline", "self.lease_deadline")
+_LAPSED = Edit("VipStateMachine._answers_until", "self.deadline", "self.lease_deadline")
 
-# A member that stands aside looks for what it may have left in etcd, which alone would hide what it forgets when it
+# A member that is ineligible looks for what it may have left in etcd, which alone would hide what it forgets when it
 # leaves.
-_NO_NET = Edit("EtcdElection._contend", "await self._look_for_remains(lease)", "")
+_NO_NET = Edit("Contender.run", "await self._look_for_remains(lease)", "")
 
 MUTATIONS = (
     # The deadline
@@ -79,28 +79,27 @@ MUTATIONS = (
         "no proof after winning",
         (
             Edit(
-                "EtcdElection._disproved",
+                "Contender._disproved",
                 "not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease",
                 "False",
             ),
             Edit(
-                "EtcdElection._look",
-                "(Created(key.key, key.create_revision), Oldest(self._keys.queue, key.create_revision))",
-                "Oldest(self._keys.queue, key.create_revision)",
+                "Claimant.look",
+                "(IfCreateRevision(key.key, key.create_revision), IfOldest(self._keys.queue, key.create_revision))",
+                "IfOldest(self._keys.queue, key.create_revision)",
             ),
-            Edit("EtcdElection._stand", "ahead or own", "ahead or own or (key,)"),
+            Edit("Contender._stand", "ahead or own", "ahead or own or (key,)"),
         ),
         within=300,
     ),
     _one(
         "the watch is trusted",
-        "EtcdElection._watch",
-        "watch.result()",
+        "Contender._stand",
+        "self._quiet = wake is Wake.TIME and wait >= REREAD_S",
         (
-            "watch.result()\n"
-            "if self._wanted is not None and self._session.lease is not None and (self._key is not None):\n"
+            "if wake is Wake.KEY and self.wanted is not None and self._session.lease is not None and place.key:\n"
             "    now = self._clock.now()\n"
-            "    self._sink(Elected(self._wanted, self._session.lease, now, self._key.create_revision, now))\n"
+            "    self._sink(Elected(self.wanted, self._session.lease, now, place.key.create_revision, now))\n"
         ),
         within=300,
     ),
@@ -118,22 +117,22 @@ MUTATIONS = (
     ),
     _one(
         "no wait for one that left without a mark",
-        "EtcdElection._first",
+        "Contender._first",
         "self._clock.now() + UNORDERLY_S",
         "proven.proved_at",
         within=10_000,
     ),
     _one(
         "every predecessor is taken for orderly",
-        "EtcdElection._first",
-        "bool(mark) and mark[0].value == str(self._ahead).encode() and self._settled",
-        "self._settled",
+        "Contender._first",
+        "bool(marker) and marker[0].value == str(place.ahead).encode() and self.claimant.settled",
+        "self.claimant.settled",
         within=10_000,
     ),
     # The wire
     _one(
         "the wire is not asked",
-        "Supervisor._awaits_silence",
+        "VipStateMachine._awaits_silence",
         "early or (self.question is not None and (not self.question.silent))",
         "early",
         within=10_000,
@@ -162,23 +161,25 @@ MUTATIONS = (
     # Releasing
     _one(
         "resigned before the fence is closed",
-        "Supervisor._fire",
+        "VipStateMachine._fire",
         "self._actions.append(ac.CloseFence())",
         "self._actions += [ac.Resign(self._campaign), ac.CloseFence()]",
         within=300,
     ),
     _one(
         "the fence is taken for closed when that was only asked for",
-        "Supervisor._closed_at",
-        "max(self._held_until, self.since) + PATIENCE_S",
+        "VipStateMachine._closed_at",
+        "max(self._fence_requested_until, self.since) + PATIENCE_S",
         "self.since",
         within=2_000,
     ),
     _one(
         "a refused closing taken for a closed fence",
-        "Supervisor._note_failed",
+        "VipStateMachine._note_failed",
         "self._retry_at = now + RETRY_S",
-        ("self._retry_at = now + RETRY_S\nif self.state is State.CLOSING:\n    self._fire(Trigger.CLOSED, '', now)\n"),
+        (
+            "self._retry_at = now + RETRY_S\nif self.state is State.DEACTIVATING:\n    self._fire(Trigger.CLOSED, '', now)\n"
+        ),
         within=2_000,
     ),
     _one(
@@ -253,19 +254,22 @@ MUTATIONS = (
     ),
     _one(
         "the unhealthy stay in the queue",
-        "Supervisor._decide",
+        "VipStateMachine._decide",
         "blockers = self.blockers(now)",
         "blockers = ()",
         within=300,
     ),
     Mutation(
         "a key whose reply was lost is forgotten",
-        (Edit("EtcdElection._join", "stray, self._stray = (self._stray, True)", "stray = False"), _NO_NET),
+        (
+            Edit("Contender._join", "before, place.put_unanswered = (place.put_unanswered, True)", "before = False"),
+            _NO_NET,
+        ),
         within=30_000,
     ),
     _one(
         "a deletion that was given up may hit a later key",
-        "Departure._delete",
+        "Resignation._delete",
         "self._session.txn([*there, *claims.unchanged(held)], [*operations, *reads], reads)",
         "self._session.txn((), [*operations, *reads])",
         within=30_000,
@@ -280,16 +284,16 @@ MUTATIONS = (
     ),
     _one(
         "passing on: etcd is told before the fence is short",
-        "Supervisor._pass",
+        "VipStateMachine._pass",
         "self._actions.append(ac.Hold(self._pass_until))",
-        "self._actions += [ac.Pass(self._campaign, self._heir), ac.Hold(self._pass_until)]",
+        "self._actions += [ac.HandOver(self._campaign, self._successor), ac.Hold(self._pass_until)]",
         within=30_000,
     ),
     _one(
         "passing on: a renewal lengthens the fence",
-        "Supervisor._hold",
+        "VipStateMachine._hold",
         "HOLDING",
-        "HOLDING | {State.PASSING}",
+        "HOLDING | {State.HANDING_OVER}",
         within=30_000,
     ),
     _one(
@@ -301,16 +305,16 @@ MUTATIONS = (
     ),
     _one(
         "passing on: the next one is told before the fence is closed",
-        "Leaver._answer",
-        "self._closed and self._ready is not None and (self._note is not None)",
-        "self._ready is not None and self._note is not None",
+        "HandoverSender._answer",
+        "self._closed and self._ready is not None and (self._offer is not None)",
+        "self._ready is not None and self._offer is not None",
         within=10_000,
     ),
     _one(
         "passing on: who is passed the VIP takes it at once",
-        "Heir.wait",
-        "self._note, self._closed = (note, closed)",
-        ("self._note, self._closed = (note, closed)\nclosed()\n"),
+        "HandoverReceiver.wait",
+        "self._offer, self._closed = (offer, closed)",
+        ("self._offer, self._closed = (offer, closed)\nclosed()\n"),
         within=2_000,
     ),
     # Claims and addresses
@@ -325,16 +329,16 @@ MUTATIONS = (
     Mutation(
         "passing on: claims that the next one does not want go with it",
         (
-            Edit("Leaver.pass_on", "[address for address in held if heir.wants(address)]", "list(held)"),
+            Edit("HandoverSender.hand_over", "[address for address in held if successor.wants(address)]", "list(held)"),
             Edit(
-                "EtcdElection._stand", "self._surplus |= dict.fromkeys(self._claims.unwanted(found, lease), False)", ""
+                "Claimant.find_strays", "self._surplus |= dict.fromkeys(self._claims.unwanted(found, lease), False)", ""
             ),
         ),
         within=30_000,
     ),
     _one(
         "fences that an earlier file left stay",
-        "orphan_fences",
+        "leftovers.orphan_fences",
         "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
         "return ()",
         within=10_000,
@@ -347,12 +351,12 @@ MUTATIONS = (
         "leaving waits until etcd takes writes",
         (
             Edit(
-                "Departure.leave",
+                "Resignation.delete",
                 "await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)",
                 "raise",
             ),
-            Edit("EtcdElection._leave", "give_back = True", "raise"),
-            Edit("EtcdElection._stuck", "self._leaving_since is not None", "False"),
+            Edit("Resignation.leave", "give_back = True", "raise"),
+            Edit("Resignation.stuck", "self._since is not None", "False"),
         ),
         within=30_000,
     ),
@@ -366,7 +370,7 @@ MUTATIONS = (
             ),
             Edit(
                 "Membership.register",
-                "reply = await self._store.txn((Created(self._key, held.create_revision),), (put,), ())",
+                "reply = await self._store.txn((IfCreateRevision(self._key, held.create_revision),), (put,), ())",
                 ("await self._store.revoke(held.lease)\nreply = await self._store.txn((), (put,), ())\n"),
             ),
         ),
@@ -375,7 +379,7 @@ MUTATIONS = (
     # The operator
     _one(
         "the drain is ignored",
-        "Supervisor._retired",
+        "VipStateMachine._retired",
         "('drained by the operator',) if self.drained else ()",
         "()",
         within=2_000,
@@ -435,9 +439,9 @@ MUTATIONS = (
     ),
     _one(
         "the pact: in force before the fence is short",
-        "Supervisor._note_pact",
+        "VipStateMachine._note_pact",
         "self.pact.acknowledged(event.sent_at, now)",
-        ("self.pact.acknowledged(event.sent_at, now)\nself._actions.append(ac.Enforce(self.pact.id))\n"),
+        ("self.pact.acknowledged(event.sent_at, now)\nself._actions.append(ac.EnforcePact(self.pact.id))\n"),
         within=10_000,
     ),
     Mutation(
@@ -447,15 +451,15 @@ MUTATIONS = (
     ),
     _one(
         "the pact: an earlier process's is ended though the successor has taken over",
-        "EtcdElection._stand",
-        "(Created(key.key, key.create_revision),)",
+        "Contender._stand",
+        "(IfCreateRevision(key.key, key.create_revision),)",
         "()",
         within=30_000,
     ),
     _one(
         "the pact: an adopted VIP keeps the earlier process's",
-        "EtcdElection._stand",
-        "pact and self._inherited",
+        "Contender._stand",
+        "pact and place.adopted",
         "False",
         within=30_000,
     ),
@@ -463,8 +467,8 @@ MUTATIONS = (
     Mutation(
         "every event is trusted to arrive",
         (
-            Edit("adapters.election", "REREAD_S = 2.0", "REREAD_S = 1e9"),
-            Edit("core.supervisor", "REPEAT_S = 5.0", "REPEAT_S = 1e9"),
+            Edit("election.claimant", "REREAD_S = 2.0", "REREAD_S = 1e9"),
+            Edit("core.state_machine", "REPEAT_S = 5.0", "REPEAT_S = 1e9"),
         ),
         within=10_000,
     ),
@@ -473,7 +477,7 @@ MUTATIONS = (
     ),
     _one(
         "an address that somebody added is left",
-        "Supervisor._note",
+        "VipStateMachine._note",
         "self.state in ABSENT and (not self.present)",
         "False",
         within=2_000,
@@ -496,7 +500,7 @@ MUTATIONS = (
     ),
     _one(
         "a machine with the VIP on another interface stands",
-        "Supervisor.blockers",
+        "VipStateMachine.blockers",
         "(*self._unfit(now), *self._strewn(), *self._retired())",
         "(*self._unfit(now), *self._retired())",
         within=30_000,
@@ -524,8 +528,8 @@ MUTATIONS = (
     ),
     _one(
         "passing on: the claims are let go instead of passed on",
-        "Leaver.pass_on",
-        "claims.puts(moved, heir.key.lease, heir.name)",
+        "HandoverSender.hand_over",
+        "claims.puts(moved, successor.key.lease, successor.name)",
         "claims.let_go(moved, lambda _: True)",
         within=30_000,
     ),
@@ -533,7 +537,7 @@ MUTATIONS = (
         "an address of an earlier process is neither guarded nor removed",
         (
             Edit(
-                "orphan_fences",
+                "leftovers.orphan_fences",
                 "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
                 "return ()",
             ),
@@ -543,7 +547,7 @@ MUTATIONS = (
     ),
     _one(
         "what may be left in etcd is not looked for",
-        "EtcdElection._contend",
+        "Contender.run",
         "await self._look_for_remains(lease)",
         "",
         within=30_000,
@@ -551,11 +555,11 @@ MUTATIONS = (
     Mutation(
         "a leader that is not first any more goes on",
         (
-            Edit("EtcdElection._disproved", "went_back or ahead", "False"),
+            Edit("Contender._disproved", "went_back or ahead", "False"),
             # Each of these alone would hide it.
-            Edit("EtcdElection._disproved", "lost and (not self._unclaimed)", "False"),
+            Edit("Claimant.lost", "lost and (not self._unclaimed)", "False"),
             Edit(
-                "Supervisor._awaits_silence",
+                "VipStateMachine._awaits_silence",
                 "early or (self.question is not None and (not self.question.silent))",
                 "early",
             ),
@@ -564,14 +568,14 @@ MUTATIONS = (
     ),
     _one(
         "addresses are held before they are claimed",
-        "EtcdElection._first",
+        "Claimant.grant",
         "(a in standing.ours and now >= self._grant_at.get(a, 0.0)) or (self._unclaimed and a not in standing.others)",
         "True",
         within=30_000,
     ),
     _one(
         "a deposed leader deletes its key before its fence is closed",
-        "EtcdElection._contend",
+        "Contender.run",
         "self._deposed",
         "False",
         within=30_000,
@@ -581,7 +585,7 @@ MUTATIONS = (
         (
             Edit("Session.txn", "self.wait_out_the_forgotten()", ""),
             Edit(
-                "Supervisor._awaits_silence",
+                "VipStateMachine._awaits_silence",
                 "early or (self.question is not None and (not self.question.silent))",
                 "early",
             ),
@@ -590,22 +594,22 @@ MUTATIONS = (
     ),
     _one(
         "a history in which an earlier process's lease is missing is not waited for",
-        "EtcdElection._join",
+        "Contender._join",
         "not await self._membership.end_earlier(lease)",
         "await self._membership.end_earlier(lease) and False",
         within=30_000,
     ),
     _one(
         "a member that was not free to take leaves a mark",
-        "EtcdElection._release",
-        "self._not_before is not None and now >= self._not_before",
+        "Contender._leave",
+        "not_before is not None and now >= not_before",
         "True",
         within=30_000,
     ),
     _one(
         "a claim is kept behind the member that is first in the queue",
-        "EtcdElection._stand",
-        "await self._let_go(key, tuple(standing.ours), lambda _: False)",
+        "Contender._stand",
+        "await claimant.let_go(key, tuple(standing.ours), lambda _: False)",
         "",
         within=30_000,
     ),
@@ -623,8 +627,8 @@ MUTATIONS = (
 NOT_FOUND_YET = (
     _one(
         "claims: another group's claim is no reason to wait",
-        "EtcdElection._stand",
-        "standing.others and self._not_before is None",
+        "Contender._stand",
+        "standing.others and place.not_before is None",
         "False",
         within=30_000,
     ),

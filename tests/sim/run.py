@@ -210,7 +210,7 @@ class Simulation:
         groups = (*machine.file.groups, *(machine.read.groups if machine.read else ()))
         others = {a.ip for group in groups if group.election != election for a in group.addresses}
         note = f"/{kv.lease:x}"
-        passed = any(key.endswith(note) and "passing/" in key for key in self.cluster.keys)
+        passed = any(key.endswith(note) and "handover/" in key for key in self.cluster.keys)
         self.oracle.resigned(machine, addresses - others, passed=passed)
 
     def _lost(self, since: float) -> None:

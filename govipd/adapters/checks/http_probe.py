@@ -9,7 +9,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from govipd.core.events import ProbeResult
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.runtime.ports import Clock, Sink
 
 _LEFT_MAX = 4  # threads that were left behind in a check, and have not returned
@@ -136,4 +136,4 @@ def _in_words(error: Exception, timeout_s: float) -> str:
         root = cause
     if isinstance(root, OSError) and root.strerror:
         return root.strerror.lower()
-    return line(f"no HTTP answer: {root}")
+    return sanitize_line(f"no HTTP answer: {root}")

@@ -13,8 +13,8 @@ from govipd.adapters.control import varlink
 from govipd.adapters.control.varlink_server import LIMITS, Limits, VarlinkServer
 from govipd.core.actions import Action
 from govipd.core.events import Event
-from govipd.core.journal_kinds import Message
-from govipd.core.sanitize import line
+from govipd.core.journal_kinds import JournalKind
+from govipd.core.sanitize import sanitize_line
 from govipd.errors import RefusedError
 from govipd.runtime.ports import Journal, Operator
 
@@ -108,7 +108,7 @@ class ControlSocket:
         self._server = VarlinkServer(
             path=path,
             answer=self._answer,
-            tell=lambda text: journal.write(Message.CONTROL_TROUBLE, f"control: {line(text)}", {}),
+            tell=lambda text: journal.write(JournalKind.CONTROL_TROUBLE, f"control: {sanitize_line(text)}", {}),
             limits=limits,
         )
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from itertools import count
 
-from govipd.adapters.etcd.api import Compare, Created, Delete, Equals, Get, KeyValue, Put
+from govipd.adapters.etcd.api import Compare, Delete, Get, IfCreateRevision, IfValue, KeyValue, Put
 from govipd.core.events import Address
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.keys import GroupKeys
 
 IPAddress = IPv4Address | IPv6Address
@@ -115,7 +115,9 @@ class Claims:
         """
         missing = tuple(a for a in self.missing() if not (partly and a in self._others))
         compare: dict[Address, Compare] = {
-            a: Created(self._keys.claim(a.ip), 0) if a in self._absent else Equals(self._keys.claim(a.ip), FREE)
+            a: IfCreateRevision(self._keys.claim(a.ip), 0)
+            if a in self._absent
+            else IfValue(self._keys.claim(a.ip), FREE)
             for a in missing
         }
         return compare, self.puts(missing, lease, member)
@@ -145,9 +147,9 @@ class Claims:
         self.held = {a: value for a, value in self.held.items() if a not in addresses} | ours
         return Standing(ours, frozenset(free), frozenset(absent), others)
 
-    def unchanged(self, addresses: Iterable[Address]) -> tuple[Equals, ...]:
+    def unchanged(self, addresses: Iterable[Address]) -> tuple[IfValue, ...]:
         """Conditions: each of these claims, which we hold, is still the one that we know."""
-        return tuple(Equals(self._keys.claim(address.ip), self.held[address]) for address in addresses)
+        return tuple(IfValue(self._keys.claim(address.ip), self.held[address]) for address in addresses)
 
     def let_go(self, addresses: Iterable[Address], in_order: Callable[[Address], bool]) -> tuple[Put | Delete, ...]:
         """Lets go of these claims; those that are not `in_order` are deleted, which needs no write."""
@@ -159,6 +161,6 @@ def _holder(value: bytes) -> str:
     """Who made a claim, in words."""
     try:
         fields = json.loads(value) if len(value) <= CLAIM_BYTES_MAX else {}
-        return f"group {line(str(fields['vip']), 64)} of {line(str(fields['member']), 64)}"
+        return f"group {sanitize_line(str(fields['vip']), 64)} of {sanitize_line(str(fields['member']), 64)}"
     except (ValueError, KeyError, TypeError, RecursionError):
         return "another program"

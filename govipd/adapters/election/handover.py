@@ -1,18 +1,18 @@
-"""Passing the VIP on while it is served: from the old holder's last answer to the new one's first it is one datagram.
+"""A handover: the leader gives the VIP to its successor while it is served. The gap is the time of one datagram.
 
-A resignation first closes the fence, then deletes the key; clients wait until etcd has told the next in the queue, and
-has proven its place: some 10 ms. Where a healthy leader leaves, that can be done before:
+A resignation closes the fence, then deletes the key. Clients wait until etcd has notified the successor and has proven
+its place: some 10 ms. Where a healthy leader leaves, that can be done before:
 
-1. The leader makes its fence end in `core.lease.PASS_S`, confirmed by the kernel. It does not open it again.
-2. One transaction deletes its key, attaches its claims to the lease of the next in the queue, and puts a note,
-   `<notes><lease>`: to whom the VIP goes, a secret, where to answer.
-3. The next in the queue finds itself first, and no mark: it may take after `election.UNORDERLY_S`, when that fence has
-   closed by itself. It finds the note, and says READY.
-4. The leader closes its fence. When the kernel has confirmed it says CLOSED, leaves its mark, and deletes the note.
-5. With CLOSED (or the mark, or when the time has passed) the next one opens its own.
+1. The leader makes its fence end in `core.lease.HANDOVER_S`, confirmed by the kernel. It does not open it again.
+2. One transaction deletes its key, attaches its claims to the successor's lease, and puts an offer,
+   `<prefix>handover/<vip>/<lease>`: to which member the VIP goes, a secret, the UDP endpoint for the answer.
+3. The successor finds itself first, and no marker: it may take after `election.UNORDERLY_S`, when that fence has
+   closed by itself. It finds the offer, and sends READY.
+4. The leader closes its fence. When the kernel has confirmed, it sends CLOSED, writes its marker, deletes the offer.
+5. On CLOSED (or with the marker, or when the time has passed) the successor opens its own fence.
 
 Nothing here gives a right: etcd has proven who is first, and the old holder's kernel ends its answers. CLOSED only
-says that the rest of the wait is not needed. It stays true, so that it may come late, or twice.
+says that the rest of the wait is not needed. It never becomes false, so late or duplicate delivery is harmless.
 """
 
 import asyncio
@@ -22,52 +22,63 @@ from dataclasses import dataclass
 
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind, id_of, unpacked
 from govipd.adapters.election.claims import Claims
-from govipd.adapters.election.successors import Follower
-from govipd.adapters.etcd.api import Created, Delete, KeyValue, Put, Store
+from govipd.adapters.election.successors import Successor
+from govipd.adapters.etcd.api import Delete, IfCreateRevision, KeyValue, Put, Store
 from govipd.keys import GroupKeys
-from govipd.runtime.ports import Postbox
+from govipd.runtime.ports import TemporaryUdpSocket
 
-READY_S = 0.02  # for the answer to READY; then the place is read anew, and READY said again
-SETTLE_S = 0.01  # from CLOSED to the mark, while whoever has heard it takes the VIP
+READY_S = 0.02  # for the answer to READY; then the place is read again, and READY sent again
+SETTLE_S = 0.01  # from CLOSED to the marker: the successor takes the VIP meanwhile
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """What the old leader puts into etcd for the new one."""
+class HandoverOffer:
+    """What the old leader puts into etcd for its successor.
 
-    left: int  # create revision of the last key that was deleted: what the heir has seen ahead of its own
-    heir: int  # of the heir's key
+    Attributes:
+        left: create revision of the last key that was deleted: the successor has seen it ahead of its own.
+        successor: create revision of the successor's key.
+        id: of this handover, 8 bytes.
+        secret: key of the datagrams' authentication codes.
+        to: where READY is to be sent.
+    """
+
+    left: int
+    successor: int
     id: bytes
     secret: bytes
     to: Endpoint
 
     def packed(self) -> bytes:
-        """As JSON."""
-        fields = {"left": self.left, "heir": self.heir, "id": self.id.hex(), "secret": self.secret.hex(), "to": self.to}
+        """The value of the key, JSON."""
+        fields = {
+            "left": self.left, "successor": self.successor, "id": self.id.hex(), "secret": self.secret.hex(),
+            "to": self.to,
+        }  # fmt: skip
         return json.dumps(fields).encode()
 
+    @classmethod
+    def parsed(cls, value: bytes) -> "HandoverOffer | None":
+        """A member's offer; None where the value is no valid one."""
+        try:
+            fields = json.loads(value)
+            host, port = fields["to"]
+            offer = cls(
+                int(fields["left"]), int(fields["successor"]), bytes.fromhex(fields["id"]),
+                bytes.fromhex(fields["secret"]), (str(host), int(port)),
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return offer if len(offer.id) == 8 and offer.secret and 0 < offer.to[1] < 65536 else None
 
-def note_of(value: bytes) -> Note | None:
-    """A member's note; None where it is none that makes sense."""
-    try:
-        fields = json.loads(value)
-        host, port = fields["to"]
-        note = Note(
-            int(fields["left"]), int(fields["heir"]), bytes.fromhex(fields["id"]), bytes.fromhex(fields["secret"]),
-            (str(host), int(port)),
-        )  # fmt: skip
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return note if len(note.id) == 8 and note.secret and 0 < note.to[1] < 65536 else None
 
-
-class Leaver:
+class HandoverSender:
     """The old leader's side.
 
     Args:
         store: the etcd client.
-        postbox: where READY comes.
-        keys: where the group's keys stand.
+        udp_socket: where READY comes.
+        keys: where the group's keys are.
         token: secret bytes, that many.
     """
 
@@ -75,50 +86,53 @@ class Leaver:
         self,
         *,
         store: Store,
-        postbox: Postbox,
+        udp_socket: TemporaryUdpSocket,
         keys: GroupKeys,
         token: Callable[[int], bytes],
     ) -> None:
         self._store = store
-        self._postbox = postbox
+        self._udp_socket = udp_socket
         self._keys = keys
         self._token = token
-        self._note: Note | None = None
-        self._passed = False  # etcd has confirmed it
+        self._offer: HandoverOffer | None = None
+        self._confirmed = False  # etcd has confirmed the offer and the deletion of our key
         self._ready: Endpoint | None = None  # where READY came from
         self._closed = False
-        self._over = asyncio.Event()  # there is nothing to wait for any more
+        self._over = asyncio.Event()  # there is nothing more to wait for
 
-    async def pass_on(self, keys: Sequence[KeyValue], heir: Follower, claims: Claims) -> None:
-        """Make the heir's key the first, with our claims; return when the heir is ready, or after closed().
+    async def hand_over(self, keys: Sequence[KeyValue], successor: Successor, claims: Claims) -> None:
+        """Make the successor's key the first, with our claims; return when it is ready, or after closed().
 
         Args:
-            keys: what to delete: ours, then those between it and the heir's.
-            heir: who is to be the first.
-            claims: ours. Without a gap they are the heir's, if it wants them: our kernel answers on for a moment.
-                Those that it does not want stay ours, until we have left.
+            keys: what to delete: ours, then those between it and the successor's.
+            successor: the member that is to be the first.
+            claims: ours. Those that the successor wants go to it at once: our kernel answers for a moment more. The
+                others stay ours until we have left.
 
         Raises:
-            EtcdError: nobody knows whether it has happened, or will.
+            EtcdError: it is not known whether this has happened, or will.
         """
-        to = self._postbox.open(self._received)
+        to = self._udp_socket.open(self._received)
         if to is None:
             return
         self._over.clear()
         self._closed = False
         lease, held = keys[0].lease, tuple(claims.held)
-        moved = [address for address in held if heir.wants(address)]
-        note = Note(keys[-1].create_revision, heir.key.create_revision, self._token(8), self._token(16), to)
-        self._note = note
+        moved = [address for address in held if successor.wants(address)]
+        offer = HandoverOffer(
+            keys[-1].create_revision, successor.key.create_revision, self._token(8), self._token(16), to
+        )
+        self._offer = offer
+        there = (IfCreateRevision(kv.key, kv.create_revision) for kv in (*keys, successor.key))
         reply = await self._store.txn(
-            [*(Created(kv.key, kv.create_revision) for kv in (*keys, heir.key)), *claims.unchanged(held)],
+            [*there, *claims.unchanged(held)],
             [
                 *map(Delete, (*(kv.key for kv in keys), *self._keys.pact(lease))),
-                *claims.puts(moved, heir.key.lease, heir.name),
-                Put(self._keys.note(lease), note.packed(), lease),
+                *claims.puts(moved, successor.key.lease, successor.name),
+                Put(self._keys.handover(lease), offer.packed(), lease),
             ],
         )
-        self._passed = reply.succeeded
+        self._confirmed = reply.succeeded
         if reply.succeeded:
             claims.held = {address: value for address, value in claims.held.items() if address not in moved}
             await self._over.wait()
@@ -130,90 +144,90 @@ class Leaver:
         self._answer()
 
     async def finish(self, lease: int) -> bool:
-        """After closed(): leave the mark. False where our key was not passed on, as far as is known.
+        """After closed(): write the marker. False where our key was not handed over, as far as is known.
 
         Raises:
             EtcdError: not confirmed; may be repeated.
         """
-        if self._note is not None and self._passed:
+        if self._offer is not None and self._confirmed:
             if self._ready is not None:
                 await asyncio.sleep(SETTLE_S)
-            left = str(self._note.left).encode()
-            await self._store.txn((), (Put(self._keys.mark, left, 0), Delete(self._keys.note(lease))))
-        passed = self._passed
+            left = str(self._offer.left).encode()
+            await self._store.txn((), (Put(self._keys.release_marker, left, 0), Delete(self._keys.handover(lease))))
+        confirmed = self._confirmed
         self.forget()
-        return passed
+        return confirmed
 
     def forget(self) -> None:
-        """It is over, and whoever still asks gets no answer."""
-        self._note, self._ready = None, None
-        self._passed = self._closed = False
+        """The handover is over; a later READY gets no answer."""
+        self._offer, self._ready = None, None
+        self._confirmed = self._closed = False
         self._over.set()
-        self._postbox.close()
+        self._udp_socket.close()
 
     def _received(self, data: bytes, source: Endpoint) -> None:
-        if self._note is None or id_of(data) != self._note.id:
+        if self._offer is None or id_of(data) != self._offer.id:
             return
-        datagram = unpacked(data, self._note.secret)
+        datagram = unpacked(data, self._offer.secret)
         if datagram is not None and datagram.kind is Kind.READY:
             self._ready = source
             self._over.set()
             self._answer()
 
     def _answer(self) -> None:
-        if self._closed and self._ready is not None and self._note is not None:
-            self._postbox.send(Datagram(Kind.CLOSED, self._note.id).packed(self._note.secret), self._ready)
+        if self._closed and self._ready is not None and self._offer is not None:
+            self._udp_socket.send(Datagram(Kind.CLOSED, self._offer.id).packed(self._offer.secret), self._ready)
 
 
-class Heir:
-    """The new leader's side.
+class HandoverReceiver:
+    """The successor's side.
 
     Args:
-        postbox: where CLOSED comes.
+        udp_socket: where CLOSED comes.
     """
 
-    def __init__(self, postbox: Postbox) -> None:
-        self._postbox = postbox
-        self._note: Note | None = None
+    def __init__(self, udp_socket: TemporaryUdpSocket) -> None:
+        self._udp_socket = udp_socket
+        self._offer: HandoverOffer | None = None
         self._closed: Callable[[], None] = lambda: None
         self._over = asyncio.Event()
 
     @staticmethod
-    def note(noted: Iterable[KeyValue], left: int | None, own: int) -> Note | None:
-        """The note of whoever has passed the VIP on to us; None where nobody has.
+    def offer(found: Iterable[KeyValue], left: int | None, own: int) -> HandoverOffer | None:
+        """The offer to this member; None where there is none.
 
         Args:
-            noted: the notes of all members.
+            found: every member's offers.
             left: create revision of the last key that we saw ahead of ours.
-            own: of our key.
+            own: create revision of our key.
         """
-        notes = (note_of(kv.value) for kv in noted)
-        return next((note for note in notes if note is not None and (note.left, note.heir) == (left, own)), None)
+        offers = (HandoverOffer.parsed(kv.value) for kv in found)
+        return next((o for o in offers if o is not None and (o.left, o.successor) == (left, own)), None)
 
-    async def wait(self, note: Note, closed: Callable[[], None]) -> None:
-        """Say READY, and wait for a moment: for the answer, at which `closed` is called, or for forget()."""
-        self._note, self._closed = note, closed
+    async def wait(self, offer: HandoverOffer, closed: Callable[[], None]) -> None:
+        """Send READY, and wait READY_S: for the answer, at which `closed` is called, or for forget()."""
+        self._offer, self._closed = offer, closed
         self._over.clear()
-        if self._postbox.open(self._received) is not None:
-            self._postbox.send(Datagram(Kind.READY, note.id).packed(note.secret), note.to)
+        if self._udp_socket.open(self._received) is not None:
+            self._udp_socket.send(Datagram(Kind.READY, offer.id).packed(offer.secret), offer.to)
         try:
             async with asyncio.timeout(READY_S):
                 await self._over.wait()
         except TimeoutError:
-            pass  # lost, or blocked; or the other one is slow
+            pass  # lost, or blocked; or the old leader is slow
         finally:
             self.forget()
 
     def forget(self) -> None:
         """Nothing is waited for any more."""
-        self._note = None
+        self._offer = None
         self._over.set()
-        self._postbox.close()
+        self._udp_socket.close()
 
     def _received(self, data: bytes, _source: Endpoint) -> None:
-        if self._note is None or id_of(data) != self._note.id:
+        if self._offer is None or id_of(data) != self._offer.id:
             return
-        datagram = unpacked(data, self._note.secret)
+        datagram = unpacked(data, self._offer.secret)
         if datagram is not None and datagram.kind is Kind.CLOSED:
             self.forget()
             self._closed()

@@ -11,9 +11,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-from govipd.adapters.etcd.api import Created, Get, KeyValue, Put, Store
+from govipd.adapters.etcd.api import Get, IfCreateRevision, KeyValue, Put, Store
 from govipd.core.events import ClusterFault
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.errors import EtcdError
 from govipd.runtime.ports import Leases, Sink
 
@@ -89,19 +89,19 @@ class Membership:
         """
         self._leases.granted(lease)  # before etcd shows it to others
         put = Put(self._key, self._json(), lease)
-        reply = await self._store.txn((Created(self._key, 0),), (put,), (Get(self._key),))
+        reply = await self._store.txn((IfCreateRevision(self._key, 0),), (put,), (Get(self._key),))
         if not reply.succeeded:
             held = reply.gets[0][0]
             if held.lease != lease and held.lease not in self._leases.earlier():
                 self._tell(ClusterFault(refused=self._taken_by(_parse(held))))
                 return False
-            reply = await self._store.txn((Created(self._key, held.create_revision),), (put,), ())
+            reply = await self._store.txn((IfCreateRevision(self._key, held.create_revision),), (put,), ())
         if reply.succeeded:
             self._tell(ClusterFault())
         return reply.succeeded
 
     def _taken_by(self, other: Mapping[str, object]) -> str:
-        name, where = self._key.removeprefix(self._prefix), line(str(other.get("node", "an unknown address")))
+        name, where = self._key.removeprefix(self._prefix), sanitize_line(str(other.get("node", "an unknown address")))
         clone = other.get("machine") == self._identity.get("machine")
         words = " or an earlier process of this machine, whose lease ends soon" if clone else ""
         return f"the member name {name} is taken by {where}{words}; set election.member"
@@ -168,12 +168,12 @@ class Membership:
             if kv.key == self._key:
                 written = kv.value
                 continue
-            record, name = _parse(kv), line(kv.key.removeprefix(self._prefix), 64)
+            record, name = _parse(kv), sanitize_line(kv.key.removeprefix(self._prefix), 64)
             theirs = _addresses(record)
             if _MAC.fullmatch(mac := str(record.get("mac", ""))):
                 macs[mac] = name
             if ours and theirs and ours != theirs:
-                differing.append(f"{name} has {line(', '.join(sorted(theirs)))}")
+                differing.append(f"{name} has {sanitize_line(', '.join(sorted(theirs)))}")
         if len(differing) > TOLD_MAX:
             differing[TOLD_MAX:] = [f"{len(differing) - TOLD_MAX} more"]
         self._macs = dict(list({**self._macs, **macs}.items())[-MACS_MAX:])

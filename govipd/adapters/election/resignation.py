@@ -1,56 +1,163 @@
 """How a member leaves the queue: its key, its claims and its pact go in one transaction.
 
-What a given-up call does may come at any time later (a proposal that etcd commits after all, a request that TCP
+A call that was given up may take effect at any later time (a proposal that etcd commits after all, a request that TCP
 repeats). So each deletion names the very key and the very claims, and cannot hit later ones.
 """
 
 from collections.abc import Callable, Sequence
 
 from govipd.adapters.election.claims import Claims
+from govipd.adapters.election.handover import HandoverSender
+from govipd.adapters.election.membership import Membership
+from govipd.adapters.election.queue import Place
 from govipd.adapters.election.session import Session
-from govipd.adapters.election.successors import Follower
-from govipd.adapters.etcd.api import Created, Delete, Get, KeyValue, Operation, Put
+from govipd.adapters.election.successors import Successor
+from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Operation, Put
 from govipd.core.actions import Address
-from govipd.errors import EtcdWriteRefusedError
+from govipd.core.events import Resigned
+from govipd.errors import EtcdRefusedError, EtcdWriteRefusedError
 from govipd.keys import GroupKeys
-from govipd.runtime.step_timing import Timeline
+from govipd.runtime.ports import Clock, Sink
+from govipd.runtime.step_timing import StepTimings
 
+LEAVE_S = 1.0  # after which a member that etcd does not let go stops renewing its lease
 _TRIES = 4  # each learns what changed meanwhile
 
 
-class Departure:
+class Resignation:
     """One member's.
 
     Args:
         session: the member's lease.
-        keys: where the group's keys stand.
+        sink: where Resigned goes.
+        clock: CLOCK_BOOTTIME.
+        keys: where the group's keys are.
+        place: the member's place in the queue.
         claims: the member's claims.
-        timeline: where the steps of a release are noted.
+        membership: gives the lease back.
+        sender: the member's handovers.
+        timings: where the steps of a release are noted.
     """
 
-    def __init__(self, session: Session, keys: GroupKeys, claims: Claims, timeline: Timeline) -> None:
+    def __init__(
+        self,
+        *,
+        session: Session,
+        sink: Sink,
+        clock: Clock,
+        keys: GroupKeys,
+        place: Place,
+        claims: Claims,
+        membership: Membership,
+        sender: HandoverSender,
+        timings: StepTimings,
+    ) -> None:
         self._session = session
+        self._sink = sink
+        self._clock = clock
         self._keys = keys
+        self._place = place
         self._claims = claims
-        self._timeline = timeline
+        self._membership = membership
+        self._sender = sender
+        self._timings = timings
+        self._campaign: int | None = None  # whose end must be confirmed
+        self._since: float | None = None  # when leaving began
+
+    def ask(self, campaign: int) -> None:
+        """Confirm the end of this campaign, at once where no key and no claim can exist."""
+        if self._place.key is not None or self._place.put_unanswered or self._claims.held:
+            self._campaign = campaign
+        else:
+            self._sink(Resigned(campaign))
+
+    def stuck(self) -> bool:
+        """Whether etcd does not let us leave. Then the lease must end by itself."""
+        return self._since is not None and self._clock.now() >= self._since + LEAVE_S
+
+    def lost(self) -> None:
+        """The lease is gone, and with it whatever was to be deleted."""
+        self._since = None
+        self._confirm()
 
     async def leave(
         self,
         lease: int,
+        passed_over: Sequence[KeyValue],
+        successor: Successor | None,
+        *,
+        free: bool,
+        in_order: Callable[[Address], bool],
+    ) -> bool:
+        """Delete our key, with the marker and the claims, and confirm it. False where the lease was given back.
+
+        Where a put was given up, the lease is given back: without it that put is refused. The renewer then finds the
+        lease gone. Leaving needs no write: where etcd takes none, the key is deleted without a marker, or goes with
+        the lease. A lease that etcd does not take back ends by itself, since the renewer stops renewing it.
+
+        Args:
+            lease: ours.
+            passed_over: keys behind ours that go with it.
+            successor: the member behind these keys, if known.
+            free: this member was free to take, so no predecessor of its own can answer any more.
+            in_order: the same, for each claim.
+
+        Raises:
+            EtcdError: not known to be done; may be repeated.
+        """
+        place = self._place
+        if place.key is None and not self._claims.held and not place.put_unanswered:
+            self._confirm()
+            return True
+        if self._since is None:
+            self._since = self._clock.now()
+        give_back = place.put_unanswered
+        try:
+            await self._release(lease, passed_over, successor, free=free, in_order=in_order)
+        except EtcdRefusedError:
+            give_back = True
+        if give_back:
+            await self._membership.give_back(lease)
+            self._session.renew_now.set()
+            return False
+        place.key, self._since = None, None
+        self._confirm()
+        return True
+
+    async def _release(
+        self,
+        lease: int,
+        passed_over: Sequence[KeyValue],
+        successor: Successor | None,
+        *,
+        free: bool,
+        in_order: Callable[[Address], bool],
+    ) -> None:
+        """Delete what we have in etcd, except the lease."""
+        key = self._place.key
+        if key is not None and await self._sender.finish(key.lease):
+            self._place.key = key = None
+            if not self._claims.held:
+                return
+        keys = () if key is None else (key, *passed_over)
+        await self.delete(lease, keys, None if key is None else successor, marks=free, in_order=in_order)
+
+    async def delete(
+        self,
+        lease: int,
         keys: Sequence[KeyValue],
-        heir: Follower | None,
+        successor: Successor | None,
         *,
         marks: bool,
         in_order: Callable[[Address], bool],
     ) -> None:
-        """Delete these keys, the first of which is ours, and our claims. Where etcd takes no writes, leave no mark.
+        """Delete these keys, the first of which is ours, and our claims. Where etcd takes no writes, leave no marker.
 
         Args:
             lease: ours.
             keys: our key, and those passed over behind it; without any, only claims are left.
-            heir: the member behind these keys, if known. It gets the claims that it wants: it need not write then.
-            marks: this member was free to take, and closed its fence: it may say so. Another member's predecessor
-                may still answer.
+            successor: the member behind these keys, if known. It gets the claims that it wants, and need not write.
+            marks: this member was free to take, and closed its fence, so it may write the marker.
             in_order: the same, for each claim.
 
         Raises:
@@ -58,7 +165,7 @@ class Departure:
             EtcdError: not known to be done; may be repeated.
         """
         try:
-            await self._delete(lease, keys, heir, marks=marks, in_order=in_order)
+            await self._delete(lease, keys, successor, marks=marks, in_order=in_order)
         except EtcdWriteRefusedError:
             await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)
 
@@ -66,35 +173,40 @@ class Departure:
         self,
         lease: int,
         keys: Sequence[KeyValue],
-        heir: Follower | None,
+        successor: Successor | None,
         *,
         marks: bool,
         in_order: Callable[[Address], bool],
     ) -> None:
-        """The mark names the last of the keys, which is what the next one in the queue has seen ahead of it."""
+        """The marker names the last of the keys, which is what the successor has seen ahead of it."""
         name, claims = self._keys.candidate(lease), self._claims
         for _ in range(_TRIES):
             held = tuple(claims.held)
             named = tuple(dict.fromkeys((*held, *claims.wanted)))
-            passed = [a for a in held if heir is not None and heir.wants(a) and in_order(a)]
-            there = [Created(kv.key, kv.create_revision) for kv in keys] or [Created(name, 0)]
+            passed = [a for a in held if successor is not None and successor.wants(a) and in_order(a)]
+            there = [IfCreateRevision(kv.key, kv.create_revision) for kv in keys] or [IfCreateRevision(name, 0)]
             operations: list[Operation] = [Delete(kv.key) for kv in keys]
             operations += claims.let_go([a for a in held if a not in passed], in_order)
-            if heir is not None:
-                there.append(Created(heir.key.key, heir.key.create_revision))
-                operations += claims.puts(passed, heir.key.lease, heir.name)
+            if successor is not None:
+                there.append(IfCreateRevision(successor.key.key, successor.key.create_revision))
+                operations += claims.puts(passed, successor.key.lease, successor.name)
             if keys:
                 operations += map(Delete, self._keys.pact(lease))
             if keys and marks:
-                operations.append(Put(self._keys.mark, str(keys[-1].create_revision).encode(), 0))
+                operations.append(Put(self._keys.release_marker, str(keys[-1].create_revision).encode(), 0))
             reads = (Get(name), *claims.reads(named))
-            self._timeline.mark("deletion asked")
+            self._timings.mark("deletion asked")
             reply = await self._session.txn([*there, *claims.unchanged(held)], [*operations, *reads], reads)
-            self._timeline.mark("deletion confirmed")
+            self._timings.mark("deletion confirmed")
             own, *answers = reply.gets
             claims.look(named, answers, lease)
             if reply.succeeded and not claims.held:
                 break
             # A claim of ours changed or came with a call that had no answer, or a key behind ours left.
-            keys, heir = keys[:1] if own else (), None
+            keys, successor = keys[:1] if own else (), None
         claims.forget()
+
+    def _confirm(self) -> None:
+        if self._campaign is not None:
+            campaign, self._campaign = self._campaign, None
+            self._sink(Resigned(campaign))

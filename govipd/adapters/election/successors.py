@@ -10,7 +10,7 @@ from govipd.core.events import Address
 
 
 @dataclass(frozen=True, slots=True)
-class Follower:
+class Successor:
     """A member behind us: its key, and the IP addresses in its file as it has published them."""
 
     key: KeyValue
@@ -26,7 +26,7 @@ class Follower:
         return str(address.ip) in self.addresses
 
 
-class Followers:
+class Successors:
     """The members behind one key, as last looked at.
 
     A key may be deleted only where its owner proves its place before it takes, as govipd does and publishes a
@@ -65,7 +65,7 @@ class Followers:
         """The members, the next first."""
         return [member.name for member in self._members()]
 
-    def until(self, name: str) -> tuple[tuple[KeyValue, ...], Follower | None]:
+    def until(self, name: str) -> tuple[tuple[KeyValue, ...], Successor | None]:
         """The keys between ours and that member's, and it itself; "", or one that is not there, is whoever is next.
 
         One may have left since look(): keys are to be deleted by their create revisions, all or none.
@@ -75,7 +75,7 @@ class Followers:
         at = names.index(name) if name in names else 0
         return tuple(member.key for member in members[:at]), next(iter(members[at:]), None)
 
-    def _members(self) -> Sequence[Follower]:
+    def _members(self) -> Sequence[Successor]:
         addresses = self._membership.addresses
         known = itertools.takewhile(lambda kv: kv.lease in addresses, self._behind)
-        return [Follower(kv, addresses[kv.lease]) for kv in known]
+        return [Successor(kv, addresses[kv.lease]) for kv in known]

@@ -48,7 +48,7 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class IfCreateRevision:
     """A transaction's condition: the key's create revision; 0 means that the key does not exist."""
 
     key: str
@@ -56,7 +56,7 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
-class Oldest:
+class IfOldest:
     """A transaction's condition: no key below the prefix has a create revision lower than this one."""
 
     prefix: str
@@ -64,7 +64,7 @@ class Oldest:
 
 
 @dataclass(frozen=True, slots=True)
-class Equals:
+class IfValue:
     """A transaction's condition: the key exists and has this value."""
 
     key: str
@@ -72,7 +72,7 @@ class Equals:
 
 
 Operation = Get | Put | Delete
-Compare = Created | Oldest | Equals
+Compare = IfCreateRevision | IfOldest | IfValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Store(Protocol):
             EtcdWriteRefusedError: etcd takes no writes now; nothing was done.
         """
 
-    async def changed(self, key: str, from_revision: int) -> None:
+    async def wait_changed(self, key: str, from_revision: int) -> None:
         """Return when a change of `key` (a put or a deletion) at or after `from_revision` is seen. Waits without bound.
 
         Raises:

@@ -50,7 +50,7 @@ class _OtherClusterError(EtcdUnavailableError):
     """The answer is of a cluster that is not believed."""
 
 
-class Etcd:
+class EtcdClient:
     """A client of one etcd cluster (implements `adapters.store.Store`).
 
     Args:
@@ -84,7 +84,7 @@ class Etcd:
         self._noticed = noticed
         self._now = now
         self._names = Names(resolve)
-        self._turn = 0
+        self._endpoint_index = 0
         self._connection: Connection | None = None
         self._token: str | None = None  # None: to be asked for; "": there is none to be had
         self._believed = believed or Believed()
@@ -97,7 +97,7 @@ class Etcd:
         """Go on with other endpoints, certificates or another user, and with the same leases."""
         if access != self._access:
             self._access = access
-            self._turn = 0
+            self._endpoint_index = 0
             self._token = None
             self._drop(self._connection)
 
@@ -158,7 +158,7 @@ class Etcd:
         )
         return TxnResult(reply.succeeded, reply.header.revision, gets, reply.header.raft_term)
 
-    async def changed(self, key: str, from_revision: int) -> None:
+    async def wait_changed(self, key: str, from_revision: int) -> None:
         """See Store. The stream must answer the watch's creation within the deadline; after that it may rest."""
         create = pb.WatchCreateRequest(key=key.encode(), start_revision=from_revision)
         stream: Any = None
@@ -236,7 +236,9 @@ class Etcd:
         """One attempt on the current endpoint: its deadline, and the translation of how it can fail."""
         if self._connection is None:
             endpoints = self._access.endpoints
-            self._connection = Connection(endpoints[self._turn % len(endpoints)], self._access.tls, self._names)
+            self._connection = Connection(
+                endpoints[self._endpoint_index % len(endpoints)], self._access.tls, self._names
+            )
         connection = self._connection
         try:
             async with asyncio.timeout(self._timeout):
@@ -292,7 +294,7 @@ class Etcd:
         self._failed(failed.endpoint, kind)
         if self._connection is failed:
             failed.failed()
-            self._turn += 1
+            self._endpoint_index += 1
             self._drop(failed)
 
     def _drop(self, connection: Connection | None) -> None:

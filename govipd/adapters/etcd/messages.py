@@ -7,7 +7,7 @@ import grpc
 import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
-from govipd.adapters.etcd.api import Compare, Created, Equals, Get, KeyValue, Oldest, Operation, Put
+from govipd.adapters.etcd.api import Compare, Get, IfCreateRevision, IfOldest, IfValue, KeyValue, Operation, Put
 from govipd.errors import (
     EtcdError,
     EtcdRefusedError,
@@ -66,11 +66,11 @@ def translate(error: grpc.aio.AioRpcError, endpoint: str, *, login: bool) -> Etc
 def comparison(compare: Compare) -> Any:
     """A transaction's condition as etcd's message."""
     match compare:
-        case Created(key, revision):
+        case IfCreateRevision(key, revision):
             return pb.Compare(key=key.encode(), target=pb.Compare.CREATE, create_revision=revision)
-        case Equals(key, value):
+        case IfValue(key, value):
             return pb.Compare(key=key.encode(), target=pb.Compare.VALUE, value=value)
-        case Oldest(prefix, revision):
+        case IfOldest(prefix, revision):
             first = prefix.encode()
             return pb.Compare(
                 key=first, range_end=_after(first), target=pb.Compare.CREATE,

@@ -169,7 +169,7 @@ class RouteSocket:
                 netlink = self._socket = self._socket or _open()
                 netlink.send(_HEADER.pack(length, kind, _REQUEST | flags, self._number, 0) + body)
                 whole, answers = _answers(netlink, self._number, wanted)
-            except _RefusedError as error:  # the socket is as good as before
+            except _RtnetlinkRefusedError as error:  # the socket is as good as before
                 raise KernelError(f"{what}: {error.strerror}", error.errno) from error
             except OSError as error:
                 self.close()
@@ -221,7 +221,7 @@ class RouteEvents:
                 yield _address_change(kind, body)
 
 
-class _RefusedError(OSError):
+class _RtnetlinkRefusedError(OSError):
     """The kernel answered with an error."""
 
 
@@ -249,7 +249,7 @@ def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> 
             code = _code(body) if kind == _ERROR else 0
             if of == number:
                 if code:
-                    raise _RefusedError(code, os.strerror(code))
+                    raise _RtnetlinkRefusedError(code, os.strerror(code))
                 if kind in (_ERROR, _DONE):
                     return whole, told
                 whole = whole and not flags & _DUMP_INTERRUPTED

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from govipd.core.actions import Action, Report
 from govipd.core.events import Event
-from govipd.core.journal_kinds import Message
-from govipd.core.sanitize import line
+from govipd.core.journal_kinds import JournalKind
+from govipd.core.sanitize import sanitize_line
 from govipd.core.state import State, Trigger
 from govipd.runtime.ports import Clock, Journal, Operator
 
@@ -81,8 +81,8 @@ class Hooks:
         """A node that has not been fit yet is at fault as soon as a gate is known to be bad."""
         for group in self._operator.status().groups:
             bad = [f"{gate.gate} {gate.verdict} ({gate.detail})" for gate in group.gates if gate.verdict == "unhealthy"]
-            if group.vip == vip and group.state == State.ASIDE.value and bad:
-                self._tell(vip, "fault", Report(State.ASIDE, Trigger.UNFIT, "; ".join(bad), now))
+            if group.vip == vip and group.state == State.INELIGIBLE.value and bad:
+                self._tell(vip, "fault", Report(State.INELIGIBLE, Trigger.INELIGIBLE, "; ".join(bad), now))
 
     def _note(self, vip: str, report: Report) -> None:
         match report.state:
@@ -90,11 +90,11 @@ class Hooks:
                 self._tell(vip, "leader", report)
             case State.CANDIDATE:
                 self._tell(vip, "standby", report)
-            case State.PASSING:  # told once the kernel has stopped answering
+            case State.HANDING_OVER:  # told once the kernel has stopped answering
                 self._falling[vip] = "standby", report
-            case State.CLOSING if report.trigger is not Trigger.PASSED:
+            case State.DEACTIVATING if report.trigger is not Trigger.SUCCESSOR_READY:
                 self._falling[vip] = self._fallen(vip, report), report
-            case State.LEAVING:
+            case State.RESIGNING:
                 self._tell(vip, *self._falling.pop(vip, (self._fallen(vip, report), report)))
             case _:
                 pass  # on the way
@@ -102,7 +102,7 @@ class Hooks:
     def _fallen(self, vip: str, report: Report) -> str:
         """The role of a node that leaves the queue."""
         bad = report.trigger in _FAULTS
-        if report.trigger is Trigger.UNFIT:  # because of a gate, or of the operator's word
+        if report.trigger is Trigger.INELIGIBLE:  # because of a gate, or of the operator's word
             groups = [group for group in self._operator.status().groups if group.vip == vip]
             bad = any(gate.verdict != "healthy" for group in groups for gate in group.gates)
         return "fault" if bad else "standby"
@@ -121,13 +121,13 @@ class Hooks:
             "GOVIP_VIP": vip,
             "GOVIP_STATE": role,
             "GOVIP_REASON": report.trigger.value,
-            "GOVIP_DETAIL": line(report.detail),
+            "GOVIP_DETAIL": sanitize_line(report.detail),
             "GOVIP_ADDRESSES": self._addresses.get(vip, ""),
             "GOVIP_INTERFACE": node.interface,
             "GOVIP_MEMBER": node.member,
         }
         if self._queue.full():
-            self._line(Message.HOOK_DROPPED, self._queue.get_nowait(), f"left out: {WAITING_MAX} more wait")
+            self._line(JournalKind.HOOK_DROPPED, self._queue.get_nowait(), f"left out: {WAITING_MAX} more wait")
             self._queue.task_done()
         self._queue.put_nowait(_Call(vip, role, environment))
 
@@ -155,11 +155,11 @@ class Hooks:
             finally:
                 reading.cancel()
             for text in output.decode(errors="replace").splitlines()[:LINES_MAX]:
-                self._line(Message.HOOK_OUTPUT, call, line(text))
+                self._line(JournalKind.HOOK_OUTPUT, call, sanitize_line(text))
             self._line(kind, call, ending)
             self._queue.task_done()
 
-    async def _execute(self, call: _Call, output: int) -> tuple[Message, str]:
+    async def _execute(self, call: _Call, output: int) -> tuple[JournalKind, str]:
         """Run a command to its end; how it ended."""
         began = self._clock.now()
         try:
@@ -173,14 +173,14 @@ class Hooks:
                 start_new_session=True,
             )
         except OSError as e:
-            return Message.HOOK_FAILED, f"not started: {e.strerror}"
+            return JournalKind.HOOK_FAILED, f"not started: {e.strerror}"
         finally:
             os.close(output)
         try:
             async with asyncio.timeout(self._timeout_s):
                 status = await process.wait()
         except TimeoutError:
-            return Message.HOOK_FAILED, f"killed: took longer than {self._timeout_s:g} s"
+            return JournalKind.HOOK_FAILED, f"killed: took longer than {self._timeout_s:g} s"
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
@@ -188,10 +188,10 @@ class Hooks:
                 await process.wait()
         took = f"after {self._clock.now() - began:.1f} s"
         if status == 0:
-            return Message.HOOK_ENDED, f"done {took}"
-        return Message.HOOK_FAILED, f"{f'exit status {status}' if status > 0 else f'signal {-status}'} {took}"
+            return JournalKind.HOOK_ENDED, f"done {took}"
+        return JournalKind.HOOK_FAILED, f"{f'exit status {status}' if status > 0 else f'signal {-status}'} {took}"
 
-    def _line(self, kind: Message, call: _Call, text: str) -> None:
+    def _line(self, kind: JournalKind, call: _Call, text: str) -> None:
         fields = {"GOVIP_VIP": call.vip, "GOVIP_HOOK": call.role}
         self._journal.write(kind, f"{call.vip}: {call.role} hook: {text}", fields)
 

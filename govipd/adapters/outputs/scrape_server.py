@@ -4,9 +4,9 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.runtime.ports import Clock, Journal
-from govipd.runtime.repeat_filter import Repeats
+from govipd.runtime.repeat_filter import RepeatFilter
 
 CONNECTIONS_MAX = 8  # a further one is closed at once
 HEAD_MAX = 8192  # bytes of a request
@@ -33,7 +33,7 @@ class ScrapeServer:
     def __init__(self, host: str, port: int, *, journal: Journal, clock: Clock) -> None:
         self._host, self._port = host, port
         self._clock = clock
-        self._repeats = Repeats(journal.write)
+        self._repeats = RepeatFilter(journal.write)
         self._page: Callable[[], bytes] = bytes
         self._made = (float("-inf"), b"")
         self._open = 0
@@ -48,10 +48,12 @@ class ScrapeServer:
                 server = await asyncio.start_server(self._serve, self._host, self._port, limit=HEAD_MAX)
             except OSError as e:
                 text = f"{where}: not served: {e.strerror}"
-                self._repeats.tell(Message.METRICS_REFUSED, text, self._clock.now(), follows="tried again for ever")
+                self._repeats.tell(JournalKind.METRICS_REFUSED, text, self._clock.now(), follows="tried again for ever")
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._repeats.end(Message.METRICS_REFUSED, Message.METRICS_SERVED, f"{where}: served", self._clock.now())
+            self._repeats.end(
+                JournalKind.METRICS_REFUSED, JournalKind.METRICS_SERVED, f"{where}: served", self._clock.now()
+            )
             self.bound = server.sockets[0].getsockname()[:2]
             async with server:
                 await server.serve_forever()

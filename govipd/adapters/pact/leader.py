@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind
-from govipd.adapters.etcd.api import Created, Delete, Get, KeyValue, Put, Store
+from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Put, Store
 from govipd.adapters.pact.records import Offer, udp_endpoint
 from govipd.core.events import PactAnswered, PactEnded
 from govipd.core.pact import SENDS_PER_TIMEOUT
@@ -140,7 +140,10 @@ class PactLeader:
         leading = _Leading(self._token(8), self._token(16), own, to)
         offer = Offer(own.create_revision, successor.create_revision, self._timeout, leading.pact, leading.secret)
         reply = await self._store.txn(
-            (Created(own.key, own.create_revision), Created(successor.key, successor.create_revision)),
+            (
+                IfCreateRevision(own.key, own.create_revision),
+                IfCreateRevision(successor.key, successor.create_revision),
+            ),
             (Delete(self._keys.force(own.lease)), Put(self._keys.offer(own.lease), offer.packed(), own.lease)),
         )
         if reply.succeeded and self._leads:
@@ -151,7 +154,7 @@ class PactLeader:
     async def _enforce(self, leading: _Leading) -> None:
         """The fence is short: record in etcd that the pact is in force. Refused or not known to be done: end it."""
         force = self._keys.force(leading.own.lease)
-        compare = (Created(leading.own.key, leading.own.create_revision), Created(force, 0))
+        compare = (IfCreateRevision(leading.own.key, leading.own.create_revision), IfCreateRevision(force, 0))
         leading.end = True  # unless it succeeds
         reply = await self._store.txn(compare, (Put(force, leading.pact, leading.own.lease), Get(force)))
         if reply.succeeded:
@@ -161,7 +164,7 @@ class PactLeader:
 
     async def _end(self, leading: _Leading) -> None:
         """Confirmed only where our own key is still there: otherwise the successor has taken over (rule 3)."""
-        compare = (Created(leading.own.key, leading.own.create_revision),)
+        compare = (IfCreateRevision(leading.own.key, leading.own.create_revision),)
         reply = await self._store.txn(compare, [Delete(key) for key in self._keys.pact(leading.own.lease)])
         if self._leading is not leading:
             return

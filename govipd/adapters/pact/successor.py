@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from govipd.adapters.datagrams import Datagram, Endpoint, Kind
 from govipd.adapters.election.claims import Claims
-from govipd.adapters.etcd.api import Created, Delete, Equals, KeyValue, Put, Store
+from govipd.adapters.etcd.api import Delete, IfCreateRevision, IfValue, KeyValue, Put, Store
 from govipd.adapters.pact.records import Offer
 from govipd.core.pact import SuccessorHalf, SuccessorPhase
 from govipd.errors import EtcdError, EtcdRefusedError
@@ -130,11 +130,11 @@ class PactSuccessor:
         """Delete the leader's key, in order: its fence has closed by itself (rules 4 and 5)."""
         half, leader, own = following.half, following.leader, following.own
         compare = (
-            Created(self._keys.force(leader.lease), half.revision),
-            Created(leader.key, leader.create_revision),
-            Created(own.key, own.create_revision),
+            IfCreateRevision(self._keys.force(leader.lease), half.revision),
+            IfCreateRevision(leader.key, leader.create_revision),
+            IfCreateRevision(own.key, own.create_revision),
         )
-        mark = Put(self._keys.mark, str(leader.create_revision).encode(), 0)
+        mark = Put(self._keys.release_marker, str(leader.create_revision).encode(), 0)
         ends = tuple(map(Delete, (leader.key, *self._keys.pact(leader.lease))))
         reads = self._claims.reads(self._claims.wanted)
         claimed, writes = following.claims, True
@@ -143,7 +143,7 @@ class PactSuccessor:
             moved = [a for a in self._claims.wanted if writes and self._keys.claim(a.ip) in theirs]
             puts = self._claims.puts(moved, own.lease, own.value.decode(errors="replace"))
             moves = (mark, *puts) if writes else tuple(map(Delete, theirs))
-            known = [Equals(kv.key, kv.value) for kv in theirs.values()]
+            known = [IfValue(kv.key, kv.value) for kv in theirs.values()]
             try:
                 reply = await self._store.txn((*compare, *known), (*ends, *moves), reads)
             except EtcdRefusedError:

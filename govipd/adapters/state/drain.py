@@ -6,7 +6,7 @@ That directory is kept over a reboot (StateDirectory=, systemd.exec(5)). The fil
 import os
 from pathlib import Path
 
-from govipd.errors import MemoryRefusedError
+from govipd.errors import StateFileError
 
 
 class DrainFile:
@@ -29,7 +29,7 @@ class DrainFile:
             try:
                 self._path.touch()
             except OSError as e:
-                raise MemoryRefusedError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
+                raise StateFileError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
 
     def clear(self) -> None:
         """See ports.DrainMark."""
@@ -37,4 +37,4 @@ class DrainFile:
             try:
                 self._path.unlink(missing_ok=True)
             except OSError as e:
-                raise MemoryRefusedError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
+                raise StateFileError(f"{self._path}: {os.strerror(e.errno or 0)}") from e

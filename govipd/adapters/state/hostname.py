@@ -85,7 +85,7 @@ class HostName:
 class NameService:
     """Asks for the host's name again while the one in use is another machine's (ports.Service).
 
-    Nothing that is held, or stands in a queue, is given up for it: every VIP group must be standing aside.
+    Nothing that is held, or stands in a queue, is given up for it: every VIP group must be ineligible.
 
     Args:
         name: the name in use.
@@ -113,7 +113,7 @@ class NameService:
                 self._renamed()
 
     def _all_stand_aside(self) -> bool:
-        return all(group.state == State.ASIDE.value for group in self._operator.status().groups)
+        return all(group.state == State.INELIGIBLE.value for group in self._operator.status().groups)
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:  # noqa: ARG002  # port's
         """See ports.Service."""

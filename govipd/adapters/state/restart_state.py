@@ -12,9 +12,9 @@ from typing import Annotated
 
 import msgspec
 
-from govipd.core.actions import Holding
-from govipd.core.sanitize import line
-from govipd.errors import MemoryRefusedError
+from govipd.core.actions import RestartState
+from govipd.core.sanitize import sanitize_line
+from govipd.errors import StateFileError
 from govipd.runtime.ports import Clock
 
 VERSION = 1
@@ -35,7 +35,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: tuple[str, ...] = ()
 
 
-class HandoffFile:
+class RestartStateFile:
     """One VIP group's file (implements ports.Memory).
 
     Args:
@@ -49,7 +49,7 @@ class HandoffFile:
         self._identity = identity
         self._clock = clock
 
-    def load(self) -> Holding | None:
+    def load(self) -> RestartState | None:
         """See ports.Memory."""
         if self._path is None:
             return None
@@ -58,25 +58,25 @@ class HandoffFile:
         except FileNotFoundError:
             return None
         except OSError as e:
-            raise MemoryRefusedError(f"{self._path}: {e.strerror}") from e
+            raise StateFileError(f"{self._path}: {e.strerror}") from e
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
-            raise MemoryRefusedError(f"{self._path}: {line(str(e))}") from e
+            raise StateFileError(f"{self._path}: {sanitize_line(str(e))}") from e
         if file.version != VERSION:
-            raise MemoryRefusedError(f"{self._path}: version {line(str(file.version))}, expected {VERSION}")
+            raise StateFileError(f"{self._path}: version {sanitize_line(str(file.version))}, expected {VERSION}")
         if file.identity != self._identity:
-            raise MemoryRefusedError(f"{self._path}: is of {line(file.identity)}, not of {self._identity}")
+            raise StateFileError(f"{self._path}: is of {sanitize_line(file.identity)}, not of {self._identity}")
         ahead = file.until - self._clock.now()
         if ahead <= 0:
-            raise MemoryRefusedError(f"{self._path}: its lease ended {-ahead:.1f} s ago")
+            raise StateFileError(f"{self._path}: its lease ended {-ahead:.1f} s ago")
         if ahead > AHEAD_MAX_S:
-            raise MemoryRefusedError(f"{self._path}: its lease ends in {ahead:.0f} s; it was written on another boot")
+            raise StateFileError(f"{self._path}: its lease ends in {ahead:.0f} s; it was written on another boot")
         try:
             addresses = tuple(ip_interface(text) for text in file.addresses)
         except ValueError as e:
-            raise MemoryRefusedError(f"{self._path}: {line(str(e))}") from e
-        return Holding(file.lease_id, file.create_revision, file.until, addresses)
+            raise StateFileError(f"{self._path}: {sanitize_line(str(e))}") from e
+        return RestartState(file.lease_id, file.create_revision, file.until, addresses)
 
-    def save(self, holding: Holding) -> None:
+    def save(self, holding: RestartState) -> None:
         """See ports.Memory. A rename is atomic (rename(2)), so a reader sees the old file or the new one."""
         if self._path is None:
             return
@@ -87,7 +87,7 @@ class HandoffFile:
             aside.write_bytes(msgspec.json.encode(file))
             aside.replace(self._path)
         except OSError as e:
-            raise MemoryRefusedError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
+            raise StateFileError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
 
     def forget(self) -> None:
         """See ports.Memory."""

@@ -21,7 +21,7 @@ class BusError(GovipdError):
     """No answer, or none that says what was asked."""
 
 
-class RefusedError(BusError):
+class BusRefusedError(BusError):
     """The call was answered, with an error."""
 
 
@@ -71,7 +71,7 @@ async def ask(
     if reply is None:
         raise BusError(f"{member}: the connection was lost")
     if reply.message_type is MessageType.ERROR:
-        raise RefusedError(f"{member}: {reply.error_name}")
+        raise BusRefusedError(f"{member}: {reply.error_name}")
     return reply
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from govipd.core.journal_kinds import Message
+from govipd.core.journal_kinds import JournalKind
 from govipd.runtime.ports import Journal
 
 _JOURNALD = Path("/run/systemd/journal/socket")
@@ -33,7 +33,7 @@ class SystemdJournal:
         # The kernel's time-out: Python's would poll an unconnected socket, which is always writable.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, _WAIT_US))
 
-    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:
+    def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
         """One entry; field names as given (upper case, digits, underscores). Never raises."""
         if self._lost:
             text = f"{text} ({self._lost} earlier entries were lost: journald did not take them)"
@@ -64,7 +64,7 @@ class StderrJournal:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, kind: Message, text: str, fields: Mapping[str, str]) -> None:  # noqa: ARG002  # of the port
+    def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:  # noqa: ARG002  # of the port
         """One line. Never raises."""
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
             print(datetime.now().astimezone().isoformat(" ", "milliseconds"), text, file=self._stream, flush=True)

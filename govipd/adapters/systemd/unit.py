@@ -14,7 +14,7 @@ from govipd.adapters.systemd.dbus import (
     PROPERTIES,
     SYSTEMD,
     BusError,
-    RefusedError,
+    BusRefusedError,
     ask,
     call,
     connection,
@@ -104,10 +104,10 @@ class UnitMonitor:
         lost.add_done_callback(lambda _: changed.set())
         while not lost.done():
             changed.clear()
-            teller, properties = await self._read(bus, path)
-            if teller != owner:  # at first, and after systemd's re-execution: it signals to subscribers only
-                owner = teller
-                with suppress(RefusedError):  # AlreadySubscribed
+            sender, properties = await self._read(bus, path)
+            if sender != owner:  # at first, and after systemd's re-execution: it signals to subscribers only
+                owner = sender
+                with suppress(BusRefusedError):  # AlreadySubscribed
                     await call(bus, MANAGER, f"{SYSTEMD}.Manager", "Subscribe")
                 continue  # what was read may be older than a change that was not signalled
             self._away = ""
@@ -123,7 +123,7 @@ class UnitMonitor:
         """Start a unit that does not run, at the first answer only: what stops it later is the operator's will."""
         wanted, self._start = self._start and active_state in {"inactive", "failed"}, False
         if wanted:
-            with suppress(RefusedError):  # there is none, it is masked, or it is being stopped
+            with suppress(BusRefusedError):  # there is none, it is masked, or it is being stopped
                 await call(bus, MANAGER, f"{SYSTEMD}.Manager", "StartUnit", "ss", self._unit, "fail")
 
     async def _read(self, bus: MessageBus, path: str) -> tuple[str, Mapping[str, str]]:
@@ -134,7 +134,7 @@ class UnitMonitor:
         ((_, _, load, active, sub, *_),) = reply.body[0]
         properties = {"LoadState": load, "ActiveState": active, "SubState": sub}
         if active == "failed":
-            with suppress(RefusedError):  # no service
+            with suppress(BusRefusedError):  # no service
                 properties["Result"] = str(await get(bus, path, f"{SYSTEMD}.Service", "Result"))
         return reply.sender or "", properties
 

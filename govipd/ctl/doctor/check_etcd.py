@@ -10,11 +10,11 @@ import math
 import time
 
 from govipd.adapters.election.session import RENEWALS_PER_TTL
-from govipd.adapters.etcd.api import Created, Delete, Get, Put, Store
-from govipd.adapters.etcd.client import Etcd
+from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, Put, Store
+from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.messages import EndpointStatus
 from govipd.config.model import Config
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.ctl.cluster import read_vip
 from govipd.ctl.doctor import check_tls
 from govipd.ctl.doctor.finding import Cluster, Finding, Queue, failed, ok, skipped, warning
@@ -68,7 +68,7 @@ async def _endpoint(config: Config, endpoint: str) -> tuple[Finding, EndpointSta
     return _judge(check, status, took, config.election.ttl / RENEWALS_PER_TTL), status
 
 
-async def _read_time(etcd: Etcd, key: str) -> float:
+async def _read_time(etcd: EtcdClient, key: str) -> float:
     """How many seconds a linearizable read takes. That this user may not read is told by _rights()."""
     began = time.monotonic()
     try:
@@ -81,7 +81,9 @@ async def _read_time(etcd: Etcd, key: str) -> float:
 
 def _judge(check: str, status: EndpointStatus, took: float, patience: float) -> Finding:
     role = "leader" if status.leader == status.member else "follower"
-    text = f"etcd {line(status.version, 20)}, {role}, {status.size / 1e6:.1f} MB, answers in {took * 1000:.0f} ms"
+    text = (
+        f"etcd {sanitize_line(status.version, 20)}, {role}, {status.size / 1e6:.1f} MB, answers in {took * 1000:.0f} ms"
+    )
     if not status.leader:
         remedy = "bring back the majority of etcd's members: etcdctl endpoint status --cluster"
         return failed(check, "knows no leader: without a majority nobody holds the VIP", remedy)
@@ -100,7 +102,7 @@ def _judge(check: str, status: EndpointStatus, took: float, patience: float) -> 
     return ok(check, text)
 
 
-async def _lease(store: Etcd, config: Config) -> Finding:
+async def _lease(store: EtcdClient, config: Config) -> Finding:
     check = "etcd lease"
     asked = math.ceil(config.election.ttl)
     try:
@@ -125,7 +127,7 @@ async def _rights(store: Store, config: Config) -> list[Finding]:
     findings = []
     for range_ in ranges:
         key, check = f"{range_}doctor", "etcd rights"
-        never = Created(key, 1)  # revision 1 is that of an empty store: no key can have it
+        never = IfCreateRevision(key, 1)  # revision 1 is that of an empty store: no key can have it
         try:
             await store.txn((), (Get(range_, prefix=True, max_create_revision=1),))
             await store.txn((never,), (Put(key, b"", 0), Delete(f"{key}-none")))
@@ -149,4 +151,4 @@ def _refused_remedy(config: Config) -> str:
 def _short(error: Exception, endpoint: str) -> str:
     """Without the endpoint, which is told already, and without gRPC's way to the operating system's words."""
     text = str(error).removeprefix(f"{endpoint}: ")
-    return line(text.rpartition(": ")[2] if "last error: " in text else text, 200)
+    return sanitize_line(text.rpartition(": ")[2] if "last error: " in text else text, 200)

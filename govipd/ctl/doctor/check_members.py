@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from govipd.config.model import Config, VipConfig
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.core.status import GroupStatus
 from govipd.ctl import client
 from govipd.ctl.doctor.finding import Cluster, Finding, Queue, failed, ok, skipped, warning
@@ -43,18 +43,18 @@ def _own(member: str, vip: VipConfig, queue: Queue, group: GroupStatus | None) -
         text = f"{member} has no record in etcd: {unit} does not run, or does not reach etcd"
         return failed(check, text, f"systemctl status {unit}; journalctl -u govipd -n 20")
     if own.get("machine") != machine_identity(vip.interface)["machine"]:
-        where = line(str(own.get("node", "an unknown address")))
+        where = sanitize_line(str(own.get("node", "an unknown address")))
         text = f"the name {member} is taken by the machine at {where}"
         return failed(check, text, "set election.member to another name")
     if own.get("version") != version("govipd"):
-        text = f"runs version {line(str(own.get('version')), 40)}, but {version('govipd')} is installed"
+        text = f"runs version {sanitize_line(str(own.get('version')), 40)}, but {version('govipd')} is installed"
         return warning(check, text, f"systemctl restart {unit} (the VIP stays where it is)")
     return _standing(check, member, queue, own, group)
 
 
 def _standing(check: str, member: str, queue: Queue, own: Mapping[str, object], group: GroupStatus | None) -> Finding:
     """Whether this member stands for election, and why not."""
-    why = line("; ".join(group.blockers) if group else str(own.get("detail") or own.get("reason", "")), 200)
+    why = sanitize_line("; ".join(group.blockers) if group else str(own.get("detail") or own.get("reason", "")), 200)
     if group.drained if group else "drained" in why:
         text = f"{member} is drained by the operator: it does not stand for election"
         return warning(check, text, "govipctl undrain, when the work is done")
@@ -64,12 +64,12 @@ def _standing(check: str, member: str, queue: Queue, own: Mapping[str, object], 
     if group and group.campaigns_in > 0:
         text = f"{member} was not healthy lately: it stands again in {group.campaigns_in:.0f} s"
         return warning(check, text, "find out why it flaps: govipctl history")
-    text = f"{member} does not stand for election: {why or line(str(own.get('state')), 40)}"
+    text = f"{member} does not stand for election: {why or sanitize_line(str(own.get('state')), 40)}"
     return failed(check, text, "see what failed here; govipctl why")
 
 
 def _others(member: str, vip: VipConfig, queue: Queue) -> Finding:
-    others = ", ".join(line(name, 64) for name in queue.names if name != member)
+    others = ", ".join(sanitize_line(name, 64) for name in queue.names if name != member)
     if others:
         return ok(f"{vip.name}: others", f"{others} can take over" if queue.leader == member else f"{others} stand too")
     text = "no other machine stands for election: none could take the VIP"
@@ -80,7 +80,7 @@ def _others(member: str, vip: VipConfig, queue: Queue) -> Finding:
 def _addresses(vip: VipConfig, queue: Queue) -> Finding:
     ours = sorted(map(str, vip.addresses))
     differing = [
-        f"{line(name, 64)} has {line(', '.join(map(str, theirs)))}"
+        f"{sanitize_line(name, 64)} has {sanitize_line(', '.join(map(str, theirs)))}"
         for name, record in sorted(queue.records.items())
         if isinstance(theirs := record.get("addresses"), list) and sorted(map(str, theirs)) != ours
     ]

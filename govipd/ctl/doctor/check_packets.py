@@ -10,7 +10,7 @@ from govipd.adapters.kernel.fence_rules import SLOTS, fence_prefix, fence_table,
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.config.model import Config, VipConfig
 from govipd.core import texts
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.ctl.doctor.finding import Cluster, Finding, failed, ok, skipped, warning
 from govipd.ctl.doctor.tools import ToolError, ask
 
@@ -70,7 +70,9 @@ def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
     if config.election.fence == "nftables":
         orphans -= {fence_table(vip.interface, vip.name) for vip in config.vip}
     remedy = "restart govipd: it removes what an earlier file has left"
-    return [warning("fence", f"table {line(name, 60)} belongs to no VIP here", remedy) for name in sorted(orphans)]
+    return [
+        warning("fence", f"table {sanitize_line(name, 60)} belongs to no VIP here", remedy) for name in sorted(orphans)
+    ]
 
 
 def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
@@ -79,7 +81,7 @@ def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
     interfaces = {vip.interface for vip in config.vip}
     findings = []
     for chain in _all(ruleset, "chain"):
-        where = f"{chain['family']} {line(chain['table'], 60)} {line(chain['name'], 60)}"
+        where = f"{chain['family']} {sanitize_line(chain['table'], 60)} {sanitize_line(chain['name'], 60)}"
         if chain["table"].startswith(_OURS) or "hook" not in chain:
             continue
         rules = [r for r in _all(ruleset, "rule") if (r["family"], r["table"]) == (chain["family"], chain["table"])]

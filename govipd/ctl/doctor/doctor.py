@@ -17,7 +17,7 @@ from rich.text import Text
 
 from govipd.config.model import Config
 from govipd.config.reader import load
-from govipd.core.sanitize import line
+from govipd.core.sanitize import sanitize_line
 from govipd.ctl import client
 from govipd.ctl.doctor import (
     check_answers,
@@ -31,12 +31,12 @@ from govipd.ctl.doctor import (
     check_tls,
     check_units,
 )
-from govipd.ctl.doctor.finding import Finding, Verdict, failed
+from govipd.ctl.doctor.finding import Finding, Severity, failed
 from govipd.errors import ConfigError, GovipdError
 from govipd.host import local_addresses
 
 _LIMIT_S = 15.0  # for one check, whatever it waits for
-_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
+_STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAILED: "bold red", Severity.SKIPPED: "dim"}
 
 
 def doctor(path: Path, *, as_json: bool) -> int:
@@ -51,7 +51,7 @@ def doctor(path: Path, *, as_json: bool) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         show(findings, Console(highlight=False, soft_wrap=True))
-    return int(any(finding.verdict is Verdict.FAILED for finding in findings))
+    return int(any(finding.verdict is Severity.FAILED for finding in findings))
 
 
 async def examine(config: Config) -> list[Finding]:
@@ -86,12 +86,12 @@ async def _within_limit(check: str, findings: Awaitable[list[Finding]]) -> list[
 
 def show(findings: Sequence[Finding], console: Console) -> None:
     """One line for each finding; what should be done is on a line of its own below."""
-    width = max(len(verdict) for verdict in Verdict)
+    width = max(len(verdict) for verdict in Severity)
     for finding in findings:
         text = Text(f"{finding.verdict.value:{width}}  ", style=_STYLES[finding.verdict])
-        text.append(line(f"{finding.check}: {finding.detail}", 1000), style="default")
+        text.append(sanitize_line(f"{finding.check}: {finding.detail}", 1000), style="default")
         console.print(text)
         if finding.remedy:
-            console.print(Text(f"{'':{width}}  -> {line(finding.remedy, 1000)}", style="bold"))
-    count = {verdict: sum(f.verdict is verdict for f in findings) for verdict in Verdict}
+            console.print(Text(f"{'':{width}}  -> {sanitize_line(finding.remedy, 1000)}", style="bold"))
+    count = {verdict: sum(f.verdict is verdict for f in findings) for verdict in Severity}
     console.print(Text(", ".join(f"{n} {verdict.value}" for verdict, n in count.items() if n)))

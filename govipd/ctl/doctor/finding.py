@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """How a precondition stands."""
 
     OK = "ok"
@@ -20,29 +20,29 @@ class Finding:
     """One precondition: what was looked at, how it stands, what was seen, and what to do ("" where nothing)."""
 
     check: str
-    verdict: Verdict
+    verdict: Severity
     detail: str
     remedy: str = ""
 
 
 def ok(check: str, detail: str) -> Finding:
     """It is as it should be."""
-    return Finding(check, Verdict.OK, detail)
+    return Finding(check, Severity.OK, detail)
 
 
 def warning(check: str, detail: str, remedy: str) -> Finding:
     """It works, but less well than it could, or not for ever."""
-    return Finding(check, Verdict.WARNING, detail, remedy)
+    return Finding(check, Severity.WARNING, detail, remedy)
 
 
 def failed(check: str, detail: str, remedy: str) -> Finding:
     """It does not work."""
-    return Finding(check, Verdict.FAILED, detail, remedy)
+    return Finding(check, Severity.FAILED, detail, remedy)
 
 
 def skipped(check: str, why: str, remedy: str = "") -> Finding:
     """It was not looked at."""
-    return Finding(check, Verdict.SKIPPED, why, remedy)
+    return Finding(check, Severity.SKIPPED, why, remedy)
 
 
 @dataclass(frozen=True, slots=True)

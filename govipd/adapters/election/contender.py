@@ -1,0 +1,317 @@
+"""One member in the queue of an election: it joins, proves that it is first, hands over, and leaves.
+
+Whatever it wants is in a few fields that the shell's calls set at once; one task makes them true in etcd.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from govipd.adapters.election.claimant import REREAD_S, UNORDERLY_S, Claimant
+from govipd.adapters.election.claims import Claims, Standing
+from govipd.adapters.election.handover import HandoverReceiver, HandoverSender
+from govipd.adapters.election.membership import Membership
+from govipd.adapters.election.queue import Place, Wake, ahead_of, wait_for_change, yield_to_loop
+from govipd.adapters.election.resignation import Resignation
+from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, Session, sleep
+from govipd.adapters.election.successors import Successors
+from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Put, Store
+from govipd.core.events import Deposed, Elected, Queued, SuccessorReady
+from govipd.core.sanitize import sanitize_line
+from govipd.errors import EtcdError, LeaseNotFoundError
+from govipd.keys import GroupKeys
+from govipd.runtime.ports import Clock, Sink, TemporaryUdpSocket
+from govipd.runtime.step_timing import Operation, StepTimings
+
+LEADER_PAUSE_S = 0.08  # at most while we lead: shorter than a successor waits
+
+
+class Contender:
+    """One member's place in one queue.
+
+    Args:
+        store: the etcd client.
+        session: the member's lease.
+        sink: where events go.
+        clock: CLOCK_BOOTTIME.
+        keys: where the group's keys are.
+        member: this member's name, the value of its key.
+        claims: this member's claims on the group's addresses.
+        membership: what is published beside the election.
+        timings: where the steps of an operation are noted.
+        udp_socket: makes a UDP socket for a handover.
+        token: secret bytes, that many.
+
+    Attributes:
+        wanted: the campaign to be in the queue for; None: to be out of it.
+        place: where we are.
+        successor: the member that is to be first after us; "" is the next in the queue.
+        changed: wakes the task.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        session: Session,
+        sink: Sink,
+        clock: Clock,
+        keys: GroupKeys,
+        member: str,
+        claims: Claims,
+        membership: Membership,
+        timings: StepTimings,
+        udp_socket: Callable[[], TemporaryUdpSocket],
+        token: Callable[[int], bytes],
+    ) -> None:
+        self.wanted: int | None = None
+        self.place = Place()
+        self.successor = ""
+        self.changed = asyncio.Event()
+        self.claimant = Claimant(session=session, clock=clock, keys=keys, member=member, claims=claims, timings=timings)
+        self.sender = HandoverSender(store=store, udp_socket=udp_socket(), keys=keys, token=token)
+        self.receiver = HandoverReceiver(udp_socket())
+        self.successors = Successors(store, keys.queue, membership)
+        self.resignation = Resignation(
+            session=session, sink=sink, clock=clock, keys=keys, place=self.place, claims=claims,
+            membership=membership, sender=self.sender, timings=timings,
+        )  # fmt: skip
+        self._store = store
+        self._session = session
+        self._sink = sink
+        self._clock = clock
+        self._keys = keys
+        self._member = member
+        self._claims = claims
+        self._membership = membership
+        self._timings = timings
+        self._deposed = False  # a look showed that we do not lead, and the state machine has not resigned yet
+        self._handing_over: int | None = None  # the campaign that ends while we lead, from the order until we resign
+        self._handover_due = False
+        self._quiet = False  # nothing has happened since the last look
+
+    def campaign(self, campaign: int) -> None:
+        """Want to be in the queue."""
+        self.wanted, self._deposed = campaign, False
+        self.changed.set()
+
+    def hand_over(self, campaign: int, successor: str) -> None:
+        """Want the successor to become first while we answer."""
+        if self.wanted == campaign and self._handing_over != campaign:
+            self._handing_over, self._handover_due = campaign, True
+            self.successor = successor
+            self.changed.set()
+
+    def resign(self, campaign: int, successor: str, *, contested: bool) -> None:
+        """Want to be out of the queue. Our kernel does not answer any more."""
+        if contested:
+            self.place.not_before = None  # not free to take: no marker
+        self.sender.closed()
+        self.receiver.forget()
+        self._want_nothing()
+        self.successor = successor
+        self.changed.set()
+        self.resignation.ask(campaign)
+
+    def lost(self) -> None:
+        """The lease is gone and every key with it, so the campaign is over."""
+        self.place.key, self.place.put_unanswered = None, False
+        self._want_nothing()
+        self.claimant.forget()
+        self.forget_handovers()
+
+    def proved(self, *, exists: bool) -> None:
+        """The proof of a renewal has looked for our key. The contender looks at once where it is gone."""
+        if self._session.went_back or (self.place.key is not None and self._handing_over is None and not exists):
+            self.changed.set()
+
+    def forget_handovers(self) -> None:
+        """No handover is offered or expected any more."""
+        self.sender.forget()
+        self.receiver.forget()
+
+    def _want_nothing(self) -> None:
+        self.wanted = self._handing_over = None
+        self._deposed = False
+
+    async def run(self, lease: int) -> None:
+        """See that the key is where it is wanted, in the queue or not."""
+        pause = FIRST_PAUSE_S
+        while True:
+            self.changed.clear()
+            try:
+                if self._deposed:  # our kernel may answer until the state machine resigns
+                    await self.changed.wait()
+                elif self.wanted is None:
+                    await self._leave(lease)
+                    self._session.report("election", "")
+                    await sleep(REREAD_S, self.changed)
+                    await self._look_for_remains(lease)
+                elif self._handing_over is not None:
+                    await self._hand_over(self._handing_over)
+                    await self.changed.wait()
+                else:
+                    await self._stand(lease, self.wanted)
+            except EtcdError as e:
+                if isinstance(e, LeaseNotFoundError):
+                    self._session.renew_now.set()  # the renewer decides whether the lease is lost
+                self._session.report("election", str(e))
+                await sleep(pause, self.changed)
+                longest = LONGEST_PAUSE_S if self.place.not_before is None else LEADER_PAUSE_S
+                pause = min(2 * pause, longest)
+            else:
+                pause = FIRST_PAUSE_S
+
+    async def _look_for_remains(self, lease: int) -> None:
+        """While we are out of the queue, find what a restored etcd or a given-up call has brought back."""
+        if self.wanted is None and self.place.key is None:
+            found = await self.claimant.find_remains(lease, lambda: self.wanted is None)
+            if found is not None:
+                self.place.key = found
+
+    async def _stand(self, lease: int, campaign: int) -> None:
+        """Read our place once, report what follows from it, then wait for a change."""
+        place, claimant = self.place, self.claimant
+        key = place.key or await self._join(lease)
+        if claimant.strays_due and (self._quiet or claimant.blocked):
+            await claimant.find_strays(lease)
+        await claimant.let_go_of_surplus(key)
+        sent_at = self._clock.now()
+        gets = (
+            Get(self._keys.queue, prefix=True), Get(self._keys.release_marker), Get(self._keys.handovers, prefix=True),
+            Get(self._keys.force(lease)),
+        )  # fmt: skip
+        reply, standing = await claimant.look(key, lease, gets, leading=place.not_before is not None)
+        queue, marker, offers, pact = reply.gets[: len(gets)]
+        own, ahead = [kv for kv in queue if kv.key == key.key], ahead_of(queue, key)
+        if pact and place.adopted:  # without the key, the successor has taken over by it
+            ends = [Delete(part) for part in self._keys.pact(lease)]
+            in_time = await self._session.txn((IfCreateRevision(key.key, key.create_revision),), ends)
+            if not in_time.succeeded:
+                return
+        place.adopted = False
+        self._session.report("election", "")
+        if self.wanted != campaign:
+            return
+        if fault := self._disproved(key, own, ahead, standing):
+            place.key = own[0] if own else None  # to be deleted
+            self.wanted, self._deposed = None, True
+            self._sink(Deposed(campaign, fault))
+            return
+        watched, wait = (ahead or own)[0].key, REREAD_S
+        if ahead:
+            place.ahead, place.not_before = ahead[0].create_revision, None
+            self._timings.end()  # not our turn yet
+            self._sink(Queued(campaign, sanitize_line(ahead[0].value.decode(errors="replace"))))
+            await claimant.let_go(key, tuple(standing.ours), lambda _: False)  # else each would wait for the other
+        elif standing.others and place.not_before is None:
+            watched = self._claimed_by_others(standing)
+            claimant.blocked = claimant.strays_due = True
+            self._sink(Queued(campaign, "", str(standing)))
+        elif claimant.due:
+            return  # look again, and claim
+        else:
+            elected = self._first(Elected(campaign, lease, sent_at, key.create_revision), marker, standing)
+            wait = elected.not_before - self._clock.now()
+            await yield_to_loop()
+            offer = self.receiver.offer(offers, place.ahead, key.create_revision)
+            if offer is not None and wait > 0 and claimant.settled and self.wanted == campaign:
+                await self.receiver.wait(offer, lambda: self._freed(elected))
+                await yield_to_loop()
+                return  # and look again
+            if standing.others:
+                watched = self._claimed_by_others(standing)
+            self.successors.take_in(queue, key)
+            wait = wait if wait > 0 else min(REREAD_S, claimant.next_grant_s())
+        self._quiet = False
+        wake = await wait_for_change(self._store, watched, reply.revision, self.changed, wait)
+        if wake is Wake.KEY and place.not_before is None:
+            self._timings.begin(Operation.TAKE, "predecessor gone")
+        self._quiet = wake is Wake.TIME and wait >= REREAD_S
+
+    def _disproved(self, key: KeyValue, own: Sequence[KeyValue], ahead: Sequence[KeyValue], standing: Standing) -> str:
+        """Why we do not lead any more, or are not in the queue; "" where nothing speaks against it."""
+        went_back, self._session.went_back = self._session.went_back, False
+        if not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease:
+            return "etcd does not have our key any more"
+        if self.place.not_before is None:
+            return ""
+        if went_back or ahead:
+            return "etcd went back to an earlier state of its data"
+        return self.claimant.lost(standing)
+
+    def _first(self, proven: Elected, marker: tuple[KeyValue, ...], standing: Standing) -> Elected:
+        """We are first. Report it, and when we may take."""
+        place = self.place
+        orderly = bool(marker) and marker[0].value == str(place.ahead).encode() and self.claimant.settled
+        if place.not_before is None:
+            place.not_before = max(self._clock.now() + UNORDERLY_S, self._session.quiet_until)
+            self.claimant.first()
+        if orderly and proven.proved_at >= self._session.quiet_until:
+            place.not_before = min(place.not_before, proven.proved_at)
+        addresses = self.claimant.grant(standing)
+        elected = replace(proven, not_before=place.not_before, addresses=addresses, pending=str(standing))
+        self._sink(elected)
+        return elected
+
+    def _claimed_by_others(self, standing: Standing) -> str:
+        """The key of a claim that another member has to let go first."""
+        return self._keys.claim(next(iter(standing.others)).ip)
+
+    def _freed(self, elected: Elected) -> None:
+        """Our predecessor's fence is closed."""
+        known = elected.proved_at >= self._session.quiet_until
+        if self.wanted == elected.campaign and self.place.key is not None and known:
+            self._timings.mark("predecessor's fence closed")
+            self.place.not_before = elected.proved_at
+            self._sink(replace(elected, not_before=elected.proved_at))
+
+    async def _join(self, lease: int) -> KeyValue:
+        """Put our key, or find it where an earlier try, whose answer was lost, has put it."""
+        place = self.place
+        # Before the first await: a resignation from here on must undo it.
+        before, place.put_unanswered = place.put_unanswered, True
+        if not await self._membership.end_earlier(lease):
+            self._session.wait_out_the_forgotten()
+        name = self._keys.candidate(lease)
+        reply = await self._session.txn(
+            (IfCreateRevision(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
+        )
+        place.put_unanswered = before  # our put was answered; only an earlier one can still be pending
+        place.key = reply.gets[0][0]
+        place.ahead = place.not_before = None
+        self._session.went_back = False
+        self._quiet = False
+        self.claimant.joined()
+        return place.key
+
+    # Leaving it
+
+    async def _hand_over(self, campaign: int) -> None:
+        """Let the successor become first, and report when it waits only for our fence, or will not."""
+        if not self._handover_due:
+            return
+        self._handover_due = False
+        place = self.place
+        try:
+            if not self.successor:  # with a named target, Group.handover() has refreshed the list already
+                await self.successors.look(place.key)
+            passed_over, successor = self.successors.until(self.successor)
+            if successor is not None and place.key is not None and self._handing_over == campaign:
+                self._timings.mark("handover asked")
+                await self.sender.hand_over((place.key, *passed_over), successor, self._claims)
+        finally:
+            self._sink(SuccessorReady(campaign))
+
+    async def _leave(self, lease: int) -> None:
+        """Be out of the queue: see Resignation.leave()."""
+        not_before, now = self.place.not_before, self._clock.now()
+        free = not_before is not None and now >= not_before
+        passed_over, successor = self.successors.until(self.successor)
+        in_order = self.claimant.held_in_order
+        known = self.place.key is not None or bool(self._claims.held) or self.place.put_unanswered
+        left = await self.resignation.leave(
+            lease, passed_over, successor, free=free, in_order=lambda address: free and in_order(address)
+        )
+        if known and left:
+            self.claimant.strays_due = True

@@ -1,0 +1,78 @@
+"""A member's place in an election's queue, and how it waits for the queue to change."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from govipd.adapters.etcd.api import KeyValue, Store
+
+LOOP_ITERATIONS = 6  # in which a group that hears that it is first begins to prepare its fence
+
+
+class Wake(Enum):
+    """Why a wait has ended."""
+
+    KEY = "the key changed"
+    EVENT = "something else is wanted"
+    TIME = "the time has passed"
+
+
+@dataclass(slots=True)
+class Place:
+    """One member's place.
+
+    Attributes:
+        key: our key, as etcd confirmed it; None where we are not in the queue.
+        put_unanswered: a put of our key has no answer: as long as the lease lives, it may take effect.
+        ahead: create revision of the last key that we saw ahead of ours.
+        not_before: when we may take, in seconds of CLOCK_BOOTTIME; None while we are not first.
+        adopted: the key is an earlier process's, and so may be a pact, which must end first.
+    """
+
+    key: KeyValue | None = None
+    put_unanswered: bool = False
+    ahead: int | None = None
+    not_before: float | None = None
+    adopted: bool = False
+
+
+def ahead_of(queue: Sequence[KeyValue], key: KeyValue) -> Sequence[KeyValue]:
+    """The key just ahead of this one; empty where this one is first."""
+    before = (kv for kv in queue if kv.create_revision < key.create_revision)
+    return sorted(before, key=lambda kv: kv.create_revision)[-1:]
+
+
+async def wait_for_change(store: Store, key: str, revision: int, or_event: asyncio.Event, seconds: float) -> Wake:
+    """Wait until a key changes after a revision, or the event is set, or these seconds have passed.
+
+    The watch starts one after the revision just read: one that starts at it is "unsynced" for etcd, and
+    is served by a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
+
+    Raises:
+        EtcdError: the watch was lost.
+    """
+    watch: asyncio.Future[object] = asyncio.ensure_future(store.wait_changed(key, revision + 1))
+    event: asyncio.Future[object] = asyncio.ensure_future(or_event.wait())
+    try:
+        done, _ = await asyncio.wait({watch, event}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done():
+            watch.result()
+            return Wake.KEY
+    finally:  # without waiting for their ends: what is wanted now may be a resignation
+        for waiting in (watch, event):
+            waiting.add_done_callback(_retrieve)
+            waiting.cancel()
+    return Wake.EVENT if done else Wake.TIME
+
+
+async def yield_to_loop() -> None:
+    """Yield a few iterations, so that urgent work of other tasks runs first."""
+    for _ in range(LOOP_ITERATIONS):
+        await asyncio.sleep(0)
+
+
+def _retrieve(done: asyncio.Future[object]) -> None:
+    """Take the result of an abandoned wait, so that asyncio does not warn."""
+    if not done.cancelled():
+        done.exception()
