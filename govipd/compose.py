@@ -32,19 +32,19 @@ from govipd.core.events import Announced, EtcdFailed
 from govipd.core.journal_kinds import JournalKind
 from govipd.etcd_access import etcd_access, etcd_timeout
 from govipd.keys import GroupKeys
-from govipd.runtime.group import GroupPlan, Parts
+from govipd.runtime.parts import GroupPlan, Parts
 from govipd.runtime.ports import (
     Clock,
     Datagrams,
     DrainMark,
     Fence,
-    Journal,
     Leases,
     Pact,
     RestartStateStore,
     Sink,
     TemporaryUdpSocket,
 )
+from govipd.runtime.process_ports import Journal
 from govipd.runtime.step_timing import StepTimings
 
 
@@ -86,7 +86,7 @@ class Host:
         store: makes a client of etcd.
         cluster: which etcd cluster is known, for these endpoints.
         leases: a group's own leases, where these groups are configured.
-        memory: what is left for the next process, of a group and an identity.
+        restart_state: what is left for the next process, of a group and an identity.
         drain: a group's drain.
         postbox: a UDP port for a moment.
         datagrams: a UDP port; what is called when it is not to be had.
@@ -105,7 +105,7 @@ class Host:
     store: StoreFactory
     cluster: Callable[[Sequence[str]], KnownCluster]
     leases: Callable[[str, Collection[str]], Leases]
-    memory: Callable[[str, str], RestartStateStore]
+    restart_state: Callable[[str, str], RestartStateStore]
     drain: Callable[[str], DrainMark]
     udp_socket: Callable[[], TemporaryUdpSocket]
     datagrams: Callable[[int, Callable[[str], None]], Datagrams]
@@ -247,7 +247,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
             members=membership.macs,
             ear=partial(host.ear, vip.interface),
         ),
-        memory=host.memory(vip.name, repr(identity.holding)),
+        restart_state=host.restart_state(vip.name, repr(identity.holding)),
         drain=host.drain(vip.name),
         pact=pact,
         timings=timings,

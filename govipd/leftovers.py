@@ -75,7 +75,7 @@ async def clean_up(plan: Plan) -> int:
         except KernelError as e:
             print(f"{group.name}: {e}", file=sys.stderr)
             status = 1
-        parts.memory.forget()
+        parts.restart_state.forget()
         parts.addresses.close()
     return status
 

@@ -49,7 +49,8 @@ from govipd.host import (
     state_directory,
 )
 from govipd.runtime.daemon import Plan
-from govipd.runtime.ports import Clock, Journal, Operator, Service, Sink, Source
+from govipd.runtime.ports import Clock, Sink
+from govipd.runtime.process_ports import Journal, Operator, Service, Source
 
 
 def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kernel: NfTables) -> Plan:
@@ -108,7 +109,7 @@ def _this_host(
         store=store,
         cluster=lambda endpoints: ClusterFile(state and state / "cluster", endpoints),
         leases=partial(LeaseFile, runtime),
-        memory=lambda vip, identity: RestartStateFile(
+        restart_state=lambda vip, identity: RestartStateFile(
             path=runtime and runtime / f"{vip}.json", identity=identity, clock=clock
         ),
         drain=lambda vip: DrainFile(state and state / f"{vip}.drained"),

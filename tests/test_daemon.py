@@ -206,7 +206,7 @@ async def test_nothing_opens_the_fence_again_after_a_fault() -> None:
         w.daemon._post(None, ev.Reconfigured(settings=None))  # type: ignore[arg-type]  # the fault
         released = w.calls.index("announce")
         await w.until(lambda: "close" in w.calls[released:])
-        group._queue(Hold(w.clock.now() + 2))
+        group._worker.queue(Hold(w.clock.now() + 2))
     assert "open" not in w.calls[w.calls.index("close", released) :]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from govipd.core.actions import Prepare, RestartState
 from govipd.errors import RefusedError
-from govipd.runtime.ports import Operator
+from govipd.runtime.process_ports import Operator
 from tests import fakes
 from tests.world import World, running
 
@@ -111,7 +111,7 @@ async def test_addresses_are_prepared_behind_a_fence_that_is_closed_anew() -> No
     async with running() as w:
         await w.until(w.leads)
         before = len(w.calls)
-        next(iter(w.daemon._groups.values()))._queue(Prepare(w.clock.now() + 1.0))
+        next(iter(w.daemon._groups.values()))._worker.queue(Prepare(w.clock.now() + 1.0))
         await w.until(lambda: "add" in w.calls[before:])
         assert w.calls[before : before + 2] == ["close", "add"]
 

@@ -13,7 +13,7 @@ class Lines:
         self.lines: list[str] = []
         self.kinds: list[JournalKind] = []
         self.fields: list[Mapping[str, str]] = []
-        self.repeats = RepeatFilter(self._write)
+        self.troubles = RepeatFilter(self._write)
 
     def _write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
         self.kinds.append(kind)
@@ -22,7 +22,7 @@ class Lines:
 
     def trouble(self, begin: float, end: float, every: float = 0.5) -> None:
         for n in range(round((end - begin) / every)):
-            self.repeats.tell(KIND, "etcd unreachable", begin + n * every, follows="tried for ever")
+            self.troubles.report(KIND, "etcd unreachable", begin + n * every, next_step="tried for ever")
 
 
 def test_trouble_is_told_at_once_then_at_growing_intervals() -> None:
@@ -41,10 +41,10 @@ def test_trouble_is_told_at_once_then_at_growing_intervals() -> None:
 def test_the_end_says_how_long_it_lasted() -> None:
     """Once; and nothing where nothing had begun."""
     told = Lines()
-    told.repeats.end(KIND, OVER, "etcd answers again", 99)
+    told.troubles.resolve(KIND, OVER, "etcd answers again", 99)
     told.trouble(100, 104)
-    told.repeats.end(KIND, OVER, "etcd answers again", 104)
-    told.repeats.end(KIND, OVER, "etcd answers again", 105)
+    told.troubles.resolve(KIND, OVER, "etcd answers again", 104)
+    told.troubles.resolve(KIND, OVER, "etcd answers again", 105)
     assert told.lines[1:] == ["etcd answers again, after 4.0 s, 8 tries"]
     assert told.kinds == [KIND, OVER]
 
@@ -60,9 +60,9 @@ def test_the_same_trouble_after_its_end_is_new() -> None:
 def test_each_subject_is_a_trouble_of_its_own_and_the_newest_words_count() -> None:
     """Two actions of the kernel fail, one with changing words."""
     told = Lines()
-    told.repeats.tell(KIND, "Hold failed: 1", 0, subject="Hold")
-    told.repeats.tell(KIND, "CloseFence failed", 0, subject="CloseFence")
-    told.repeats.tell(KIND, "Hold failed: 2", 10, subject="Hold")
+    told.troubles.report(KIND, "Hold failed: 1", 0, subject="Hold")
+    told.troubles.report(KIND, "CloseFence failed", 0, subject="CloseFence")
+    told.troubles.report(KIND, "Hold failed: 2", 10, subject="Hold")
     assert told.lines == ["Hold failed: 1", "CloseFence failed", "still: Hold failed: 2, 10 s, 2 tries"]
 
 

@@ -10,8 +10,9 @@ from govipd.core.settings import Settings
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError
 from govipd.runtime.daemon import Daemon, Plan
-from govipd.runtime.group import GroupPlan, Parts
-from govipd.runtime.ports import Sink, Source
+from govipd.runtime.parts import GroupPlan, Parts
+from govipd.runtime.ports import Sink
+from govipd.runtime.process_ports import Source
 from govipd.runtime.step_timing import StepTimings
 from tests import fakes
 
@@ -75,7 +76,7 @@ class World:
             announcer=announcer,  # type: ignore[arg-type]
             monitor=monitor,  # type: ignore[arg-type]
             neighbours=fakes.FakeNeighbours(sink),
-            memory=self.memory,
+            restart_state=self.memory,
             drain=self.drain,
             pact=fakes.FakePact(self.pact_calls),
             timings=StepTimings(self.clock),

@@ -61,7 +61,7 @@ class Resign:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Let etcd say that the next in the queue leads, `heir` where one is named; the kernel answers for PASS_S more.
+    """Let etcd say that the next in the queue leads, `heir` where one is named; the kernel answers for HANDOVER_S more.
 
     Answered by Passed. Resign follows, when the fence is closed.
     """
@@ -73,6 +73,11 @@ class HandOver:
 @dataclass(frozen=True, slots=True)
 class Verify:
     """Read this member's place anew, now, instead of at the next turn. Answered by Elected or Deposed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeekPact:
+    """Seek a pact with the successor, from now until CloseFence or HandOver. Answered by PactAnswered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,10 @@ class AskWire:
 
 @dataclass(frozen=True, slots=True)
 class CloseFence:
-    """Let this kernel stop answering for the VIP, now. Answered by Done or Failed."""
+    """Let this kernel stop answering for the VIP, now. Answered by Done or Failed.
+
+    Ends what only a holder does, too: announcements, the pact, the question on the wire.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,6 @@ class Alarm:
 
 KernelAction = Prepare | Hold | CloseFence | RemoveAddresses
 Action = (
-    Adopt | Campaign | Resign | HandOver | Verify | EnforcePact | EndPact | AskWire | KernelAction | Announce
+    Adopt | Campaign | Resign | HandOver | Verify | SeekPact | EnforcePact | EndPact | AskWire | KernelAction | Announce
     | SaveRestartState | DropRestartState | Alarm | Report
 )  # fmt: skip

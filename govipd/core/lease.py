@@ -18,7 +18,7 @@ KERNEL_S = 0.01
 # How long a leader goes on answering while it lets the next in the queue become first (state PASSING). Whoever finds
 # itself first, and does not know that fence to be closed, waits for longer (adapters.election.UNORDERLY_S), also where
 # both clocks are slewed, in opposite directions.
-PASS_S = 0.07
+HANDOVER_S = 0.07
 
 
 @dataclass(frozen=True, slots=True)

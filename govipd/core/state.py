@@ -17,7 +17,7 @@ class State(Enum):
     CANDIDATE = "candidate"  # in the queue
     ACTIVATING = "activating"  # leads, proven; the fence is being opened, then the address added
     LEADER = "leader"  # this kernel answers for the VIP
-    HANDING_OVER = "handing over"  # it answers for some hundredths of a second more, until the next in the queue can
+    HANDING_OVER = "handing-over"  # it answers for some hundredths of a second more, until the next in the queue can
     DEACTIVATING = "deactivating"  # the fence is being closed; the key is kept until that is certain
     RESIGNING = "resigning"  # the fence is closed; the address is being removed and the key deleted
     STOPPED = "stopped"

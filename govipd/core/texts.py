@@ -117,10 +117,10 @@ def left_behind(found: Sequence[Elsewhere]) -> str:
 
 def trouble(state_machine: VipStateMachine) -> str:
     """What is wrong around this node, though it changes no state; "" when nothing is."""
-    fault, question = state_machine.fault, state_machine.question
-    strewn = state_machine.state in ANSWERING and ", ".join(map(str, state_machine.elsewhere))
+    fault, question = state_machine.facts.fault, state_machine.question
+    strewn = state_machine.state in ANSWERING and ", ".join(map(str, state_machine.facts.elsewhere))
     parts = (
-        fault.refused or state_machine.claimed or fault.warning,
+        fault.refused or state_machine.facts.claimed or fault.warning,
         question.trouble if question is not None else "",
         f"{strewn}: beside the interface of the VIP; this machine could not stand for election again" if strewn else "",
     )
@@ -139,15 +139,15 @@ def status(state_machine: VipStateMachine, addresses: Sequence[str], now: float)
     match state_machine.state:
         case State.LEADER:
             parts[0] += f" of {vip}"
-        case State.CANDIDATE if state_machine.ahead:
-            parts[0] += f" for {vip}, behind {state_machine.ahead}"
+        case State.CANDIDATE if state_machine.facts.ahead:
+            parts[0] += f" for {vip}, behind {state_machine.facts.ahead}"
         case State.INELIGIBLE if state_machine.blockers(now):
             parts[0] += f" from {vip}: " + "; ".join(state_machine.blockers(now))
         case State.INELIGIBLE:
             parts[0] += f" from {vip}: was not healthy lately, campaigns in {state_machine.wait(now):.0f} s"
         case _:
             parts[0] += f" ({vip})"
-    gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in state_machine.health.gates())
+    gates = ", ".join(f"{gate.gate.value} {gate.verdict.value}" for gate in state_machine.facts.health.gates())
     parts.append(f"gates: {gates}")
     parts.append(_lease(state_machine, now))
     if text := trouble(state_machine):
@@ -156,8 +156,8 @@ def status(state_machine: VipStateMachine, addresses: Sequence[str], now: float)
 
 
 def _lease(state_machine: VipStateMachine, now: float) -> str:
-    deadline = state_machine.deadline()
-    if not state_machine.etcd.usable:
-        trouble = f"etcd: {state_machine.etcd.detail}"
+    deadline = state_machine.fence.by_lease_and_pact()
+    if not state_machine.facts.etcd.usable:
+        trouble = f"etcd: {state_machine.facts.etcd.detail}"
         return trouble if deadline is None or now >= deadline else f"lease runs out, {trouble}"
     return "lease renewed" if deadline is not None and now < deadline else "no lease"

@@ -15,8 +15,10 @@ from govipd.core.liveness import Liveness
 from govipd.core.state import State
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError, KernelError, RefusedError
-from govipd.runtime.group import Group, GroupPlan
-from govipd.runtime.ports import Clock, Journal, Notifier, Operator, Service, Sink, Source
+from govipd.runtime.group import Group
+from govipd.runtime.parts import GroupPlan
+from govipd.runtime.ports import Clock, Sink
+from govipd.runtime.process_ports import Journal, Notifier, Operator, Service, Source
 
 BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told from a quiet time
 STALL_S = 0.5  # a beat that is later than this is a stall
@@ -107,7 +109,7 @@ class Daemon:
         if not self._stop_wanted:
             self._stop_wanted = True
             for group in self._all():
-                group.told_to_stop()
+                group.stopping()
             self._notifier.stopping()
             asking = asyncio.ensure_future(self._ask_why())
             self._closing.add(asking)
@@ -204,7 +206,7 @@ class Daemon:
                 self._reload()
             self._retire()
             now = self._clock.now()
-            if not any(group.untold for group in self._all()):
+            if not any(group.reports_pending for group in self._all()):
                 self._tell(now)
             self._liveness.stepped(now)
             if self._watchdog is not None and now - pinged_at >= self._watchdog / 4 and self._liveness.earned(now):

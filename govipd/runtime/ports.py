@@ -1,4 +1,4 @@
-"""What the daemon needs of the world outside, as protocols. `cli` plugs the adapters in; tests plug fakes in.
+"""What a VIP group needs of the outside, as protocols. `compose` plugs the adapters in; tests plug fakes in.
 
 Every coroutine here ends by itself within a bound that its implementation states, raises only errors of
 `govipd.errors`, and may be cancelled. `run()` coroutines run for ever: the shell takes a return as a fault.
@@ -8,10 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from govipd.core.actions import Action, RestartState
+from govipd.core.actions import RestartState
 from govipd.core.events import Address, Elsewhere, Event
-from govipd.core.journal_kinds import JournalKind
-from govipd.core.status import NodeStatus
 
 Sink = Callable[[Event], None]
 """Where adapters put events; never blocks, callable only from the event loop's thread."""
@@ -300,67 +298,3 @@ class DrainMark(Protocol):
         Raises:
             MemoryRefusedError: it could not be removed.
         """
-
-
-class Operator(Protocol):
-    """The daemon as the operator meets it, by the control socket; `vip` "" is every VIP of this process."""
-
-    def status(self) -> NodeStatus:
-        """What this node knows of itself."""
-
-    async def drain(self, vip: str, *, wanted: bool) -> None:
-        """Keep this node out of the queue, over a reboot; or let it in again.
-
-        Raises:
-            RefusedError: no such VIP, it cannot be kept, or a leader could not come back since etcd takes no writes.
-        """
-
-    async def handover(self, vip: str, to: str) -> None:
-        """Give the VIP to the member `to`, or with "" to the next in the queue. Begun when this returns.
-
-        Raises:
-            RefusedError: this node does not lead, or nobody (or not `to`) could take over.
-        """
-
-
-class Service(Protocol):
-    """Runs beside the VIP groups, sees every step of each, and may ask the daemon: control socket, metrics, hooks."""
-
-    async def run(self) -> None:
-        """Serve for ever."""
-
-    def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
-        """A group's supervisor took `event` in and asked for `actions`, which are begun. Never raises, never blocks."""
-
-
-class Source(Protocol):
-    """A task that observes something for every group of the process: the probe, the unit monitor."""
-
-    async def run(self) -> None:
-        """Observe for ever."""
-
-
-class Notifier(Protocol):
-    """sd_notify(3)."""
-
-    def ready(self) -> None:
-        """READY=1."""
-
-    def status(self, text: str) -> None:
-        """STATUS=, one line."""
-
-    def stopping(self) -> None:
-        """STOPPING=1."""
-
-    def watchdog(self) -> None:
-        """WATCHDOG=1."""
-
-    def reloading(self) -> None:
-        """RELOADING=1 with MONOTONIC_USEC; ready() ends it."""
-
-
-class Journal(Protocol):
-    """Where lines for people go, with fields for programs."""
-
-    def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
-        """One journal entry. Never raises, never blocks long."""

@@ -1,4 +1,4 @@
-"""Trouble that lasts: told when it begins, from time to time while it goes on, and when it is over."""
+"""Trouble that lasts: reported when it begins, from time to time while it goes on, and when it is over."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class _Trouble:
 
 
 class RepeatFilter:
-    """Collapses what repeats, by kind and subject. The words may differ from try to try; the newest are told.
+    """Collapses what repeats, by kind and subject. The text may differ from try to try; the newest is reported.
 
     Args:
         write: takes a kind, a line, and fields.
@@ -31,12 +31,12 @@ class RepeatFilter:
         self._write = write
         self._troubles: dict[tuple[JournalKind, str], _Trouble] = {}
 
-    def tell(self, kind: JournalKind, text: str, now: float, *, follows: str = "", subject: str = "") -> None:
-        """It happened, or happened again. What `follows` is said once."""
+    def report(self, kind: JournalKind, text: str, now: float, *, next_step: str = "", subject: str = "") -> None:
+        """It happened, or happened again. `next_step` is reported once."""
         trouble = self._troubles.get((kind, subject))
         if trouble is None or now - trouble.seen > FORGOTTEN_S:
             self._troubles[kind, subject] = _Trouble(began=now, seen=now, due=now + FIRST_S, tries=1)
-            self._write(kind, f"{text}; next: {follows}" if follows else text, {})
+            self._write(kind, f"{text}; next: {next_step}" if next_step else text, {})
             return
         trouble.seen = now
         trouble.tries += 1
@@ -45,7 +45,7 @@ class RepeatFilter:
             trouble.due = now + min(age, LONGEST_S)
             self._write(kind, f"still: {text}, {_lasted(age, trouble.tries)}", _fields(age, trouble.tries))
 
-    def end(self, kind: JournalKind, over: JournalKind, text: str, now: float, *, subject: str = "") -> None:
+    def resolve(self, kind: JournalKind, over: JournalKind, text: str, now: float, *, subject: str = "") -> None:
         """It is over, which is a line of the kind `over`; nothing where it had not begun."""
         if trouble := self._troubles.pop((kind, subject), None):
             age = now - trouble.began

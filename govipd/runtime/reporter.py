@@ -12,7 +12,8 @@ from govipd.core.journal_kinds import JournalKind
 from govipd.core.state import State
 from govipd.core.state_machine import VipStateMachine
 from govipd.core.status import GateReport, GroupStatus, Transition
-from govipd.runtime.ports import Clock, Journal
+from govipd.runtime.ports import Clock
+from govipd.runtime.process_ports import Journal
 from govipd.runtime.repeat_filter import RepeatFilter
 from govipd.runtime.step_timing import OperationTimings
 
@@ -21,13 +22,13 @@ _BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been loo
 
 
 class Reporter:
-    """Tells each thing once, in the words of core.words.
+    """Reports each thing once, in the texts of core.texts.
 
     Args:
         name: the VIP group's.
         addresses: its addresses; a reload changes them.
-        supervisor: whose state is told.
-        show: takes the member's record for etcd.
+        supervisor: whose state is reported.
+        publish: takes the member's record for etcd.
     """
 
     def __init__(
@@ -38,22 +39,22 @@ class Reporter:
         *,
         clock: Clock,
         journal: Journal,
-        show: Callable[[Mapping[str, object]], None],
+        publish: Callable[[Mapping[str, object]], None],
     ) -> None:
         self.addresses = addresses
-        self.repeats = RepeatFilter(self.line)
+        self.troubles = RepeatFilter(self.line)
         self._name = name
         self._state_machine = state_machine
         self._clock = clock
         self._journal = journal
-        self._show = show
+        self._publish = publish
         self._transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
-        self._told_gates: dict[str, Verdict] = {}
-        self._told_etcd = True
-        self._told_fault = ClusterFault()
-        self._told_pact = ""
-        self._told_claimed = ""
-        self._told_mac = ""
+        self._reported_gates: dict[str, Verdict] = {}
+        self._reported_etcd = True
+        self._reported_fault = ClusterFault()
+        self._reported_pact = ""
+        self._reported_claimed = ""
+        self._reported_mac = ""
 
     def status_line(self) -> str:
         """One line for `systemctl status`."""
@@ -63,7 +64,7 @@ class Reporter:
     def status(self) -> GroupStatus:
         """Everything that is known."""
         state_machine, now = self._state_machine, self._clock.now()
-        deadline = state_machine.lease_deadline()
+        deadline = state_machine.fence.by_lease()
         return GroupStatus(
             vip=self._name,
             addresses=tuple(map(str, self.addresses)),
@@ -72,17 +73,17 @@ class Reporter:
             trigger=state_machine.trigger.value,
             detail=state_machine.detail,
             next=texts.next_step(state_machine.state),
-            ahead=state_machine.ahead,
-            drained=state_machine.drained,
+            ahead=state_machine.facts.ahead,
+            drained=state_machine.facts.drained,
             gates=tuple(
                 GateReport(g.gate.value, g.verdict.value, g.detail, self._wall(g.since))
-                for g in state_machine.health.gates()
+                for g in state_machine.facts.health.gates()
             ),
             lease_left=None if deadline is None or now >= deadline else deadline - now,
-            pact=state_machine.pact.timeout,
+            pact=state_machine.fence.pact.timeout,
             campaigns_in=state_machine.wait(now),
             blockers=state_machine.blockers(now),
-            etcd="" if state_machine.etcd.usable else state_machine.etcd.detail,
+            etcd="" if state_machine.facts.etcd.usable else state_machine.facts.etcd.detail,
             warning=texts.trouble(state_machine),
             transitions=tuple(self._transitions),
         )
@@ -100,41 +101,41 @@ class Reporter:
     def changes(self, event: Event, now: float) -> None:
         """Lines for what changed without a transition: gates, etcd, the other members."""
         changed = False
-        for gate in self._state_machine.health.gates():
-            if self._told_gates.get(gate.gate.value) is not gate.verdict:
-                self._told_gates[gate.gate.value] = gate.verdict
-                self._tell_gate(gate)
+        for gate in self._state_machine.facts.health.gates():
+            if self._reported_gates.get(gate.gate.value) is not gate.verdict:
+                self._reported_gates[gate.gate.value] = gate.verdict
+                self._report_gate(gate)
                 changed = True
-        etcd = self._state_machine.etcd
+        etcd = self._state_machine.facts.etcd
         if etcd.usable:
-            self.repeats.end(JournalKind.ETCD_SILENT, JournalKind.ETCD_ANSWERS, "etcd answers again", now)
-        elif self._told_etcd or isinstance(event, EtcdFailed):
+            self.troubles.resolve(JournalKind.ETCD_SILENT, JournalKind.ETCD_ANSWERS, "etcd answers again", now)
+        elif self._reported_etcd or isinstance(event, EtcdFailed):
             text = f"etcd does not answer usefully: {etcd.detail}"
             follows = "tried again for ever, a held VIP is dropped when its lease ends"
-            self.repeats.tell(JournalKind.ETCD_SILENT, text, now, follows=follows)
-        self._told_etcd = etcd.usable
-        pact = self._state_machine.pact
-        if pact.id != self._told_pact:
-            self._told_pact = pact.id
+            self.troubles.report(JournalKind.ETCD_SILENT, text, now, next_step=follows)
+        self._reported_etcd = etcd.usable
+        pact = self._state_machine.fence.pact
+        if pact.id != self._reported_pact:
+            self._reported_pact = pact.id
             self.line(JournalKind.PACT_MADE if pact.id else JournalKind.PACT_OVER, texts.pact(pact.timeout))
-        claimed = self._state_machine.claimed
-        if claimed != self._told_claimed:
-            self._told_claimed = claimed
+        claimed = self._state_machine.facts.claimed
+        if claimed != self._reported_claimed:
+            self._reported_claimed = claimed
             self.line(JournalKind.CLAIMED if claimed else JournalKind.CLAIM_FREE, texts.claimed(claimed))
-        fault = self._state_machine.fault
-        if fault != self._told_fault:
-            self._told_fault = fault
+        fault = self._state_machine.facts.fault
+        if fault != self._reported_fault:
+            self._reported_fault = fault
             good, bad = (
                 JournalKind.MEMBERS_AGREE,
                 JournalKind.NAME_TAKEN if fault.refused else JournalKind.MEMBERS_DISAGREE,
             )
             text = fault.refused or fault.warning
             self.line(bad if text else good, text or "the members agree again")
-        if changed or self._state_machine.mac != self._told_mac:
-            self._told_mac = self._state_machine.mac
+        if changed or self._state_machine.facts.mac != self._reported_mac:
+            self._reported_mac = self._state_machine.facts.mac
             self.publish()
 
-    def _tell_gate(self, gate: GateStatus) -> None:
+    def _report_gate(self, gate: GateStatus) -> None:
         if gate.verdict is not Verdict.UNKNOWN or self._state_machine.state not in _BEGINNING:
             fields = {"GOVIP_GATE": gate.gate.value, "GOVIP_DETAIL": gate.detail}
             self.line(JournalKind[f"GATE_{gate.verdict.name}"], f"gate {gate}", fields)
@@ -158,7 +159,9 @@ class Reporter:
         """Show other tools the newest state: the member's record in etcd."""
         state_machine = self._state_machine
         since = datetime.fromtimestamp(self._wall(state_machine.since), UTC)
-        gates = {g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in state_machine.health.gates()}
+        gates = {
+            g.gate.value: {"verdict": g.verdict.value, "detail": g.detail} for g in state_machine.facts.health.gates()
+        }
         record = {
             "v": 1,
             "state": state_machine.state.value,
@@ -166,7 +169,7 @@ class Reporter:
             "reason": state_machine.trigger.value,
             "detail": state_machine.detail,
             "gates": gates,
-            "mac": state_machine.mac,
+            "mac": state_machine.facts.mac,
             "addresses": sorted(map(str, self.addresses)),
         }
-        self._show(record)
+        self._publish(record)

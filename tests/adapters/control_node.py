@@ -15,7 +15,7 @@ from typing import Any
 from govipd.adapters.control.service import ControlSocket
 from govipd.adapters.control.varlink_server import LIMITS, Limits, VarlinkServer
 from govipd.ctl import client
-from govipd.runtime.ports import Operator
+from govipd.runtime.process_ports import Operator
 from tests.world import World, running
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -24,7 +24,7 @@ from govipd.core.actions import (
     Resign,
     RestartState,
 )
-from govipd.core.lease import PASS_S
+from govipd.core.lease import HANDOVER_S
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, HOLDING, State, next_state
 from govipd.core.state_machine import PATIENCE_S
@@ -92,7 +92,7 @@ class Witness(Driver):
         actions = self.state_machine.step(event, self.now)  # IllegalTransitionError would end the test
         self._take(actions)
         if before is not State.HANDING_OVER:
-            self.pass_until = self.now + PASS_S
+            self.pass_until = self.now + HANDOVER_S
         self._check_transitions(before, actions)
         self._check_kernel(actions)
         if deadline is not None and self.now >= deadline:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from govipd.core import actions as ac
 from govipd.core import events as ev
-from govipd.core.lease import PASS_S
+from govipd.core.lease import HANDOVER_S
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, HOLDING, State
 from govipd.core.state_machine import VipStateMachine
@@ -164,7 +164,7 @@ class Life(RuleBasedStateMachine):
                         self.answered = False
                     self.campaign = self.etcd.wanted = action.campaign
                 case ac.HandOver():
-                    assert self.kernel.fence_until <= self.now + PASS_S, "passed on by who may answer for long"
+                    assert self.kernel.fence_until <= self.now + HANDOVER_S, "passed on by who may answer for long"
                     self.etcd.wanted, self.etcd.key, self.etcd.passing = None, False, action.campaign
                 case ac.Resign():
                     assert self.now >= self.kernel.fence_until, "resigned while the kernel answers"

@@ -141,7 +141,7 @@ def test_a_leader_is_back_on_its_lease_once_the_end_is_confirmed() -> None:
     d.tick()
     assert d.step(ev.PactEnded("another")) == []
     assert d.step(ev.PactEnded(PACT)) == [Hold(lease_end)]
-    assert d.state_machine.pact.id == ""
+    assert d.state_machine.fence.pact.id == ""
 
 
 def test_only_a_leader_makes_a_pact_and_only_one() -> None:

@@ -5,7 +5,7 @@ import pytest
 from govipd.adapters.election.claimant import UNORDERLY_S
 from govipd.core import events as ev
 from govipd.core.actions import CloseFence, HandOver, Hold, RemoveAddresses, Resign
-from govipd.core.lease import KERNEL_S, PASS_S, SLEW
+from govipd.core.lease import HANDOVER_S, KERNEL_S, SLEW
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
 from tests.core.driver import FAILED, LEASE, Driver
@@ -14,13 +14,13 @@ from tests.core.driver import FAILED, LEASE, Driver
 def test_whoever_comes_next_waits_for_longer_than_the_fence_lasts() -> None:
     """Of all that passes the VIP on, safety is this, and what proves who is next."""
     # Two clocks, slewed in opposite directions, and the kernel's timer.
-    assert (PASS_S + KERNEL_S) / (1 - SLEW) < UNORDERLY_S / (1 + SLEW)
+    assert (HANDOVER_S + KERNEL_S) / (1 - SLEW) < UNORDERLY_S / (1 + SLEW)
 
 
 def test_a_handover_releases_in_order_and_names_the_heir() -> None:
     """A short fence first, then the heir, then the end of it; then this node stands again, for whoever is next."""
     d = Driver().to(State.LEADER)
-    soon = Hold(d.now + PASS_S)
+    soon = Hold(d.now + HANDOVER_S)
     assert d.step(ev.Handover("node3")) == [soon]
     assert d.step(ev.Done(soon)) == [HandOver(d.campaign, "node3")]
     assert d.step(ev.SuccessorReady(d.campaign)) == [CloseFence()]
@@ -37,7 +37,7 @@ def test_a_handover_releases_in_order_and_names_the_heir() -> None:
 def test_a_healthy_leader_answers_until_the_next_one_is_ready(event: ev.Event) -> None:
     """But no longer than its fence, which is short before etcd is told."""
     d = Driver().to(State.LEADER)
-    soon = Hold(d.now + PASS_S)
+    soon = Hold(d.now + HANDOVER_S)
     assert d.step(event) == [soon]
     assert d.state is State.HANDING_OVER
     assert d.step(ev.Done(Hold(d.now + 2.5))) == []  # an earlier one, which was under way

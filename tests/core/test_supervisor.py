@@ -14,6 +14,7 @@ from govipd.core.actions import (
     Prepare,
     RemoveAddresses,
     Resign,
+    SeekPact,
 )
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
@@ -50,7 +51,7 @@ def test_taking_opens_the_fence_then_announces_then_tells() -> None:
     sent = d.now
     assert d.step(ev.Elected(d.campaign, LEASE, d.now)) == [Hold(sent + 3.0 - 0.5)]
     assert d.state is State.ACTIVATING
-    assert d.step(ev.Done(Hold(sent + 2.5))) == [Announce()]
+    assert d.step(ev.Done(Hold(sent + 2.5))) == [Announce(), SeekPact()]
     assert d.state is State.LEADER
     assert [r.state for r in d.reports[-2:]] == [State.ACTIVATING, State.LEADER]
 
@@ -143,7 +144,7 @@ def test_a_lost_lease_aside_changes_nothing() -> None:
     """Out of the queue there is nothing to lose."""
     d = Driver().to(State.RESIGNING)
     assert d.step(ev.LeaseLost(LEASE, "not found")) == []
-    assert d.state_machine.deadline() is None
+    assert d.state_machine.fence.by_lease_and_pact() is None
 
 
 def test_a_candidate_that_lost_its_key_stands_again() -> None:

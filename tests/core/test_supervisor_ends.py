@@ -17,6 +17,7 @@ from govipd.core.actions import (
     Resign,
     RestartState,
     SaveRestartState,
+    SeekPact,
 )
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, HOLDING, State
@@ -88,7 +89,7 @@ def test_what_the_last_process_held_is_adopted_once_it_is_proven() -> None:
     d.step(ev.Elected(1, LEASE, d.now, 5))
     assert d.state is State.ADOPTING
     assert d.renew() == [Hold(102.5)]
-    assert d.step(ev.Done(Hold(102.5))) == [Announce()]
+    assert d.step(ev.Done(Hold(102.5))) == [Announce(), SeekPact()]
     assert d.state is State.LEADER
     assert d.kept == [SaveRestartState(RestartState(LEASE, 5, 102.5))]
 
@@ -176,7 +177,7 @@ def test_no_sequence_of_events_breaks_the_contract(start: State, events: list[tu
             match action:
                 case Hold(until=until):
                     assert d.state in HOLDING
-                    deadline = d.state_machine.deadline()
+                    deadline = d.state_machine.fence.by_lease_and_pact()
                     assert deadline is not None
                     assert d.now < until <= deadline
                     held_until, closed = max(held_until, until), False

@@ -70,7 +70,7 @@ def test_who_has_answered_may_answer_again_until_its_lease_would_have_ended() ->
         d.renew()
         d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1))
         again = d.step(ev.WireHeard(again.until, ()), after=again.until - d.now)[-1]
-    assert again == Hold(d.state_machine.deadline() or 0.0)
+    assert again == Hold(d.state_machine.fence.by_lease_and_pact() or 0.0)
     assert d.now < ended + AGAIN_S
     assert texts.trouble(d.state_machine) == ""
 

@@ -23,7 +23,7 @@ from tests.fakes import FakeClock, FakeJournal
 
 def reporter(journal: FakeJournal) -> Reporter:
     return Reporter(
-        "api", (), VipStateMachine(Settings(), 0.0), clock=FakeClock(), journal=journal, show=lambda _record: None
+        "api", (), VipStateMachine(Settings(), 0.0), clock=FakeClock(), journal=journal, publish=lambda _record: None
     )
 
 

@@ -65,9 +65,9 @@ SITUATIONS = {
     "wrong CA": (
         replace(CANDIDATE, ahead="", lease_left=None, etcd=LOST),
         (
-            "it has been a candidate for 1 h 2 min (every gate is healthy). Next: take the VIP when every member ahead "
-            f"has left. And etcd does not answer usefully ({LOST}): until it does, this node cannot lead; without a "
-            "majority of etcd nobody can."
+            "it has been a candidate for 1 h 2 min (every gate is healthy). Next: activate the VIP when every member "
+            f"ahead has left. And etcd does not answer usefully ({LOST}): until it does, this node cannot lead; without "
+            "a majority of etcd nobody can."
         ),
     ),
     "drained": (

@@ -107,7 +107,7 @@ def _host(machine: "Machine", process: Process) -> Host:
         store=store,
         cluster=lambda _: SimKnownCluster(machine),
         leases=lambda name, configured: sim.SimLeases(machine.directory, name, configured),
-        memory=lambda name, identity: sim.SimMemory(machine.directory, process, name, identity),
+        restart_state=lambda name, identity: sim.SimMemory(machine.directory, process, name, identity),
         drain=machine.drain_mark,
         udp_socket=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         datagrams=lambda port, _: sim.SimDatagrams(process, machine.index, machine.network, port),

@@ -27,7 +27,7 @@ def _one(name: str, where: str, before: str, after: str, within: int) -> Mutatio
 
 # A leader whose fence has lapsed by the pact goes on, as in the model that the pact's rules are from. The product drops the
 # VIP for good then, which alone would hide what happens without the rules of the successor.
-_LAPSED = Edit("VipStateMachine._answers_until", "self.deadline", "self.lease_deadline")
+_LAPSED = Edit("FenceDeadline.answers_until", "self.by_lease_and_pact()", "self.by_lease()")
 
 # A member that is ineligible looks for what it may have left in etcd, which alone would hide what it forgets when it
 # leaves.
@@ -132,7 +132,7 @@ MUTATIONS = (
     # The wire
     _one(
         "the wire is not asked",
-        "VipStateMachine._awaits_silence",
+        "Transitions._awaits_silence",
         "early or (self.question is not None and (not self.question.silent))",
         "early",
         within=10_000,
@@ -161,16 +161,16 @@ MUTATIONS = (
     # Releasing
     _one(
         "resigned before the fence is closed",
-        "VipStateMachine._fire",
+        "Transitions._fire",
         "self._actions.append(ac.CloseFence())",
         "self._actions += [ac.Resign(self._campaign), ac.CloseFence()]",
         within=300,
     ),
     _one(
         "the fence is taken for closed when that was only asked for",
-        "VipStateMachine._closed_at",
-        "max(self._fence_requested_until, self.since) + PATIENCE_S",
-        "self.since",
+        "FenceDeadline.closed_by_itself",
+        "max(self.requested, since) + patience",
+        "since",
         within=2_000,
     ),
     _one(
@@ -192,7 +192,7 @@ MUTATIONS = (
     _one(
         "what was released after a fault may be adopted",
         "Group.release",
-        "self._parts.memory.forget()",
+        "self._parts.restart_state.forget()",
         "",
         within=30_000,
     ),
@@ -278,27 +278,27 @@ MUTATIONS = (
     _one(
         "passing on: the fence outlasts the next one's wait",
         "core.lease",
-        "PASS_S = 0.07",
-        "PASS_S = 0.2",
+        "HANDOVER_S = 0.07",
+        "HANDOVER_S = 0.2",
         within=30_000,
     ),
     _one(
         "passing on: etcd is told before the fence is short",
-        "VipStateMachine._pass",
-        "self._actions.append(ac.Hold(self._pass_until))",
-        "self._actions += [ac.HandOver(self._campaign, self._successor), ac.Hold(self._pass_until)]",
+        "Transitions._hand_over",
+        "self._actions.append(ac.Hold(self.fence.begin_handover(now)))",
+        "self._actions += [ac.HandOver(self._campaign, self._successor), ac.Hold(self.fence.begin_handover(now))]",
         within=30_000,
     ),
     _one(
         "passing on: a renewal lengthens the fence",
-        "VipStateMachine._hold",
+        "Transitions._hold",
         "HOLDING",
         "HOLDING | {State.HANDING_OVER}",
         within=30_000,
     ),
     _one(
         "passing on: the addresses are put where the fence may have been taken away",
-        "Group._perform",
+        "KernelWorker._perform",
         "await parts.fence.prepare(action.until)",
         "",
         within=10_000,
@@ -321,7 +321,7 @@ MUTATIONS = (
     _one("claims: made without a condition", "Claims.take", "compare", "{}", within=10_000),
     _one(
         "claims: kept when an address is removed from the file",
-        "Group._apply_addresses",
+        "KernelWorker._apply_addresses",
         "parts.election.unclaim(gone)",
         "pass",
         within=30_000,
@@ -379,7 +379,7 @@ MUTATIONS = (
     # The operator
     _one(
         "the drain is ignored",
-        "VipStateMachine._retired",
+        "Facts.withdrawals",
         "('drained by the operator',) if self.drained else ()",
         "()",
         within=2_000,
@@ -440,8 +440,10 @@ MUTATIONS = (
     _one(
         "the pact: in force before the fence is short",
         "VipStateMachine._note_pact",
-        "self.pact.acknowledged(event.sent_at, now)",
-        ("self.pact.acknowledged(event.sent_at, now)\nself._actions.append(ac.EnforcePact(self.pact.id))\n"),
+        "self.fence.pact.acknowledged(event.sent_at, now)",
+        (
+            "self.fence.pact.acknowledged(event.sent_at, now)\nself._actions.append(ac.EnforcePact(self.fence.pact.id))\n"
+        ),
         within=10_000,
     ),
     Mutation(
@@ -468,7 +470,7 @@ MUTATIONS = (
         "every event is trusted to arrive",
         (
             Edit("election.claimant", "REREAD_S = 2.0", "REREAD_S = 1e9"),
-            Edit("core.state_machine", "REPEAT_S = 5.0", "REPEAT_S = 1e9"),
+            Edit("core.transitions", "REPEAT_S = 5.0", "REPEAT_S = 1e9"),
         ),
         within=10_000,
     ),
@@ -501,8 +503,8 @@ MUTATIONS = (
     _one(
         "a machine with the VIP on another interface stands",
         "VipStateMachine.blockers",
-        "(*self._unfit(now), *self._strewn(), *self._retired())",
-        "(*self._unfit(now), *self._retired())",
+        "(*self._faults(now), *self.facts.foreign_addresses(), *self.facts.withdrawals())",
+        "(*self._faults(now), *self.facts.withdrawals())",
         within=30_000,
     ),
     _one(
@@ -541,7 +543,7 @@ MUTATIONS = (
                 "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
                 "return ()",
             ),
-            Edit("Group._apply_addresses", "await self._guard_all()", ""),
+            Edit("KernelWorker._apply_addresses", "await self._guard_all()", ""),
         ),
         within=10_000,
     ),
@@ -559,7 +561,7 @@ MUTATIONS = (
             # Each of these alone would hide it.
             Edit("Claimant.lost", "lost and (not self._unclaimed)", "False"),
             Edit(
-                "VipStateMachine._awaits_silence",
+                "Transitions._awaits_silence",
                 "early or (self.question is not None and (not self.question.silent))",
                 "early",
             ),
@@ -585,7 +587,7 @@ MUTATIONS = (
         (
             Edit("Session.txn", "self.wait_out_the_forgotten()", ""),
             Edit(
-                "VipStateMachine._awaits_silence",
+                "Transitions._awaits_silence",
                 "early or (self.question is not None and (not self.question.silent))",
                 "early",
             ),

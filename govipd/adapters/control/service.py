@@ -16,7 +16,7 @@ from govipd.core.events import Event
 from govipd.core.journal_kinds import JournalKind
 from govipd.core.sanitize import sanitize_line
 from govipd.errors import RefusedError
-from govipd.runtime.ports import Journal, Operator
+from govipd.runtime.process_ports import Journal, Operator
 
 NAME = "org.govipd.Node"
 

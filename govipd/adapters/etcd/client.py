@@ -23,10 +23,9 @@ from govipd.adapters.etcd.messages import (
     NOT_ENABLED,
     EndpointStatus,
     TokenError,
-    comparison,
-    key_value,
-    operation,
     translate,
+    txn_request,
+    txn_result,
 )
 from govipd.adapters.etcd.resolver import Names, lookup
 from govipd.errors import (
@@ -142,21 +141,13 @@ class EtcdClient:
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
         """See Store."""
-        request = pb.TxnRequest(
-            compare=[comparison(c) for c in compare],
-            success=[operation(op) for op in then],
-            failure=[operation(op) for op in otherwise],
-        )
         try:
-            reply = await self._call(stubs.KVStub, "Txn", request)
+            reply = await self._call(stubs.KVStub, "Txn", txn_request(compare, then, otherwise))
         except EtcdRefusedError as e:
             if "permission denied" in str(e) and any(isinstance(op, Put | Delete) for op in (*then, *otherwise)):
                 raise EtcdWriteRefusedError(str(e)) from e
             raise
-        gets = tuple(
-            tuple(key_value(kv) for kv in r.response_range.kvs) for r in reply.responses if r.HasField("response_range")
-        )
-        return TxnResult(reply.succeeded, reply.header.revision, gets, reply.header.raft_term)
+        return txn_result(reply)
 
     async def wait_changed(self, key: str, from_revision: int) -> None:
         """See Store. The stream must answer the watch's creation within the deadline; after that it may rest."""

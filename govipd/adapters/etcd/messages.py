@@ -1,5 +1,6 @@
 """etcd's messages and ours, both ways: operations, keys, and what a refusal means."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,17 @@ import grpc
 import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
-from govipd.adapters.etcd.api import Compare, Get, IfCreateRevision, IfOldest, IfValue, KeyValue, Operation, Put
+from govipd.adapters.etcd.api import (
+    Compare,
+    Get,
+    IfCreateRevision,
+    IfOldest,
+    IfValue,
+    KeyValue,
+    Operation,
+    Put,
+    TxnResult,
+)
 from govipd.errors import (
     EtcdError,
     EtcdRefusedError,
@@ -61,6 +72,23 @@ def translate(error: grpc.aio.AioRpcError, endpoint: str, *, login: bool) -> Etc
     if _NO_USER in words:
         return EtcdRefusedError(f"{text}: authentication is enabled there; next: set etcd.user and etcd.password_file")
     return EtcdRefusedError(text) if error.code() in _REFUSED else EtcdUnavailableError(text)
+
+
+def txn_request(compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]) -> Any:
+    """A transaction as etcd's message."""
+    return pb.TxnRequest(
+        compare=[comparison(c) for c in compare],
+        success=[operation(op) for op in then],
+        failure=[operation(op) for op in otherwise],
+    )
+
+
+def txn_result(reply: Any) -> TxnResult:
+    """A transaction's result from etcd's reply."""
+    gets = tuple(
+        tuple(key_value(kv) for kv in r.response_range.kvs) for r in reply.responses if r.HasField("response_range")
+    )
+    return TxnResult(reply.succeeded, reply.header.revision, gets, reply.header.raft_term)
 
 
 def comparison(compare: Compare) -> Any:

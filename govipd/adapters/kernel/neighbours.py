@@ -37,8 +37,8 @@ _FILTER = (
 )
 
 # Seconds before the end of the time in which is asked. By the early questions switches learn where answers go. The
-# last ones are asked when the fence of one that passes the VIP on has ended (lease.PASS_S), twice, as a frame may get
-# lost; their answers count.
+# last ones are asked when the fence of a leader that hands over has ended (lease.HANDOVER_S), twice, as a frame may
+# get lost; their answers count.
 _EARLY_S = (0.075, 0.045)
 _LAST_S = (0.018, 0.012)
 

@@ -15,7 +15,8 @@ from govipd.core.events import Event
 from govipd.core.journal_kinds import JournalKind
 from govipd.core.sanitize import sanitize_line
 from govipd.core.state import State, Trigger
-from govipd.runtime.ports import Clock, Journal, Operator
+from govipd.runtime.ports import Clock
+from govipd.runtime.process_ports import Journal, Operator
 
 WAITING_MAX = 16  # a further one drops the oldest: the newest has the present state
 FINISH_S = 0.5  # when the daemon ends, for what waits

@@ -22,7 +22,7 @@ from govipd.core.events import (
 )
 from govipd.core.state import TRANSITIONS, State
 from govipd.core.status import GroupStatus
-from govipd.runtime.ports import Operator
+from govipd.runtime.process_ports import Operator
 
 # Seconds. A renewal takes milliseconds, and is given up after a sixth of the TTL; a probe after its time-out.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

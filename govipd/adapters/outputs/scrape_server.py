@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 
 from govipd.core.journal_kinds import JournalKind
-from govipd.runtime.ports import Clock, Journal
+from govipd.runtime.ports import Clock
+from govipd.runtime.process_ports import Journal
 from govipd.runtime.repeat_filter import RepeatFilter
 
 CONNECTIONS_MAX = 8  # a further one is closed at once
@@ -33,7 +34,7 @@ class ScrapeServer:
     def __init__(self, host: str, port: int, *, journal: Journal, clock: Clock) -> None:
         self._host, self._port = host, port
         self._clock = clock
-        self._repeats = RepeatFilter(journal.write)
+        self._troubles = RepeatFilter(journal.write)
         self._page: Callable[[], bytes] = bytes
         self._made = (float("-inf"), b"")
         self._open = 0
@@ -48,10 +49,12 @@ class ScrapeServer:
                 server = await asyncio.start_server(self._serve, self._host, self._port, limit=HEAD_MAX)
             except OSError as e:
                 text = f"{where}: not served: {e.strerror}"
-                self._repeats.tell(JournalKind.METRICS_REFUSED, text, self._clock.now(), follows="tried again for ever")
+                self._troubles.report(
+                    JournalKind.METRICS_REFUSED, text, self._clock.now(), next_step="tried again for ever"
+                )
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._repeats.end(
+            self._troubles.resolve(
                 JournalKind.METRICS_REFUSED, JournalKind.METRICS_SERVED, f"{where}: served", self._clock.now()
             )
             self.bound = server.sockets[0].getsockname()[:2]

@@ -16,7 +16,7 @@ from pathlib import Path
 from govipd.core.actions import Action
 from govipd.core.events import ClusterFault, Event
 from govipd.core.state import State
-from govipd.runtime.ports import Operator
+from govipd.runtime.process_ports import Operator
 
 LOOK_S = 0.5  # between two looks at the host's name while the one in use is taken
 _BYTES_MAX = 256  # of the file; a name is shorter

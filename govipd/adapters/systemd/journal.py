@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from govipd.core.journal_kinds import JournalKind
-from govipd.runtime.ports import Journal
+from govipd.runtime.process_ports import Journal
 
 _JOURNALD = Path("/run/systemd/journal/socket")
 _IDENTIFIER = "govipd"

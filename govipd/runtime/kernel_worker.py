@@ -1,0 +1,153 @@
+"""Does one VIP group's kernel actions, one after the other, in the order in which they were decided."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from govipd.core.actions import CloseFence, Hold, KernelAction, Prepare, RemoveAddresses
+from govipd.core.events import Address, Done, Failed
+from govipd.core.journal_kinds import JournalKind
+from govipd.errors import KernelError
+from govipd.runtime.parts import Parts
+from govipd.runtime.ports import Clock, Sink
+from govipd.runtime.reporter import Reporter
+
+READDRESS_RETRY_S = 0.5
+REMOVE_AFTER_S = 0.002  # behind a closed fence an address has time: the deletion of the key goes before
+
+
+@dataclass(frozen=True, slots=True)
+class _Readdress:
+    """See that the kernel's parts know the addresses that are wanted now."""
+
+
+class KernelWorker:
+    """The kernel's part of one VIP group.
+
+    Args:
+        parts: the group's adapters.
+        addresses: the group's addresses.
+        sink: where Done and Failed go.
+        clock: CLOCK_BOOTTIME.
+        reporter: reports what the kernel refuses.
+
+    Attributes:
+        wanted: the addresses that this node may hold.
+        applied: the addresses that the kernel's parts know; more than `wanted` while they differ.
+        confirmed_until: until when the fence is open, as the kernel has confirmed.
+    """
+
+    def __init__(
+        self, parts: Parts, addresses: tuple[Address, ...], *, sink: Sink, clock: Clock, reporter: Reporter
+    ) -> None:
+        self.wanted = self.applied = addresses
+        self.confirmed_until = 0.0
+        self._parts = parts
+        self._sink = sink
+        self._clock = clock
+        self._reporter = reporter
+        self._pending: deque[KernelAction | _Readdress] = deque()
+        self._work_waits = asyncio.Event()
+        self._prepared = False  # the addresses are there, behind a closed fence
+
+    def queue(self, action: KernelAction | _Readdress) -> None:
+        """Hand an action to the kernel worker; what a later Hold or CloseFence overtakes is dropped."""
+        if isinstance(action, Hold | CloseFence):
+            self._pending = deque(a for a in self._pending if not isinstance(a, Prepare | Hold))
+        self._pending.append(action)
+        self._work_waits.set()
+
+    def readdress(self, addresses: tuple[Address, ...]) -> None:
+        """The addresses that this node may hold from now on."""
+        if addresses != self.wanted or addresses != self.applied:
+            self.wanted, self.applied = addresses, union(addresses, self.applied)
+            self.queue(_Readdress())
+
+    async def run(self) -> None:
+        """Do kernel actions, one after the other, in the order in which they were decided."""
+        while True:
+            await self._work_waits.wait()
+            if not self._pending:
+                self._work_waits.clear()
+                continue
+            action = self._pending.popleft()
+            name = type(action).__name__.strip("_")
+            try:
+                await self._perform(action)
+            except KernelError as e:
+                text, now = f"{name} failed: {e}", self._clock.now()
+                self._reporter.troubles.report(
+                    JournalKind.KERNEL_REFUSES, text, now, next_step="try again", subject=name
+                )
+                if isinstance(action, _Readdress):
+                    asyncio.get_running_loop().call_later(READDRESS_RETRY_S, self.queue, action)
+                else:
+                    self._sink(Failed(action, str(e)))
+            else:
+                text, now = f"{name} succeeds again", self._clock.now()
+                self._reporter.troubles.resolve(
+                    JournalKind.KERNEL_REFUSES, JournalKind.KERNEL_OBEYS, text, now, subject=name
+                )
+                if not isinstance(action, _Readdress):
+                    self._sink(Done(action))
+
+    async def _perform(self, action: KernelAction | _Readdress) -> None:
+        parts = self._parts
+        match action:
+            case Prepare() | Hold() if self.applied != self.wanted:
+                await self._apply_addresses()
+                await self._perform(action)
+            case Prepare():
+                await parts.fence.prepare(action.until)  # a firewall that was loaded anew may have taken it away
+                await parts.addresses.add(action.until)
+                self._prepared = True
+                parts.timings.mark("addresses there")
+            case Hold():
+                await parts.fence.open(action.until)
+                parts.timings.mark("fence open")
+                self.confirmed_until = action.until
+                if not self._prepared:
+                    await parts.addresses.add(action.until)
+                    parts.timings.mark("addresses there")
+                self._prepared = False  # the next one renews their lifetime
+                parts.announcer.hold(action.until)
+            case CloseFence():
+                if self.applied != self.wanted:
+                    await self._guard_all()
+                await parts.fence.close()
+                parts.timings.mark("fence closed")
+            case RemoveAddresses():
+                self._prepared = False
+                await asyncio.sleep(REMOVE_AFTER_S)
+                await parts.addresses.remove()
+                parts.timings.mark("addresses gone")
+            case _Readdress():
+                await self._apply_addresses()
+
+    async def _apply_addresses(self) -> None:
+        """First the fence guards what was and what will be; then addresses go; then the fence lets go of those.
+
+        Raises:
+            KernelError: not confirmed; may be repeated.
+        """
+        both, wanted, parts = self.applied, self.wanted, self._parts
+        await self._guard_all()
+        await parts.addresses.replace(wanted)
+        await parts.fence.replace(wanted)
+        parts.announcer.replace(wanted)
+        parts.monitor.replace(wanted)
+        parts.neighbours.replace(wanted)
+        if wanted == self.wanted:
+            self.applied = wanted
+        if gone := [address for address in both if address not in wanted]:
+            parts.election.unclaim(gone)
+
+    async def _guard_all(self) -> None:
+        """The fence and the addresses know what was and what will be."""
+        await self._parts.fence.replace(self.applied)
+        await self._parts.addresses.replace(self.applied)
+
+
+def union(first: tuple[Address, ...], second: tuple[Address, ...]) -> tuple[Address, ...]:
+    """The addresses of both, those of the first in front."""
+    return (*first, *(address for address in second if address not in first))
