@@ -60,7 +60,7 @@ def test_what_is_no_name_is_asked_for_again(tmp_path: Path, none: str) -> None:
     assert name() == "node1"
 
 
-@pytest.mark.parametrize("resigned", [b"\xff\xfe", b"x" * 10_000, b"a b", b"a\n"])
+@pytest.mark.parametrize("left", [b"\xff\xfe", b"x" * 10_000, b"a b", b"a\n"])
 def test_a_file_that_holds_no_name_is_not_believed(tmp_path: Path, left: bytes) -> None:
     """The host is asked."""
     (tmp_path / "hostname").write_bytes(left)

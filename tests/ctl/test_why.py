@@ -66,8 +66,8 @@ SITUATIONS = {
         replace(CANDIDATE, ahead="", lease_left=None, etcd=LOST),
         (
             "it has been a candidate for 1 h 2 min (every gate is healthy). Next: activate the VIP when every member "
-            f"ahead has left. And etcd does not answer usefully ({LOST}): until it does, this node cannot lead; without "
-            "a majority of etcd nobody can."
+            f"ahead has left. And etcd does not answer usefully ({LOST}): until it does, this node cannot lead; "
+            "without a majority of etcd nobody can."
         ),
     ),
     "drained": (

