@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.check_config:
             asyncio.run(stay_silent(args.config, args.interface))
         if "NOTIFY_SOCKET" in os.environ and not args.check_config:
-            time.sleep(CONFIG_RETRY_S)  # systemd tries again for ever: a certificate may yet be mounted
+            time.sleep(CONFIG_RETRY_S)  # systemd tries again: a certificate may yet be mounted
         return os.EX_CONFIG
     if args.check_config:
         return 0

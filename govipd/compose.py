@@ -88,8 +88,8 @@ class Host:
         leases: a group's own leases, where these groups are configured.
         restart_state: what is left for the next process, of a group and an identity.
         drain: a group's drain.
-        postbox: a UDP port for a moment.
-        datagrams: a UDP port; what is called when it is not to be had.
+        udp_socket: makes a temporary UDP socket.
+        datagrams: makes a UDP port; its second argument is called when the port is not available.
         route: a socket for rtnetlink.
         events: rtnetlink's events.
         ear: hears who answers on an interface.

@@ -50,7 +50,7 @@ class EtcdError(GovipdError):
 
 
 class EtcdUnavailableError(EtcdError):
-    """No answer, or one that says nothing about the request's effect: ask again, on the next endpoint."""
+    """No answer, or an answer that does not say whether the request took effect: ask again, on the next endpoint."""
 
 
 class EtcdRefusedError(EtcdError):

@@ -1,4 +1,4 @@
-"""This machine: its clock, its own addresses, what tells it from others, and the unit's directories."""
+"""This machine: its clock, its own addresses, what distinguishes it from others, and the unit's directories."""
 
 import hashlib
 import hmac
@@ -40,7 +40,7 @@ def _directory(variable: str) -> Path | None:
 
 
 def machine_identity(interface: str) -> dict[str, str]:
-    """What tells this machine from another of the same member name, and where people find it."""
+    """What distinguishes this machine from another of the same member name, and its address."""
     try:
         machine = Path("/etc/machine-id").read_bytes().strip()
     except OSError:

@@ -1,11 +1,11 @@
-"""Where everything stands in etcd: the one place that knows the layout of the keys.
+"""The layout of the keys in etcd: no other module composes one.
 
 | key | value | lives as long as |
 |---|---|---|
 | `<election>/<lease>` | the member's name | the candidacy; the lowest create revision leads |
-| `<claims><ip>` | who may hold the address; empty: let go in order | the holder's lease; the empty one for ever |
+| `<claims><ip>` | who may hold the address; empty: let go in order | the holder's lease; the empty one stays |
 | `<prefix>members/<vip>/<member>` | the member's record | its lease |
-| `<prefix>released/<vip>` | create revision of the last key that was deleted in order | for ever |
+| `<prefix>released/<vip>` | create revision of the last key that was deleted in order | until it is overwritten |
 | `<prefix>pact/<vip>/<lease>/offer`, `.../force` | the pact | the leader's lease |
 | `<prefix>handover/<vip>/<lease>` | the offer of a handover: to which member | the old leader's lease |
 
@@ -32,7 +32,7 @@ class GroupKeys:
     Attributes:
         election: the election's name.
         vip: the group's name.
-        prefix: of what stands beside the election; ends in "/".
+        prefix: of the keys beside the election; ends in "/".
         claims: prefix of the addresses' claims; the same for every group of one network; ends in "/".
     """
 

@@ -23,7 +23,7 @@ ORPHAN_PAUSE_S = 0.03
 
 
 async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: RouteSocket) -> Sequence[str]:
-    """See clear_orphans(): an address behind a fence that no group opens would be dead for ever (docs/adr/0022).
+    """See clear_orphans(): an address behind a fence that no group opens would never answer again (docs/adr/0022).
 
     Raises:
         KernelError: the kernel refused ORPHAN_TRIES times.
@@ -61,7 +61,7 @@ def forget_orphans(directory: Path | None, plan: Plan) -> None:
 
 
 async def clean_up(plan: Plan) -> int:
-    """What a daemon does when it stops, for one that could not: no address, no fence."""
+    """Do what a daemon does when it stops, for a daemon that could not: remove addresses and fence."""
     status = 0
     for group in plan.groups.values():
         parts = group.make(lambda _: None)

@@ -137,7 +137,7 @@ async def test_a_handover_that_nobody_could_take_is_refused() -> None:
         with pytest.raises(RefusedError, match="no other member stands in the queue"):
             await w.daemon.handover("", "")
         w.elections[0].silent = True
-        with pytest.raises(RefusedError, match="nobody knows who could take over"):
+        with pytest.raises(RefusedError, match="etcd does not say which member could take over"):
             await w.daemon.handover("", "")
         assert w.leads()
         await w.daemon.drain("", wanted=True)

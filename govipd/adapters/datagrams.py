@@ -2,7 +2,7 @@
 
     magic "gvp1" | kind | id (8) | sequence (8) | revision (8) | HMAC-SHA-256 of all before, first 16 bytes
 
-The id is that of a pact (adapters.pact) or of a passing (adapters.passing), which have no sequence and revision.
+The id is that of a pact (adapters.pact) or of a handover (election.handover), which has no sequence and revision.
 
 Numbers are big-endian and unsigned. The key of the code is known only through etcd.
 """
@@ -77,7 +77,7 @@ class UdpPort(asyncio.DatagramProtocol):
 
     Args:
         endpoint: where to listen; port 0 lets the kernel choose.
-        refused: is told once why that is not possible; it is tried again for ever.
+        refused: called once with the reason why that is not possible; then it is tried again.
     """
 
     def __init__(self, endpoint: Endpoint, refused: Callable[[str], None] = lambda _: None) -> None:
@@ -89,7 +89,7 @@ class UdpPort(asyncio.DatagramProtocol):
         self._lost = asyncio.Event()
 
     async def run(self, receive: Callable[[bytes, Endpoint], None]) -> None:
-        """Listen for ever; where the address is not there (yet), try again."""
+        """Listen until cancelled; where the address is not there (yet), try again."""
         self._receive = receive
         loop = asyncio.get_running_loop()
         while True:
@@ -127,7 +127,7 @@ class UdpPort(asyncio.DatagramProtocol):
 
 
 class UdpSocket:
-    """A UDP socket for a moment, at a port that the kernel chooses (implements ports.Postbox).
+    """A UDP socket for a moment, at a port that the kernel chooses (implements ports.TemporaryUdpSocket).
 
     Args:
         address: this machine's; None: there is none, and nothing can be received.
@@ -138,7 +138,7 @@ class UdpSocket:
         self._socket: socket.socket | None = None
 
     def open(self, receive: Callable[[bytes, Endpoint], None]) -> Endpoint | None:
-        """See ports.Postbox."""
+        """See ports.TemporaryUdpSocket."""
         self.close()
         if self._address is None:
             return None
@@ -158,18 +158,18 @@ class UdpSocket:
     def _readable(opened: socket.socket, receive: Callable[[bytes, Endpoint], None]) -> None:
         try:
             data, source = opened.recvfrom(SIZE + 1)
-        except OSError:  # an earlier datagram was refused, or this one is not there after all
+        except OSError:  # an earlier datagram was refused, or the other side is gone
             return
         receive(data, (source[0], source[1]))
 
     def send(self, data: bytes, to: Endpoint) -> None:
-        """See ports.Postbox."""
+        """See ports.TemporaryUdpSocket."""
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.sendto(data, to)
 
     def close(self) -> None:
-        """See ports.Postbox."""
+        """See ports.TemporaryUdpSocket."""
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()

@@ -30,7 +30,7 @@ def unfit_file(name: str, *, secret: bool) -> str:
     """What is wrong with a file that is to be read."""
     try:
         mode = Path(name).stat().st_mode
-        if not stat.S_ISREG(mode):  # to open a pipe could take for ever
+        if not stat.S_ISREG(mode):  # opening a pipe could block
             return "must be a regular file"
         with Path(name).open("rb") as file:
             file.read(1)

@@ -68,7 +68,7 @@ class VipConfig(Struct, frozen=True, kw_only=True):
 
 
 class PactConfig(Struct, frozen=True, kw_only=True):
-    """[pact]: how long the leader may be silent before the next in the queue takes over. 0: as long as the lease."""
+    """[pact]: how long the leader may be silent before its successor takes over. 0: as long as the lease."""
 
     timeout: float = 0.0
     port: int = 9178

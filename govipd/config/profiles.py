@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PROFILES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
-    "default": {},  # what stands in the tables' own definitions
+    "default": {},  # the defaults of config.model
     # haproxy and peers within a few milliseconds: two checks without an answer, a fifth of a second of silence.
     "fast": {
         "health": {"interval": 0.07, "timeout": 0.07},

@@ -133,7 +133,7 @@ def health_faults(health: HealthConfig) -> Iterator[Fault]:
 def vip_faults(
     vips: Mapping[int, VipConfig], etcd: EtcdConfig | None, local: Collection[HostAddress]
 ) -> Iterator[Fault]:
-    """Refuse names and addresses that stand twice, and addresses that cannot be a VIP.
+    """Refuse names and addresses that occur twice, and addresses that cannot be a VIP.
 
     Args:
         vips: by their place in the file.

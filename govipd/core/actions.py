@@ -1,4 +1,4 @@
-"""What the supervisor asks for. The order in which a step returns them is contract."""
+"""What the state machine asks for. The order in which a step returns actions is contract."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -18,7 +18,7 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class RestartState:
-    """What a process that holds the VIP leaves for the next one, so that it can prove the place to be its own."""
+    """What a process that holds the VIP leaves for the next process, to prove that the place is its own."""
 
     lease_id: int
     create_revision: int  # of the key
@@ -48,9 +48,9 @@ class DropRestartState:
 
 @dataclass(frozen=True, slots=True)
 class Resign:
-    """Leave the queue, retried until etcd confirms, in favour of `heir` where one is named. Answered by Resigned.
+    """Leave the queue, retried until etcd confirms, in favour of `successor` where one is named. Answered by Resigned.
 
-    `contested`: a predecessor's kernel may answer yet, so the next in the queue must not find the mark of an orderly
+    `contested`: a predecessor's kernel may still answer, so the successor must not find the marker of an orderly
     release.
     """
 
@@ -61,9 +61,10 @@ class Resign:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Let etcd say that the next in the queue leads, `heir` where one is named; the kernel answers for HANDOVER_S more.
+    """Delete our key in etcd while the kernel still answers for up to HANDOVER_S, so that the successor becomes first.
 
-    Answered by Passed. Resign follows, when the fence is closed.
+    `successor`: the member's name; "" is the next in the queue. Answered by SuccessorReady. Resign follows, when the
+    fence is closed.
     """
 
     campaign: int
@@ -72,7 +73,7 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Read this member's place anew, now, instead of at the next turn. Answered by Elected or Deposed."""
+    """Read this member's place now, not only at the next look. Answered by Elected or Deposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class EnforcePact:
 
 @dataclass(frozen=True, slots=True)
 class EndPact:
-    """Have etcd confirm that the pact is gone, retried for ever. Answered by PactEnded (or Deposed)."""
+    """Have etcd confirm that the pact is gone, retried until it does. Answered by PactEnded (or Deposed)."""
 
     pact: str
 
@@ -139,12 +140,12 @@ class RemoveAddresses:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the neighbours (GARP, unsolicited NA): a burst now, repeats after it, then periodically."""
+    """Announce the VIP to the neighbours (GARP, unsolicited NA): a burst now, repeats after it, then periodically."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell people: one journal line, the unit's status, and the member's record in etcd."""
+    """Report a transition: one journal line, the unit's status, and the member's record in etcd."""
 
     state: State
     trigger: Trigger
@@ -163,7 +164,7 @@ class Conflict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Tell people of something that is wrong, but changes no state."""
+    """Report something that is wrong, but changes no state."""
 
     text: str
     conflict: Conflict = Conflict.ADDRESS_ADDED

@@ -1,7 +1,7 @@
-"""What the supervisor is told. Times are seconds of CLOCK_BOOTTIME.
+"""The events of the state machine. Times are seconds of CLOCK_BOOTTIME.
 
 Every event says who sends it and when. None of them is trusted to arrive: each sender repeats what
-matters (a probe, a renewal, a re-read), and the supervisor compares what is with what should be.
+matters (a probe, a renewal, a re-read), and the state machine compares what is with what should be.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ProbeResult:
 class UnitState:
     """From the unit monitor: at start, at every change systemd signals, and at every periodic re-read.
 
-    `active_state` is systemd's ActiveState (org.freedesktop.systemd1(5)), or None when it cannot be told.
+    `active_state` is systemd's ActiveState (org.freedesktop.systemd1(5)), or None when it is not known.
     """
 
     active_state: str | None
@@ -65,7 +65,8 @@ class LeaseLost:
 class Queued:
     """From the election: in the queue behind `ahead` (a member's name); at each change of the queue.
 
-    With `claimed` this member is first in its election, but another group has claimed an address: by whom, in words.
+    With `claimed` this member is first in its election, but another group has claimed an address: which, and which
+    member, as a text.
     """
 
     campaign: int
@@ -86,7 +87,7 @@ class Elected:
     create_revision: int = 0  # of my key
     not_before: float = 0.0  # the predecessor may answer until then; a proof from before does not do to take
     addresses: tuple[Address, ...] | None = None  # that this member may hold; None: the group's
-    pending: str = ""  # which others another group has claimed, in words
+    pending: str = ""  # which other addresses another group has claimed, as a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +107,14 @@ class Resigned:
 
 @dataclass(frozen=True, slots=True)
 class SuccessorReady:
-    """From the election: the next in the queue waits for nothing but our fence, or it is known that nobody does."""
+    """From the election: the successor is ready and waits only for our fence, or there is none."""
 
     campaign: int
 
 
 @dataclass(frozen=True, slots=True)
 class PactAnswered:
-    """From the pact, for each datagram that the next in the queue has acknowledged. `timeout` is the pact's T."""
+    """From the pact, for each datagram that the successor has acknowledged. `timeout` is the pact's T."""
 
     pact: str
     timeout: float
@@ -167,7 +168,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From the kernel worker: some part of `action` did not happen, or nobody knows whether it did."""
+    """From the kernel worker: some part of `action` did not happen, or is not known to have happened."""
 
     action: KernelAction
     detail: str
@@ -175,7 +176,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class AddressLost:
-    """From the netlink monitor: somebody else removed one of the VIP group's addresses."""
+    """From the netlink monitor: another program removed one of the VIP group's addresses."""
 
     address: Address
 
@@ -218,7 +219,7 @@ class Claim:
 
     address: IPv4Address | IPv6Address
     mac: str  # as in LinkState
-    member: str  # whose it is, by what the members publish; "" is nobody's
+    member: str  # the member that publishes this address; "" where no member does
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """From the shell: the operator gives the VIP away, to the member `to`, or with "" to whoever is next."""
+    """From the shell: the operator gives the VIP to the member `to`, or with "" to the next in the queue."""
 
     to: str
 

@@ -16,7 +16,7 @@ class Facts:
         etcd: whether etcd answers usefully.
         fault: what contradicts the other members.
         ahead: the member before us in the queue; "" without one.
-        claimed: which addresses of this group another group has claimed, and by whom, as a text.
+        claimed: which addresses of this group another group has claimed, and which member, as a text.
         elsewhere: addresses of the group on other interfaces of this machine.
         mac: the interface's hardware address.
         drained: the operator wants this node out of the queue.

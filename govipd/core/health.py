@@ -1,4 +1,4 @@
-"""The gates: may this node stand for election, and may it go on holding?
+"""The gates: may this node campaign, and may it go on holding the VIP?
 
 Three verdicts. UNKNOWN never permits to campaign. A holder survives it for as long as a lease (D-Bus
 restarts must not move the VIP), then it counts as unhealthy.
@@ -70,7 +70,7 @@ class Health:
         return tuple(status for gate, status in self._status.items() if counts[gate])
 
     def against_campaigning(self) -> tuple[GateStatus, ...]:
-        """The gates that forbid to stand for election: all that are not healthy."""
+        """The gates that forbid to campaign: all that are not healthy."""
         return tuple(s for s in self._counted if s.verdict is not Verdict.HEALTHY)
 
     def against_holding(self, now: float) -> tuple[GateStatus, ...]:

@@ -1,6 +1,6 @@
 """The kinds of journal entries: an id for each (`MESSAGE_ID`), and how much it matters.
 
-units/govipd.catalog explains every kind, for `journalctl -x`. An id is for ever: people and programs select by it.
+units/govipd.catalog explains every kind, for `journalctl -x`. An id never changes: people and programs select by it.
 """
 
 from enum import Enum, IntEnum
@@ -39,7 +39,7 @@ class JournalKind(Enum):
     SUCCESSOR_READY = (
         "f0e296876051411b8dc1f84b1f59711d",
         Priority.NOTICE,
-    )  # the next in the queue is ready, or nobody is
+    )  # the successor is ready, or none will be
     CLOSED = "b959c1f29b2f40229b5a6d59c6019554", Priority.NOTICE  # this kernel has stopped answering for the VIP
     RESIGNED = "0229066c64154e049d779f796f405a27", Priority.NOTICE  # out of the election
     STOP = "cdd21713d9a94a17afcbfecee818aa78", Priority.NOTICE  # nothing is held, and the daemon ends
@@ -62,13 +62,16 @@ class JournalKind(Enum):
     # The kernel
     KERNEL_REFUSES = "65a8bb6d3bdc4e089150ec2eac9453d3", Priority.WARNING  # an action failed, and is tried again
     KERNEL_OBEYS = "83fbf207e8284d53962d305e1ea9d39c", Priority.NOTICE  # it succeeded at last
-    ADDRESS_ADDED = "875b17566fab40d98805bed22cd104fe", Priority.ERROR  # somebody put the VIP where it is not held
+    ADDRESS_ADDED = (
+        "875b17566fab40d98805bed22cd104fe",
+        Priority.ERROR,
+    )  # another program added the VIP where it is not held
     ADDRESS_ELSEWHERE = "e638de4d660446ad99abaf530339db6a", Priority.ERROR  # the VIP is on another interface
     MEMBER_ANSWERS = "564b19f328ed4ed0ad85518972de0388", Priority.WARNING  # a member that has left still answers
     STRANGER_ANSWERS = "88b782985512494c9e535a857fa3ae64", Priority.ERROR  # a machine that is no member answers
     NO_NFTABLES = "c47826c836af40148e741f167d8d9740", Priority.WARNING  # only the weaker fence is there
-    NO_PACT = "273e2e447ca242ef9157efe8a91ba648", Priority.WARNING  # configured, but not to be had on this machine
-    PACT_MADE = "cb768783dbb347eb8c1cb41a2d8c62f0", Priority.NOTICE  # the next in the queue may take over early
+    NO_PACT = "273e2e447ca242ef9157efe8a91ba648", Priority.WARNING  # configured, but not available on this machine
+    PACT_MADE = "cb768783dbb347eb8c1cb41a2d8c62f0", Priority.NOTICE  # the successor may take over early
     PACT_OVER = "4ea47d5dbbd0451ab921a2b46c618494", Priority.NOTICE  # it may not any more
     FENCE_LEFT = "e300420644a84d769dcd99824b80d8de", Priority.WARNING  # it could not be taken down at the end
     FENCE_ORPHAN = "e6cd859a0a804e6682777819c8279ef7", Priority.NOTICE  # an earlier process's, of no group: removed

@@ -11,12 +11,12 @@ SLEW = 1 / 12
 # What to take off a time that a slow clock measures, as a share of it, so that it is over before a fast clock has
 # measured the whole of it: (1 - share) / (1 - SLEW) = 1 / (1 + SLEW). That is 2/13.
 CLOCKS_SHARE = 2 * SLEW / (1 + SLEW)
-# How long a kernel of 100 Hz may answer after the instant that it was told: its timer is up to two jiffies late, and
+# How long a kernel of 100 Hz may answer after the instant that was ordered: its timer is up to two jiffies late, and
 # the fence asks for half of that less (adapters.fence). Kernels of 250 Hz are never late.
 KERNEL_S = 0.01
 
-# How long a leader goes on answering while it lets the next in the queue become first (state PASSING). Whoever finds
-# itself first, and does not know that fence to be closed, waits for longer (adapters.election.UNORDERLY_S), also where
+# How long a leader goes on answering while its successor becomes first (state HANDING_OVER). A member that finds
+# itself first, and does not know that fence to be closed, waits longer (election.claimant.UNORDERLY_S), also where
 # both clocks are slewed, in opposite directions.
 HANDOVER_S = 0.07
 

@@ -4,7 +4,7 @@ A ping says: the event loop completed a whole step recently, and every task that
 never depends on etcd's answering: an etcd outage leads to a release, not to a crash loop.
 """
 
-START_S = 0.8  # from a process's end to the next one's adoption, without systemd's watchdog
+START_S = 0.8  # from a process's end to the next process's adoption, without systemd's watchdog
 
 
 class Liveness:
@@ -21,9 +21,9 @@ class Liveness:
         self._stepped_at = now
 
     def ended(self, task: str) -> None:
-        """A task that runs for ever has ended."""
+        """A task that must not end has ended."""
         self._dead.add(task)
 
     def earned(self, now: float) -> bool:
-        """Whether systemd may be told that all is well."""
+        """Whether systemd may get a watchdog ping."""
         return not self._dead and now - self._stepped_at <= self._limit

@@ -1,6 +1,6 @@
-"""The pact: the leader keeps its fence short, and in exchange the next in the queue may take over early.
+"""The pact: the leader keeps its fence short, and in exchange its successor may take over early.
 
-A lease of etcd's cannot be shorter than 2 s; a dead machine is noticed sooner by the next one in the queue, to which
+A lease of etcd's cannot be shorter than 2 s; a dead machine is noticed sooner by its successor in the queue, to which
 the leader sends a datagram every fifth of the pact's time-out T. etcd still decides: a key beside the election says
 that the pact is in force, and taking over is a transaction that needs it. Both halves are here, pure. Five rules carry
 the safety (each was removed in a model, and each removal made two holders):
@@ -71,7 +71,7 @@ class SuccessorPhase(Enum):
     """What the successor is doing."""
 
     FOLLOWS = "follows"
-    TAKES_OVER = "takes over"  # etcd has been asked; nobody knows yet
+    TAKES_OVER = "takes over"  # etcd has been asked, and has not answered
     GAVE_UP = "gave up"  # refused, or not known: this pact is over for it
 
 

@@ -12,12 +12,12 @@ class State(Enum):
     """What this node is doing about the VIP."""
 
     ADOPTING = "adopting"  # an earlier process held the VIP; whether it is still ours is being proven
-    STARTING = "starting"  # whatever an earlier process left in the kernel is being removed
-    INELIGIBLE = "ineligible"  # not in the queue: a gate, a rule or the operator says no
+    STARTING = "starting"  # what an earlier process left in the kernel is being removed
+    INELIGIBLE = "ineligible"  # not in the queue: a gate, a rule or the operator forbids it
     CANDIDATE = "candidate"  # in the queue
     ACTIVATING = "activating"  # leads, proven; the fence is being opened, then the address added
     LEADER = "leader"  # this kernel answers for the VIP
-    HANDING_OVER = "handing-over"  # it answers for some hundredths of a second more, until the next in the queue can
+    HANDING_OVER = "handing-over"  # it answers for some hundredths of a second more, until its successor can
     DEACTIVATING = "deactivating"  # the fence is being closed; the key is kept until that is certain
     RESIGNING = "resigning"  # the fence is closed; the address is being removed and the key deleted
     STOPPED = "stopped"
@@ -37,7 +37,7 @@ class Trigger(Enum):
     KERNEL_FAILED = "kernel failed"  # the kernel does not do what holding needs
     HANDOVER = "handover"  # the operator gives the VIP to another member
     WITHDRAWN = "withdrawn"  # the operator wants this node out, or the daemon ends, and every gate is healthy
-    SUCCESSOR_READY = "successor ready"  # the next in the queue is ready, or nobody will be in time
+    SUCCESSOR_READY = "successor ready"  # the successor is ready, or none will be in time
     CLOSED = "closed"  # the kernel confirmed the closed fence, or its own deadline has closed it
     RESIGNED = "resigned"  # the key is confirmed to be gone
     STOP = "stop"  # nothing is held, and the daemon ends

@@ -1,7 +1,7 @@
 """The decision for one VIP group on one node: step(event, now) -> actions.
 
 Level-triggered: an event only updates what is known, then what is known decides. Within a step the
-deadline comes first, whatever the event says: after a stall, nothing that waited in the queue can make an
+deadline comes first, before the event: after a stall, nothing that waited in the queue can make an
 expired holder go on holding.
 
 What it does not guarantee: that the kernel is silent at the deadline. That is the fence's promise, made
@@ -23,7 +23,7 @@ RETRY_S = 0.2  # between tries of a kernel action that failed
 # order comes first even when the deadline has passed: a machine that was suspended kept the fence's rest.
 PATIENCE_S = 0.2
 TAKE_TRIES = 5
-LOSSES_MAX = 5  # addresses removed by somebody else within LOSSES_WINDOW_S before this node gives way
+LOSSES_MAX = 5  # addresses removed by another program within LOSSES_WINDOW_S before this node gives way
 
 
 class VipStateMachine(Transitions):
@@ -92,7 +92,7 @@ class VipStateMachine(Transitions):
         return taking_again or self.state in (State.ADOPTING, State.LEADER)
 
     def blockers(self, now: float) -> tuple[str, ...]:
-        """What keeps this node from the queue, in words; empty when nothing does."""
+        """What keeps this node from the queue, as texts; empty when nothing does."""
         return (*self._faults(now), *self.facts.foreign_addresses(), *self.facts.withdrawals())
 
     def wait(self, now: float) -> float:
@@ -105,7 +105,7 @@ class VipStateMachine(Transitions):
     def _expire(self, now: float) -> None:
         if self.state in ANSWERING and now >= self._answers_until():
             if now >= self.fence.handover:
-                self._fire(Trigger.SUCCESSOR_READY, "nobody was ready in time", now)
+                self._fire(Trigger.SUCCESSOR_READY, "the successor was not ready in time", now)
                 return
             late = "the pact was not answered, and its end not confirmed in time" if self.fence.pact.id else ""
             self._fire(Trigger.EXPIRED, late or f"lease not confirmed in time: {self.facts.etcd.detail}", now)
@@ -143,11 +143,12 @@ class VipStateMachine(Transitions):
             case ev.AddressLost():
                 self._note_address_lost(event, now)
             case ev.AddressFound() if self.state in ABSENT and not self.present:
-                self.present = True  # reconciled: not leader means absent, whoever added it
+                self.present = True  # reconciled: not leader means absent
                 holder = (
                     f"{self.facts.ahead} is ahead of us in the election" if self.facts.ahead else "we do not hold it"
                 )
-                self._actions.append(ac.Alarm(f"somebody added {event.address} here, while {holder}; it is removed"))
+                text = f"another program added {event.address} here, while {holder}; it is removed"
+                self._actions.append(ac.Alarm(text))
                 self._actions.append(ac.RemoveAddresses())
             case ev.AddressesElsewhere():
                 self._note_elsewhere(event)
@@ -190,7 +191,7 @@ class VipStateMachine(Transitions):
                 self._actions.append(ac.Alarm(f"{text}; {follows}", ac.Conflict.ADDRESS_ELSEWHERE))
         self.facts.elsewhere = event.found
         if event.found and self.state is State.INELIGIBLE:
-            self._actions.append(ac.CloseFence())  # nobody else sets it up again where it was taken away
+            self._actions.append(ac.CloseFence())  # nothing else sets it up again where it was deleted
 
     def _note_lost(self, event: ev.LeaseLost, now: float) -> None:
         if self.fence.lease is None or self.fence.lease.id != event.lease_id:
@@ -232,7 +233,7 @@ class VipStateMachine(Transitions):
                 if self.state is State.STARTING:
                     self._fire(Trigger.CLEANED, "", now)
             case _:
-                pass  # asked for by a state that is left: its end was noted by the actions after it
+                pass  # acknowledges an action of a state that we have left; later actions superseded it
 
     def _note_failed(self, event: ev.Failed, now: float) -> None:
         self._retry_at = now + RETRY_S
@@ -263,7 +264,7 @@ class VipStateMachine(Transitions):
         if self.fence.pact.doubt(now):
             self._actions.append(ac.EndPact(self.fence.pact.id))
         if self.state is State.DEACTIVATING and now >= self.fence.closed_by_itself(self.since, PATIENCE_S):
-            # The kernel has closed the fence by itself, whatever became of our order to close it.
+            # The kernel has closed the fence by itself, even if our order to close it failed.
             self._fire(Trigger.CLOSED, "by its own deadline", now)
         out_of_time = self.facts.stop_by is not None and now >= self.facts.stop_by
         if self.state in (State.STARTING, State.RESIGNING) and out_of_time:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """One gate, its verdict ("healthy", "unhealthy", "unknown") since when, and the last observation in words."""
+    """One gate, its verdict ("healthy", "unhealthy", "unknown") since when, and the last observation as a text."""
 
     gate: str
     verdict: str
@@ -28,15 +28,15 @@ class GroupStatus:
     """One VIP group on this node.
 
     Attributes:
-        ahead: the member before this one in the queue; "" where it is not known, or nobody is.
+        ahead: the member before this one in the queue; "" where it is not known, or there is none.
         lease_left: seconds until this node drops the VIP if etcd confirms nothing more; None without a lease.
-        pact: seconds of this leader's silence after which the next in the queue takes over; 0 where it has to wait
+        pact: seconds of this leader's silence after which its successor takes over; 0 where it has to wait
             for the end of the lease.
-        campaigns_in: seconds until damping lets this node stand for election; 0 where it does.
-        blockers: what keeps this node out of the queue, in words.
+        campaigns_in: seconds until damping lets this node campaign; 0 where it does.
+        blockers: what keeps this node out of the queue, as texts.
         etcd: what is wrong with it; "" where it answers.
         warning: what the members disagree about, or who claims an address of this group; "" where nothing is wrong.
-        next: what this node does next, in words.
+        next: what this node does next, as a text.
         transitions: the newest ones, the oldest first.
     """
 

@@ -89,7 +89,7 @@ def drained(*, wanted: bool) -> str:
 
 
 def pact(timeout: float) -> str:
-    """One line for the journal: the next in the queue may take over early, or not any more."""
+    """One line for the journal: the successor may take over early, or not any more."""
     if timeout:
         return f"a pact with the successor: it takes over when this node is silent for {timeout:g} s"
     return "no pact any more: no member takes over before the lease has ended"

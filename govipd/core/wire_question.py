@@ -1,6 +1,6 @@
 """The question on the wire: does another kernel still answer for what this node is about to answer for?
 
-Asked while a predecessor that left without a mark may not know yet that it has left: its lease was revoked, its key
+Asked while a predecessor that left without a marker may not know yet that it has left: its lease was revoked, its key
 deleted, etcd's data lost, or it is a member of another etcd. It closes its fence as soon as it learns of it, but a
 process that does not run learns nothing, and its kernel answers until the fence ends by itself.
 
@@ -8,8 +8,8 @@ A member that has answered may fall silent without having learned of it: its lin
 process that gets little time opens it again. What it may have proven to itself ends a lease's life after its key was
 gone. So once a member has answered, silence counts from then on.
 
-What it does not guarantee: that nobody answers. A question or its answer may get lost, and the machine may be on
-another link. G1 stands on etcd; this is for the day on which etcd's promise is broken.
+What it does not guarantee: that no kernel answers. A question or its answer may get lost, and the machine may be on
+another link. G1 stands on etcd; this is for the case that etcd breaks its promise.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from govipd.core.actions import Alarm, Conflict
 from govipd.core.events import Claim, WireHeard
 
-AGAIN_S = 0.05  # from one question to the next while somebody answers, at first
+AGAIN_S = 0.05  # from one question to the next while a machine answers, at first
 AGAIN_MAX_S = 0.5  # it grows with a tenth of the time that was waited
 UNHEARD_S = 0.5  # an answer that is later than this does not come any more: ask again
 
 
 @dataclass(slots=True)
 class Question:
-    """Asked once for each time that this node is first after a predecessor without a mark.
+    """Asked once for each time that this node is first after a predecessor without a marker.
 
     Attributes:
         not_before: the instant that the election named; before it nothing is opened anyway.
         until: when the newest question ends.
         expired_at: when every fence has ended that a member opened under the lease that is gone.
-        silent: nobody has to be waited for.
+        silent: no machine has to be waited for.
     """
 
     not_before: float
@@ -47,7 +47,7 @@ class Question:
         return self.pending and event.until == self.until
 
     def heard(self, event: WireHeard, now: float, *, stranger_waits: bool) -> list[Alarm]:
-        """Take an answer in. What is to be told of it: each machine once."""
+        """Take an answer in. Returns the alarms: each machine once."""
         self.pending, self.stranger_waits = False, stranger_waits
         self.member_answered |= any(claim.member for claim in event.claims)
         counts = not self.member_answered or now >= self.expired_at
@@ -58,7 +58,7 @@ class Question:
         return [self._alarm(claim) for claim in event.claims if claim not in before]
 
     def again(self, now: float) -> float | None:
-        """Until when to ask anew, if it is time to."""
+        """Until when to ask again, if it is time to."""
         if self.silent or (self.pending and now < self.until + UNHEARD_S):
             return None
         self.until = now + min(max(AGAIN_S, (now - self.not_before) / 10), AGAIN_MAX_S)
@@ -73,7 +73,7 @@ class Question:
 
     @property
     def trouble(self) -> str:
-        """Who answers, and what follows, in words; "" when nobody does."""
+        """Which machines answer, and what follows, as a text; "" when none does."""
         return "; ".join(self._alarm(claim).text for claim in self.claims)
 
     def _alarm(self, claim: Claim) -> Alarm:

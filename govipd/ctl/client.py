@@ -29,7 +29,7 @@ class _Reply(msgspec.Struct):
 
 
 def instances(interface: str | None, runtime: Path = RUNTIME) -> tuple[str, ...]:
-    """The interfaces whose daemon is asked: the one that is named, or every one that runs here.
+    """The interfaces whose daemons are asked: the named one, or all that run here.
 
     Raises:
         NoDaemonError: none runs.

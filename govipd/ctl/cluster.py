@@ -53,7 +53,7 @@ def _text(kv: KeyValue) -> str:
 
 
 def _record(kv: KeyValue) -> dict[str, Any]:
-    """A member's record; one that is not a JSON object of sane size is shown as an empty one."""
+    """A member's record. A value that is no JSON object, or too long, is shown as an empty one."""
     if len(kv.value) > RECORD_BYTES_MAX:
         return {}
     try:

@@ -1,7 +1,7 @@
 """govipctl: what this node and the cluster do and why, and what the operator may ask of them.
 
 Exit status: 0 when all is as asked (status: every VIP has a leader; is-leader: this node leads), 1 when not, or
-refused; 69 (EX_UNAVAILABLE) when nobody answers, 77 (EX_NOPERM) when this user may not, 78 (EX_CONFIG) for a refused
+refused; 69 (EX_UNAVAILABLE) when no daemon answers, 77 (EX_NOPERM) when this user may not, 78 (EX_CONFIG) for a refused
 configuration.
 """
 

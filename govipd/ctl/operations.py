@@ -66,7 +66,7 @@ def handover(interface: str | None, vip: str | None, to: str | None) -> list[tup
     """Give away what is led here; what that was.
 
     Raises:
-        RefusedError: nothing is led here, or nobody could take it over.
+        RefusedError: this node leads nothing, or no member could take it over.
     """
     meant = targets(interface, vip)
     led = [(node, group) for node, group in meant if group.state == State.LEADER.value]
@@ -89,8 +89,8 @@ def wait_handed_over(config: Path, given: list[tuple[NodeStatus, GroupStatus]], 
             members = cluster.read(loaded)
         except EtcdError as e:
             return f"etcd does not answer: {e}"
-        nobody = [group.vip for node, group in given if not _held_by_another(members[group.vip], node.member)]
-        return f"no other member answers for {', '.join(nobody)}" if nobody else ""
+        unserved = [group.vip for node, group in given if not _held_by_another(members[group.vip], node.member)]
+        return f"no other member answers for {', '.join(unserved)}" if unserved else ""
 
     _wait(missing, timeout)
 

@@ -19,7 +19,7 @@ from govipd.errors import ConfigError, DeniedError, EtcdError, NoDaemonError
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What could be found out, and what is missing, in words. `refused`: the configuration is faulty."""
+    """What could be found out, and what is missing, as texts. `refused`: the configuration is faulty."""
 
     nodes: dict[str, NodeStatus]
     cluster: cluster.Cluster | None
@@ -44,7 +44,7 @@ class Found:
 
 
 def find(config: Path, interface: str | None, runtime: Path = client.RUNTIME) -> Found:
-    """Ask everybody. Nothing that is missing keeps the rest from being shown."""
+    """Ask the daemons and etcd. What is missing does not keep the rest from being shown."""
     nodes, missing = _nodes(interface, runtime)
     members, refused = None, False
     try:

@@ -73,7 +73,7 @@ def _etcd(state: State, group: GroupStatus) -> str:
     trouble = f"etcd does not answer usefully ({sanitize_line(group.etcd)})"
     if state in ANSWERING and group.lease_left is not None:
         return f"But {trouble}: unless it confirms the lease within {group.lease_left:.1f} s, the VIP is dropped."
-    return f"And {trouble}: until it does, this node cannot lead; without a majority of etcd nobody can."
+    return f"And {trouble}: until it does, this node cannot lead; without a majority of etcd no node can."
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -20,10 +20,10 @@ from govipd.runtime.parts import GroupPlan
 from govipd.runtime.ports import Clock, Sink
 from govipd.runtime.process_ports import Journal, Notifier, Operator, Service, Source
 
-BEAT_S = 0.25  # the loop steps at least this often, so that a stall can be told from a quiet time
+BEAT_S = 0.25  # the loop steps at least this often, so that a stall differs from a quiet time
 STALL_S = 0.5  # a beat that is later than this is a stall
 STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
-ASK_S = 0.3  # systemd's time to tell why it ends us; without an answer the VIP is released
+ASK_S = 0.3  # systemd's time to answer why it stops us; without an answer the VIP is released
 PACT_END_S = 0.3  # etcd's time to end the pact before a restart
 CLOSE_S = 0.2  # and to take the lease back; it would end by itself
 SERVICES_S = 0.7  # for the services' end, which comes last: a hook that has begun may go on for a moment
@@ -49,9 +49,9 @@ class Daemon:
 
     Args:
         plan: what to run.
-        load: reads and validates the configuration anew. Raises ConfigError, which changes nothing.
+        load: reads and validates the configuration. Raises ConfigError, which changes nothing.
         watchdog: systemd's watchdog time-out in seconds, or None.
-        job_type: tells why systemd ends the process: "restart" hands the VIP over to the next one.
+        job_type: answers why systemd stops the process: "restart" leaves the VIP to the next process.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Daemon:
                 self._journal.write(JournalKind.STAYS, text, {"GOVIP_VIP": name})
 
     def reload(self) -> None:
-        """Read the configuration anew and apply the difference; a bad one changes nothing."""
+        """Read the configuration again and apply the difference; a bad one changes nothing."""
         self._reload_wanted = True
         self._post(None, Tick())
 
@@ -244,7 +244,9 @@ class Daemon:
             new = plan.groups.get(name)
             if new is None or new.identity != group.plan.identity:
                 self._leaving.append(self._groups.pop(name))
-                group.others = self._addresses  # what another group has now, this one neither removes nor guards
+                group.others = (
+                    self._addresses
+                )  # a group that leaves neither removes nor guards what another group has now
                 group.handle(Stop(by=float("inf")))
             else:
                 group.reconfigure(new)
@@ -267,7 +269,7 @@ class Daemon:
         return frozenset(address for group in self._groups.values() for address in group.plan.addresses)
 
     def _begin_new(self) -> None:
-        """Start configured groups that do not run; one that takes an old one's place waits until that has left."""
+        """Start configured groups that do not run. A group that replaces another waits until that has left."""
         leaving = {group.plan.name for group in self._leaving}
         for name, plan in self._plan.groups.items():
             if name in self._groups or name in leaving or self._stop_wanted:
@@ -292,7 +294,7 @@ class Daemon:
     # Tasks
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None], owner: Group | None) -> asyncio.Task[None]:
-        """Start a task that must run for ever; its end, however it comes, is a fault of the whole process."""
+        """Start a task that must not end: its end is a fault of the whole process."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks[task] = owner
         task.add_done_callback(self._ended)
@@ -312,7 +314,7 @@ class Daemon:
         self._post(None, Tick())
 
     async def _end(self) -> int:
-        """The one way out. After a fault the VIP is released without asking the supervisor any more."""
+        """The one way out. After a fault the VIP is released without asking the state machine."""
         services = {task for _, task in self._services.values()}
         tasks = [task for task in self._tasks if task not in services]
         self._tasks.clear()
@@ -344,7 +346,7 @@ class Daemon:
     # What systemd sees
 
     def _tell(self, now: float) -> None:
-        """Tell of a new state at once, of the rest of the status once in a beat: making it costs as much as a step."""
+        """Report a new state at once, the rest of the status once in a beat: making it costs as much as a step."""
         states = [group.state_machine.state for group in self._all()]
         if states == self._told_states and now < self._tell_at:
             return

@@ -45,7 +45,7 @@ class Group:
         self._sink: Sink = lambda event: post(self, event)
         self._parts = plan.make(self._sink)
         self.others: Callable[[], Collection[ev.Address]] = lambda: ()  # addresses of this process's other groups
-        self.left_for_adoption = False  # the process ends, and the next one goes on with this group
+        self.left_for_adoption = False  # this process ends, and the next process goes on with this group
         self._unreported: deque[tuple[ev.Event, Sequence[ac.Action], float]] = deque()
         self._report_by: float | None = None  # while reports wait
         self.reporter = Reporter(
@@ -80,7 +80,7 @@ class Group:
         }
 
     def start(self) -> None:
-        """Begin: what an earlier process held is adopted, whatever else it left is removed."""
+        """Begin: adopt what an earlier process held, remove everything else that it left."""
         left = None
         try:
             left = self._parts.restart_state.load()
@@ -200,7 +200,8 @@ class Group:
         try:
             successors = await self._parts.election.successors()
         except EtcdError as e:
-            raise RefusedError(f"{name}: nobody knows who could take over, so nothing was done: {e}") from e
+            text = "etcd does not say which member could take over, so nothing was done"
+            raise RefusedError(f"{name}: {text}: {e}") from e
         await self._check_writes()
         if not successors:
             raise RefusedError(f"{name}: no other member stands in the queue, so nothing was done")
@@ -209,7 +210,7 @@ class Group:
         self._sink(ev.Handover(to))
 
     async def _check_writes(self) -> None:
-        """Refuse a planned move after which this node could not stand for election again.
+        """Refuse a planned move after which this node could not campaign again.
 
         Raises:
             RefusedError: etcd takes no writes.
@@ -223,7 +224,7 @@ class Group:
             return  # that etcd does not answer is no reason: the node may have to leave
 
     async def release(self) -> None:
-        """Last resort, when the supervisor can no longer be asked: stop answering, then remove.
+        """Last resort, when the state machine can no longer be asked: stop answering, then remove.
 
         The next process must not go on with a lease that is given back after this: the revocation may take effect
         long after it was asked for.
@@ -316,7 +317,7 @@ class Group:
                 pass  # written by _report()
 
     def _save_restart_state(self, holding: ac.RestartState) -> None:
-        """Keep it for the next process; a failure costs the next process the adoption, not this one the VIP."""
+        """Keep it for the next process. A failure costs the next process the adoption; this process keeps the VIP."""
         try:
             self._parts.restart_state.save(replace(holding, addresses=self._worker.applied))
         except StateFileError as e:

@@ -98,7 +98,7 @@ class KernelWorker:
                 await self._apply_addresses()
                 await self._perform(action)
             case Prepare():
-                await parts.fence.prepare(action.until)  # a firewall that was loaded anew may have taken it away
+                await parts.fence.prepare(action.until)  # a firewall that was loaded again may have deleted it
                 await parts.addresses.add(action.until)
                 self._prepared = True
                 parts.timings.mark("addresses there")
@@ -109,7 +109,7 @@ class KernelWorker:
                 if not self._prepared:
                     await parts.addresses.add(action.until)
                     parts.timings.mark("addresses there")
-                self._prepared = False  # the next one renews their lifetime
+                self._prepared = False  # the next Hold renews their lifetime
                 parts.announcer.hold(action.until)
             case CloseFence():
                 if self.applied != self.wanted:

@@ -1,7 +1,7 @@
 """What a VIP group needs of the outside, as protocols. `compose` plugs the adapters in; tests plug fakes in.
 
 Every coroutine here ends by itself within a bound that its implementation states, raises only errors of
-`govipd.errors`, and may be cancelled. `run()` coroutines run for ever: the shell takes a return as a fault.
+`govipd.errors`, and may be cancelled. `run()` coroutines never return: the shell takes a return as a fault.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ class Election(Protocol):
     """One member's place in one election (`adapters.election`)."""
 
     async def run(self) -> None:
-        """Keep a lease alive, and in the queue while a campaign is wanted, for ever."""
+        """Keep a lease alive, and stay in the queue while a campaign is wanted, until cancelled."""
 
     def campaign(self, campaign: int) -> None:
         """Want to be in the queue, under this campaign number. Replies come as events."""
@@ -35,16 +35,16 @@ class Election(Protocol):
         """Before run(): go on with an earlier process's lease and key, as with a campaign of one's own."""
 
     def resign(self, campaign: int, successor: str = "", *, contested: bool = False) -> None:
-        """Want to be out of the queue, and `heir` to be first in it. Resigned follows once etcd confirmed it.
+        """Want to be out of the queue, and `successor` to be first in it. Resigned follows once etcd confirmed it.
 
-        `contested`: without the mark of an orderly release, see core.actions.Resign.
+        `contested`: without the marker of an orderly release, see core.actions.Resign.
         """
 
     def hand_over(self, campaign: int, successor: str = "") -> None:
-        """Let the next in the queue, or `heir`, become first while this node answers. Passed follows, then resign()."""
+        """Let `successor` become first while this node answers. SuccessorReady follows, then call resign()."""
 
     async def successors(self) -> Sequence[str]:
-        """The members to whom this one could hand the VIP over, the next first.
+        """The members to which this member could hand the VIP over, the next first.
 
         Raises:
             EtcdError: etcd did not answer.
@@ -57,7 +57,7 @@ class Election(Protocol):
         """The kernel does not answer for these any more, and will not: other groups may have them."""
 
     async def check_writes(self) -> None:
-        """See that etcd takes writes, without which this member could not stand for election again.
+        """See that etcd takes writes, without which this member could not campaign again.
 
         Raises:
             EtcdWriteRefusedError: it does not.
@@ -65,7 +65,7 @@ class Election(Protocol):
         """
 
     def verify(self) -> None:
-        """Read this member's place anew now. Elected or Deposed follows while a campaign runs."""
+        """Read this member's place now. Elected or Deposed follows while a campaign runs."""
 
     def publish(self, record: Mapping[str, object]) -> None:
         """What other tools see of this member; the newest wins, written as soon as etcd allows."""
@@ -102,7 +102,7 @@ class Fence(Protocol):
         """Stop answering. Returns when the kernel acknowledged it; closing a closed fence succeeds.
 
         Raises:
-            KernelError: nobody knows whether the kernel stopped.
+            KernelError: it is not known whether the kernel stopped.
         """
 
     async def guard(self, addresses: tuple[Address, ...]) -> None:
@@ -144,7 +144,7 @@ class Addresses(Protocol):
         """
 
     async def anywhere(self) -> tuple[Elsewhere, ...]:
-        """Where on this machine an address of the group is, whatever its prefix and interface.
+        """Where on this machine an address of the group is, with any prefix, on any interface.
 
         Raises:
             KernelError: the kernel did not answer.
@@ -159,13 +159,13 @@ class Addresses(Protocol):
 
 
 class Announcer(Protocol):
-    """Tells the neighbours where the VIP is."""
+    """Announces to the neighbours where the VIP is."""
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
         """Announce these from now on."""
 
     def start(self) -> None:
-        """Announce at once, then repeat, then periodically, until stop(). A start while active begins anew."""
+        """Announce at once, then repeat, then periodically, until stop(). A start while active begins again."""
 
     def hold(self, until: float) -> None:
         """The kernel answers until then (CLOCK_BOOTTIME): no frame leaves later. Moves with each renewal."""
@@ -184,7 +184,7 @@ class Neighbours(Protocol):
         """Ask about these from now on."""
 
     def ask(self, until: float) -> None:
-        """Ask until then (CLOCK_BOOTTIME), without a word that changes what anybody believes. WireHeard follows."""
+        """Ask until then (CLOCK_BOOTTIME), without a frame that changes a neighbour's cache. WireHeard follows."""
 
     def stop(self) -> None:
         """The answer is not wanted any more."""
@@ -200,7 +200,7 @@ class AddressMonitor(Protocol):
         """Watch these from now on."""
 
     async def run(self) -> None:
-        """Observe for ever."""
+        """Observe until cancelled."""
 
 
 class RestartStateStore(Protocol):
@@ -210,14 +210,14 @@ class RestartStateStore(Protocol):
         """What the last process left; None when there is nothing that could be ours.
 
         Raises:
-            MemoryRefusedError: something is there that cannot be trusted; the text says why.
+            StateFileError: something is there that cannot be trusted; the text says why.
         """
 
     def save(self, holding: RestartState) -> None:
         """Replace what is kept, whole or not at all.
 
         Raises:
-            MemoryRefusedError: it could not be written; what was there stays.
+            StateFileError: it could not be written; what was there stays.
         """
 
     def forget(self) -> None:
@@ -241,14 +241,14 @@ class Datagrams(Protocol):
     """A UDP port."""
 
     async def run(self, receive: Callable[[bytes, tuple[str, int]], None]) -> None:
-        """Listen for ever; `receive` gets each datagram and where it came from."""
+        """Listen until cancelled; `receive` gets each datagram and its source."""
 
     def send(self, data: bytes, to: tuple[str, int]) -> None:
         """Send one. Never raises, never waits: what cannot be sent is lost."""
 
 
 class TemporaryUdpSocket(Protocol):
-    """A UDP port for a moment."""
+    """A UDP socket at a port that is chosen for one exchange."""
 
     def open(self, receive: Callable[[bytes, tuple[str, int]], None]) -> tuple[str, int] | None:
         """Listen until close(), at an address and a port that others can send to; None where there is none."""
@@ -261,13 +261,13 @@ class TemporaryUdpSocket(Protocol):
 
 
 class Pact(Protocol):
-    """The pact with the next in the queue, which may take over early (core.pact)."""
+    """The pact between the leader and its successor, which may take over early (core.pact)."""
 
     async def run(self) -> None:
-        """Keep both halves, whichever is this member's, for ever."""
+        """Keep this member's half of the pact, until cancelled."""
 
     def lead(self) -> None:
-        """This node answers for the VIP: seek a pact with the next in the queue. PactAnswered follows."""
+        """This node answers for the VIP: seek a pact with the successor. PactAnswered follows."""
 
     def stop(self) -> None:
         """It does not any more, or is about to stop, or leaves the queue: send and answer nothing."""
@@ -289,12 +289,12 @@ class DrainMark(Protocol):
         """Keep it out.
 
         Raises:
-            MemoryRefusedError: it could not be written.
+            StateFileError: it could not be written.
         """
 
     def clear(self) -> None:
         """Let it in.
 
         Raises:
-            MemoryRefusedError: it could not be removed.
+            StateFileError: it could not be removed.
         """

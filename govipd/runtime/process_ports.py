@@ -26,7 +26,7 @@ class Operator(Protocol):
         """Give the VIP to the member `to`, or with "" to the next in the queue. Begun when this returns.
 
         Raises:
-            RefusedError: this node does not lead, or nobody (or not `to`) could take over.
+            RefusedError: this node does not lead, or no member (or not `to`) could take over.
         """
 
 
@@ -34,17 +34,17 @@ class Service(Protocol):
     """Runs beside the VIP groups, sees every step of each, and may ask the daemon: control socket, metrics, hooks."""
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Serve until cancelled."""
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
-        """A group's supervisor took `event` in and asked for `actions`, which are begun. Never raises, never blocks."""
+        """A group's state machine took `event` in and asked for `actions`, now begun. Never raises, never blocks."""
 
 
 class Source(Protocol):
     """A task that observes something for every group of the process: the probe, the unit monitor."""
 
     async def run(self) -> None:
-        """Observe for ever."""
+        """Observe until cancelled."""
 
 
 class Notifier(Protocol):

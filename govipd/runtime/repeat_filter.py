@@ -7,7 +7,7 @@ from govipd.core.journal_kinds import JournalKind
 
 FIRST_S = 10.0  # the first "still: ..." comes when the trouble is this old, each further one at twice that age
 LONGEST_S = 3600.0  # but no later than this after the one before
-FORGOTTEN_S = 60.0  # what was not seen for this long is over, though nobody said so
+FORGOTTEN_S = 60.0  # trouble that was not seen for this long is over
 
 Write = Callable[[JournalKind, str, Mapping[str, str]], None]
 

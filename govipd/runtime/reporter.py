@@ -1,4 +1,4 @@
-"""What people and programs are told of one VIP group: the journal, the status, the member's record in etcd."""
+"""Reports one VIP group to people and programs: the journal, the status, the member's record in etcd."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ class Reporter:
     Args:
         name: the VIP group's.
         addresses: its addresses; a reload changes them.
-        supervisor: whose state is reported.
+        state_machine: whose state is reported.
         publish: takes the member's record for etcd.
     """
 

@@ -1,6 +1,6 @@
 """Where the time goes when a VIP is taken or released: each step with its instant, in memory while it lasts.
 
-Nothing is noted between moves, so that a node that holds its VIP, or stands in the queue, pays nothing.
+Nothing is noted between operations: a node that holds its VIP, or waits in the queue, pays nothing.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from enum import Enum
 
 from govipd.runtime.ports import Clock
 
-STEPS_MAX = 100  # different ones of one move; one that never ends must not grow
+STEPS_MAX = 100  # different steps of one operation; an operation that never ends must not grow
 
 
 class Operation(Enum):

@@ -49,7 +49,7 @@ def sound(net: Wire) -> Wire:
 
 
 async def test_a_sound_link_has_nothing_to_mend(sound: Wire, config: Config) -> None:
-    """No VIP here while nobody leads; both here while this member does."""
+    """No VIP here while no member leads; both here while this member does."""
     assert bad(await check_link.examine(config, NOBODY)) == []
     add_vips(sound.host)
     assert bad(await check_link.examine(config, OURSELVES)) == []
@@ -130,7 +130,7 @@ def test_what_a_network_file_says(tmp_path: Path, text: str, keeps: str) -> None
 
 
 async def test_nobody_but_the_leader_answers(sound: Wire, config: Config) -> None:
-    """Silence while nobody leads, or this member does; the leader's own hardware address while another does."""
+    """Silence while no member leads, or this member does; the leader's own hardware address while another does."""
     assert bad(await check_answers.examine(config, NOBODY)) == []
     assert bad(await check_answers.examine(config, OURSELVES)) == []
     sound.peer.ip("addr add 192.0.2.12/24 dev eth0")
@@ -138,7 +138,7 @@ async def test_nobody_but_the_leader_answers(sound: Wire, config: Config) -> Non
     assert bad(await check_answers.examine(config, ANOTHER)) == []
 
 
-@pytest.mark.parametrize("cluster", [NOBODY, OURSELVES], ids=["nobody leads", "this member leads"])
+@pytest.mark.parametrize("cluster", [NOBODY, OURSELVES], ids=["no member leads", "this member leads"])
 async def test_a_foreign_host_that_answers(sound: Wire, config: Config, cluster: Cluster) -> None:
     """For IPv4 and for IPv6, with the hardware address by which it is found."""
     add_vips(sound.peer)
@@ -175,7 +175,7 @@ async def test_a_foreign_host_beside_another_leader(sound: Wire, config: Config)
 async def test_a_leader_that_does_not_answer(sound: Wire, config: Config) -> None:
     """It is on another link, or something drops ARP."""
     found = bad(await check_answers.examine(config, ANOTHER))
-    assert [f.detail for f in found] == ["node2 leads, but nobody answers for it on eth0"] * 2
+    assert [f.detail for f in found] == ["node2 leads, but no machine answers for it on eth0"] * 2
 
 
 async def test_without_etcd_nobody_knows_who_should_answer(sound: Wire, config: Config) -> None:

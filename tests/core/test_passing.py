@@ -45,7 +45,8 @@ def test_a_healthy_leader_answers_until_the_next_one_is_ready(event: ev.Event) -
     assert d.renew() == []
     assert d.tick() == [CloseFence()]
     assert d.now == soon.until
-    assert (d.reports[-1].trigger, d.reports[-1].detail) == (Trigger.SUCCESSOR_READY, "nobody was ready in time")
+    report = d.reports[-1]
+    assert (report.trigger, report.detail) == (Trigger.SUCCESSOR_READY, "the successor was not ready in time")
 
 
 @pytest.mark.parametrize("event", [ev.UnitState("failed", "x"), ev.LeaseLost(LEASE, "x"), ev.Failed(Hold(9.0), "x")])

@@ -67,7 +67,7 @@ SITUATIONS = {
         (
             "it has been a candidate for 1 h 2 min (every gate is healthy). Next: activate the VIP when every member "
             f"ahead has left. And etcd does not answer usefully ({LOST}): until it does, this node cannot lead; "
-            "without a majority of etcd nobody can."
+            "without a majority of etcd no node can."
         ),
     ),
     "drained": (

@@ -81,11 +81,11 @@ def test_etcd_is_down(lab: Lab) -> None:
     assert [check for check, (verdict, _, _) in found.items() if verdict == "failed"] == [
         f"etcd http://{node.port.v4}:2379" for node in lab.nodes
     ]
-    assert found["answers"] == ("skipped", "without etcd nobody knows who should answer", "")
+    assert found["answers"] == ("skipped", "without etcd it is not known which machine should answer", "")
 
 
 def test_a_foreign_host_answers_for_the_vip(lab: Lab) -> None:
-    """Beside the leader, as the leader and a candidate see it; and while nobody leads."""
+    """Beside the leader, as the leader and a candidate see it; and while no member leads."""
     holder = lab.wait_serving()
     other = lab.others(holder)[0]
     ip = [*lab.network.enter(CLIENT.name), "ip", "address"]
@@ -99,8 +99,8 @@ def test_a_foreign_host_answers_for_the_vip(lab: Lab) -> None:
             assert seen == f"a foreign host answers for it, {mac}, beside {holder.name}, which leads"
         for node in lab.nodes:
             node.run("systemctl stop haproxy")
-        until(partial(_nobody_leads, other), 15, "nobody leads")
-        assert failures(other)[f"api: {VIP4}"] == f"a foreign host answers for it, {mac}, though nobody leads"
+        until(partial(_nobody_leads, other), 15, "no member leads")
+        assert failures(other)[f"api: {VIP4}"] == f"a foreign host answers for it, {mac}, though no member leads"
     finally:
         run(*ip, "del", f"{VIP4}/32", "dev", "eth0", check=False)
         run(*ip, "del", f"{VIP6}/128", "dev", "eth0", check=False)

@@ -60,7 +60,7 @@ class HttpProbe:
         self._left = 0
 
     async def run(self) -> None:
-        """Check for ever. Ends only by being cancelled."""
+        """Check until cancelled."""
         try:
             while True:
                 start = self._clock.now()

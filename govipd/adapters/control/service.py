@@ -1,6 +1,6 @@
 """The control socket: what `govipctl` and `varlinkctl` ask this process (implements ports.Service).
 
-Whoever may open the socket may read; what changes something is root's.
+Every user that may open the socket may read; only root may change something.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -117,7 +117,7 @@ class ControlSocket:
         await self._server.run()
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
-        """See ports.Service: nothing is told unasked."""
+        """See ports.Service: the socket sends nothing unasked."""
 
     async def _answer(self, call: varlink.Call, uid: int) -> object:
         try:

@@ -47,13 +47,13 @@ LIMITS = Limits()
 
 
 class VarlinkServer:
-    """One socket. A place where none can be made is told once, and tried again for ever.
+    """One socket. Where none can be made, that is reported once, and tried again.
 
     Args:
         path: where; its directory's mode and group say who may come near. A file that an earlier process left is
             replaced.
         answer: does what is asked.
-        tell: takes the line about that.
+        tell: takes the report about that.
     """
 
     def __init__(self, *, path: Path, answer: Answer, tell: Callable[[str], None], limits: Limits = LIMITS) -> None:
@@ -69,7 +69,7 @@ class VarlinkServer:
         self._told = ""
 
     async def run(self) -> None:
-        """Serve for ever: where the place is taken away, or no socket can be made, it is tried again."""
+        """Serve until cancelled. Where the socket's file is removed, or no socket can be made, try again."""
         try:
             while True:
                 await self._serve()
@@ -103,7 +103,7 @@ class VarlinkServer:
             self._connected, self._path, limit=self._limits.message, backlog=self._limits.backlog
         )
         try:
-            self._path.chmod(0o660)  # whatever the umask; the directory has let nobody else in meanwhile
+            self._path.chmod(0o660)  # independent of the umask; until here the directory's mode protected the socket
         except OSError:
             server.close()
             raise

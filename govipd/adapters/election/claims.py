@@ -6,7 +6,7 @@ the election also creates every claim of the group, or none. While another group
 
 A holder that closed its fence lets go of its claims in the transaction that deletes its key: the value becomes empty,
 without a lease. So an empty claim says that the last holder does not answer any more. An absent claim does not say
-that: the lease may have ended early. Then the next holder waits, as behind a member that left without a mark.
+that: the lease may have ended early. Then the next holder waits, as behind a member that left without a marker.
 """
 
 import json
@@ -35,7 +35,7 @@ class Standing:
         ours: the value of each claim that carries our lease.
         free: addresses that their last holder let go in order.
         absent: addresses without a claim.
-        others: who claims each other address, in words.
+        others: which member claims each other address, as a text.
     """
 
     ours: Mapping[Address, bytes]
@@ -148,17 +148,17 @@ class Claims:
         return Standing(ours, frozenset(free), frozenset(absent), others)
 
     def unchanged(self, addresses: Iterable[Address]) -> tuple[IfValue, ...]:
-        """Conditions: each of these claims, which we hold, is still the one that we know."""
+        """Conditions: each of these claims of ours is unchanged since we read it."""
         return tuple(IfValue(self._keys.claim(address.ip), self.held[address]) for address in addresses)
 
     def let_go(self, addresses: Iterable[Address], in_order: Callable[[Address], bool]) -> tuple[Put | Delete, ...]:
-        """Lets go of these claims; those that are not `in_order` are deleted, which needs no write."""
+        """Let go of these claims. A claim that is not `in_order` is deleted, which needs no write."""
         keys = {address: self._keys.claim(address.ip) for address in addresses}
         return tuple(Put(key, FREE, 0) if in_order(address) else Delete(key) for address, key in keys.items())
 
 
 def _holder(value: bytes) -> str:
-    """Who made a claim, in words."""
+    """The member that made a claim, as a text."""
     try:
         fields = json.loads(value) if len(value) <= CLAIM_BYTES_MAX else {}
         return f"group {sanitize_line(str(fields['vip']), 64)} of {sanitize_line(str(fields['member']), 64)}"

@@ -1,6 +1,6 @@
 """One member in the queue of an election: it joins, proves that it is first, hands over, and leaves.
 
-Whatever it wants is in a few fields that the shell's calls set at once; one task makes them true in etcd.
+The shell's calls only set what is wanted; one task makes it true in etcd.
 """
 
 import asyncio

@@ -132,7 +132,7 @@ class EtcdElection:
         self._membership.publish(record)
 
     async def close(self) -> None:
-        """See ports.Election: revoking the lease deletes whatever is attached to it."""
+        """See ports.Election: revoking the lease deletes every key that is attached to it."""
         self._contender.forget_handovers()
         if self._session.lease is not None:
             with suppress(EtcdError):  # then it ends with its TTL

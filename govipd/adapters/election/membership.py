@@ -1,7 +1,7 @@
 """What a member publishes beside the election, and what it learns from the others' records.
 
 Key: `<prefix>members/<vip>/<member>`, a JSON object, attached to the member's lease. Nothing here decides
-who leads. It refuses a second machine with the same member name, and tells when members disagree on the
+who leads. It refuses a second machine with the same member name, and reports when members disagree on the
 VIP's addresses. A name's record is ours only if this machine's own runtime directory names its lease: two clones of one
 machine have the same identity, but not the same memory.
 """
@@ -32,7 +32,7 @@ class Membership:
         sink: where ClusterFault events go.
         prefix: `<prefix>members/<vip>/`.
         member: this member's name.
-        identity: what tells this machine from another of the same name, and where it can be found
+        identity: what distinguishes this machine from another of the same name, and its address
             ("machine", "node"); part of every record.
         leases: what this machine knows of its own leases.
     """
@@ -85,7 +85,7 @@ class Membership:
         """Claim the member's name under a new lease; False while another machine has it.
 
         Raises:
-            EtcdError: nobody knows; may be repeated.
+            EtcdError: not known; may be repeated.
         """
         self._leases.granted(lease)  # before etcd shows it to others
         put = Put(self._key, self._json(), lease)
@@ -112,7 +112,7 @@ class Membership:
         Called before the first campaign, when the kernel is known to be clean. False where etcd does not know one: no
         process gave it back, so it ended with its TTL, or etcd has lost its data.
         """
-        unknown = []  # kept until every call was answered: one that fails begins anew
+        unknown = []  # kept until every call was answered: after a failure all are tried again
         for earlier in self._leases.earlier():
             if earlier != lease:
                 if await self._store.revoke(earlier):
@@ -145,11 +145,11 @@ class Membership:
         while True:
             self._changed.clear()
             try:
-                # Written only when it differs: without compaction, etcd keeps every version for ever.
+                # Written only when it differs: without compaction, etcd keeps every version.
                 if await self._look() != self._json():
                     await self.write(lease)
             except EtcdError:
-                pass  # the renewer and the contender tell; here the next turn is enough
+                pass  # the session reports that; here the next iteration is enough
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()
@@ -191,7 +191,7 @@ class Membership:
 
 
 def _parse(kv: KeyValue) -> Mapping[str, object]:
-    """A foreign record; whatever is not a JSON object of sane size is an empty one."""
+    """A foreign record. A value that is no JSON object, or too long, counts as an empty one."""
     if len(kv.value) > RECORD_BYTES_MAX:
         return {}
     try:

@@ -76,7 +76,7 @@ class Resignation:
         return self._since is not None and self._clock.now() >= self._since + LEAVE_S
 
     def lost(self) -> None:
-        """The lease is gone, and with it whatever was to be deleted."""
+        """The lease is gone, and with it every key that was to be deleted."""
         self._since = None
         self._confirm()
 
@@ -155,7 +155,7 @@ class Resignation:
 
         Args:
             lease: ours.
-            keys: our key, and those passed over behind it; without any, only claims are left.
+            keys: our key, and those passed over behind it; empty where only claims are left.
             successor: the member behind these keys, if known. It gets the claims that it wants, and need not write.
             marks: this member was free to take, and closed its fence, so it may write the marker.
             in_order: the same, for each claim.

@@ -74,7 +74,7 @@ class Session:
         Args:
             lease: the lease.
             key: is read by the proof of each renewal.
-            proved: is told whether the key exists.
+            proved: called with whether the key exists.
             ends: whether the lease must end by itself: then it is not renewed.
         """
         interval = self._ttl / RENEWALS_PER_TTL
@@ -99,7 +99,7 @@ class Session:
                 wait, pause, ends_at = interval, FIRST_PAUSE_S, self._clock.now() + ttl
 
     async def _renewed(self, lease: int, key: str, proved: Callable[[bool], None]) -> float:
-        """Renew the lease, and see that whoever renewed it was etcd's leader (see store.Renewal); the granted TTL.
+        """Renew the lease, and prove that etcd's leader renewed it (see etcd.api.Renewal). Returns the granted TTL.
 
         Raises:
             LeaseNotFoundError: the lease does not exist.
@@ -150,7 +150,7 @@ class Session:
             self._sink(state)
 
     def forget_trouble(self, part: str) -> None:
-        """A part of the session has ended, and its trouble with it; told with the next change."""
+        """A part of the session has ended, and its trouble with it; reported with the next change."""
         self._troubles.pop(part, None)
 
 

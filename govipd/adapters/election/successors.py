@@ -1,4 +1,4 @@
-"""Who stands in the queue behind us."""
+"""The members behind us in the queue."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ class Successors:
         return [member.name for member in self._members()]
 
     def until(self, name: str) -> tuple[tuple[KeyValue, ...], Successor | None]:
-        """The keys between ours and that member's, and it itself; "", or one that is not there, is whoever is next.
+        """The keys between ours and that member's, and the member. "", or a name that is not there: the next member.
 
         One may have left since look(): keys are to be deleted by their create revisions, all or none.
         """

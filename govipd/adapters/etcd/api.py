@@ -33,7 +33,7 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write a key; it lives as long as the lease, or for ever with lease 0."""
+    """Write a key; it lives as long as the lease; with lease 0, until it is deleted."""
 
     key: str
     value: bytes
@@ -90,11 +90,11 @@ class TxnResult:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A lease's granted TTL in seconds, and raft's term in which whoever renewed it took itself for the leader.
+    """A lease's granted TTL in seconds, and raft's term in which the renewing etcd member took itself for the leader.
 
     That alone proves nothing: an etcd leader that was cut off renews leases for one to two election time-outs more,
-    while the others elect another, for whom this renewal never happened (LeaseRenew in etcd's
-    server/etcdserver/v3_server.go asks nobody). A linearizable transaction that *began later* and names the
+    while the others elect another leader, for which this renewal never happened (LeaseRenew in etcd's
+    server/etcdserver/v3_server.go asks no other member). A linearizable transaction that *began later* and names the
     same term shows that the leader of that term still had a majority: then the renewal counts.
     """
 

@@ -57,8 +57,8 @@ class EtcdClient:
         timeout: seconds per call, everything included; shorter than the lease.
         tls: for https endpoints.
         login: None where etcd runs without authentication, or takes the certificate's name.
-        failed: is told of each call that failed: endpoint, and the kind of failure in a word.
-        noticed: is told, in a sentence, when another cluster is believed from now on.
+        failed: called for each call that failed, with the endpoint and the kind of failure.
+        noticed: called with a text when another cluster is believed from now on.
         believed: which cluster is believed, and what keeps that over restarts.
         now: CLOCK_BOOTTIME in seconds.
         resolve: the resolver for names of endpoints (`etcd_names.lookup`).
@@ -85,7 +85,7 @@ class EtcdClient:
         self._names = Names(resolve)
         self._endpoint_index = 0
         self._connection: Connection | None = None
-        self._token: str | None = None  # None: to be asked for; "": there is none to be had
+        self._token: str | None = None  # None: to be asked for; "": authentication is off
         self._believed = believed or Believed()
         self._look: asyncio.Task[None] | None = None  # at every endpoint, when one was of another cluster
         self._looked_at = float("-inf")
@@ -185,7 +185,7 @@ class EtcdClient:
         """
         reply = await self._call(stubs.MaintenanceStub, "Status", pb.StatusRequest())
         alarms = ()
-        if reply.leader:  # else nobody answers that
+        if reply.leader:  # without a leader no member answers that
             listed = await self._call(stubs.MaintenanceStub, "Alarm", pb.AlarmRequest(action=pb.AlarmRequest.GET))
             alarms = tuple(pb.AlarmType.Name(a.alarm) for a in listed.alarms)
         header = reply.header
@@ -194,7 +194,7 @@ class EtcdClient:
         )
 
     async def close(self) -> None:
-        """Close the connection. The object can be used again: it would connect anew."""
+        """Close the connection. The object can be used again: it connects again."""
         if self._look is not None:
             self._look.cancel()
         self._drop(self._connection)
@@ -342,7 +342,7 @@ class EtcdClient:
         )
 
     async def _learn_members(self, connection: Connection) -> None:
-        """Where the believed cluster's members are, whatever the list of endpoints says; a courtesy to _look_around."""
+        """Read the addresses of the believed cluster's members, for _look_around(). A failure changes nothing."""
         self._learned_over = connection
         with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             self._believed.members = await connection.members(self._timeout, self._metadata())

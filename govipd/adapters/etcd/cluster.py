@@ -13,7 +13,7 @@ UNKNOWN = 0  # etcd 3.4 leaves some headers empty
 
 
 class ClusterFile:
-    """Keeps the believed id over restarts and boots: a process that knew none would believe whatever answers first.
+    """Keeps the believed id over restarts: a process that knew none would believe the first cluster that answers.
 
     Args:
         path: the file, in the unit's state directory; None (not run by systemd): nothing is kept.
@@ -33,7 +33,7 @@ class ClusterFile:
             return UNKNOWN
 
     def save(self, cluster: int) -> None:
-        """Keep this one. On a full disk the next process believes what answers first."""
+        """Keep this id. On a full disk the next process believes the first cluster that answers."""
         if self._path is not None:
             aside = self._path.with_suffix(".new")
             with suppress(OSError):
@@ -78,7 +78,7 @@ class Believed:
         )
 
     def asked(self, endpoints: tuple[str, ...]) -> tuple[str, ...]:
-        """Whom to ask before another cluster may be believed.
+        """The endpoints to ask before another cluster may be believed.
 
         Also those of a list that is not in force any more, and the old cluster's members: where each machine lists its
         own member only, one that was made a cluster of its own must not be taken for a rebuilt etcd.
@@ -86,7 +86,7 @@ class Believed:
         return tuple(dict.fromkeys([*endpoints, *self._home, *self.members]))
 
     def looked(self, answers: Mapping[str, int], endpoints: tuple[str, ...], began: float, now: float) -> bool:
-        """Every endpoint was asked, between `began` and `now`; `answers` are the cluster ids of those that told theirs.
+        """Every endpoint was asked, between `began` and `now`; `answers` are the cluster ids of those that answered.
 
         True where another cluster is believed from now on.
         """

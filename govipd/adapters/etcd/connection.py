@@ -122,7 +122,7 @@ class Connection:
                 return
             self._address = addresses[0]
             target = _target(self._address, self._name[1])
-            # Certificates are checked against the name, whatever address it has.
+            # Certificates are checked against the name, independent of its address.
             options += (("grpc.default_authority", self._authority),)  # type: ignore[assignment]
             if self._secure:
                 options += (("grpc.ssl_target_name_override", self._name[0]),)  # type: ignore[assignment]
@@ -147,7 +147,7 @@ class Connection:
         return self.stub(stubs.AuthStub).Authenticate(login.request())
 
     async def header(self, timeout: float, metadata: tuple[tuple[str, str], ...]) -> Any:  # noqa: ASYNC109  # gRPC's
-        """The header of the endpoint's status, which names its cluster, and which it tells also without a majority.
+        """The header of the endpoint's status, which names its cluster. An endpoint answers it without a majority, too.
 
         Raises:
             grpc.aio.AioRpcError: it did not answer within `timeout` seconds, or refuses.
@@ -184,7 +184,7 @@ class Connection:
 def raise_if_asked_to_cancel() -> None:
     """Re-raise the CancelledError being handled if this task was cancelled.
 
-    gRPC raises the same error in whoever waits for a call whose channel somebody else has closed; taken for
+    gRPC raises the same error in every waiter of a call whose channel another task has closed; taken for
     a cancellation it would end the task in silence.
     """
     task = asyncio.current_task()
@@ -193,7 +193,7 @@ def raise_if_asked_to_cancel() -> None:
 
 
 async def cluster_of(connection: Connection, timeout: float, metadata: tuple[tuple[str, str], ...]) -> int:  # noqa: ASYNC109
-    """The cluster id that an endpoint tells, over a connection of its own; UNKNOWN where it does not tell."""
+    """The cluster id of an endpoint, asked over a connection of its own; UNKNOWN where it does not answer."""
     try:
         async with asyncio.timeout(timeout):
             await connection.open()

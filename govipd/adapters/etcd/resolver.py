@@ -33,7 +33,7 @@ class Names:
         self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:
-        """The last known addresses of a name, the one that works first; waits only while there is none.
+        """The last known addresses of a name, the working one first; waits only while there is none.
 
         Raises:
             EtcdUnavailableError: it has no address.
@@ -77,7 +77,7 @@ class Names:
         del self._lookups[name]
         if isinstance(found, OSError):
             looking.set_exception(found)
-            looking.exception()  # nobody may be waiting for it any more
+            looking.exception()  # its waiter may be gone
             return
         known = self._known.get(name, ())
         kept = [address for address in known if address in found]  # in the order of what works

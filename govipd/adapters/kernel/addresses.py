@@ -2,7 +2,7 @@
 
 The interface is looked up by its name for each operation: it may be deleted and created anew, with another
 index. Addresses are compared without their prefix: a kernel that has 192.0.2.100/24 answers for 192.0.2.100/32, and
-on whichever interface it has it (the weak host model). What is on another interface is told of, and left alone.
+on whichever interface it has it (the weak host model). An address on another interface is reported, and left alone.
 """
 
 import math
@@ -55,7 +55,7 @@ class KernelAddresses:
         self._route = route or RouteSocket()
 
     def mac(self) -> bytes | None:
-        """The interface's hardware address now; None when there is none to be had."""
+        """The interface's hardware address now; None without one."""
         try:
             link = self._route.link(self._interface)
         except KernelError:

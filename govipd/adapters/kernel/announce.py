@@ -19,8 +19,8 @@ class FrameAnnouncer:
     only) and a neighbour advertisement for each IPv6 address.
 
     `mac` is asked before each round: a bond may have failed over. Packet sockets bypass nftables, so no fence
-    holds these frames back. A round that fails (no interface, link down) is left to the next. `sent` is told how many
-    frames a round had.
+    holds these frames back. A round that fails (no interface, link down) is left to the next. `sent` is called with the
+    number of frames of a round.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class FrameAnnouncer:
         self._addresses = addresses
 
     def start(self) -> None:
-        """Announce at once, then repeat, then refresh, until stop(). A start while active begins anew."""
+        """Announce at once, then repeat, then refresh, until stop(). A start while active begins again."""
         self._started = True
         self._send(self._burst)
         self._changed.set()
@@ -70,7 +70,7 @@ class FrameAnnouncer:
         self._changed.set()
 
     async def run(self) -> None:
-        """Send for ever. Ends only by being cancelled."""
+        """Send until cancelled."""
         try:
             while True:
                 await self._changed.wait()

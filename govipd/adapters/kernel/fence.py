@@ -15,9 +15,11 @@ from govipd.runtime.ports import Clock
 # From reading the clock to the kernel's acknowledgement: taken off the time-out, and measured. Longer ones for
 # processes that get little time.
 _ALLOWANCES_S = (0.01, 0.04, 0.16)
-# Where somebody took the fence away, the VIP has answered unguarded; set up anew, the fence stays open for this long.
+# If the tables were deleted, recreate them open for this long, so that no packet is lost.
 _BRIDGE_MS = 10
-_LONG_MS = 3_600_000  # for elements that are added to be deleted at once, which takes one that has not ended
+_LONG_MS = (
+    3_600_000  # for elements that are added and deleted in one transaction: deleting needs one that has not timed out
+)
 # Elements for the renewal that is expected next may end so much before its end, for then it takes one transaction.
 _LOSS_MAX_S = 0.02
 _EARLY_MAX_S = 0.005  # by which they are planned to end before the end that is expected
@@ -27,7 +29,7 @@ _OF_ANOTHER_MAKING = frozenset({errno.EEXIST, errno.EOPNOTSUPP, errno.EBUSY, err
 
 
 class NftFence:
-    """nf_tables drops whatever would answer for a VIP that is not open; what is open, times out.
+    """nf_tables drops every answer for a VIP that is not open; what is open times out.
 
     What is dropped for a guarded address that is not open (`govipd.adapters.kernel.fence_rules`):
 
@@ -40,7 +42,7 @@ class NftFence:
     Not held back: frames of packet sockets, which the announcer uses; what this machine forwards or bridges to and from
     a VIP that another holds.
 
-    **Two slots** (docs/adr/0006). The time-out of an element is relative, and begins late by whatever this process
+    **Two slots** (docs/adr/0006). The time-out of an element is relative, and begins late by the time that this process
     loses between reading the clock and the kernel's commit. So elements are added to a slot that is not used, and when
     it is known that they end in time, a transaction lets that slot count. However late it comes, it prolongs nothing.
 
@@ -48,8 +50,8 @@ class NftFence:
     that end where the next renewal is expected to. If they turn out to end at most 20 ms (or a quarter of the pause
     between two renewals) before its end, and not after it, they are taken; else the slot is filled first, as above.
 
-    **Rules stand** while the kernel vouches that nobody else has changed any table; else the next operation states
-    everything, so whatever somebody did (`nft flush ruleset`) is repaired by it. Where it finds that somebody took the
+    **Rules stay** while the kernel confirms that no other program has changed any table; else the next operation states
+    everything, which repairs what another program did (`nft flush ruleset`). Where it finds that a program deleted the
     tables away, it brings them back open for a moment, so that nothing is dropped before the second transaction.
 
     Elements are renewed by adding, deleting and adding: deleting needs one that exists, and kernels before 6.12 do not
@@ -121,7 +123,7 @@ class NftFence:
         self._use(await self._fill(until, bridge_ms=_BRIDGE_MS), until, pause, commit=self._commit)
 
     def _use(self, slot: str, until: float, pause: float, *, commit: Callable[[tuple[Message, ...]], bool]) -> bool:
-        """Let the slot count, and put elements for the next renewal, `pause` seconds from this one, into the other."""
+        """Let this slot count, and put elements for the next renewal, `pause` seconds later, into the other slot."""
         other = _other(slot)
         expected = until + pause - min(_EARLY_MAX_S, pause / 8)
         began = self._clock.now()
@@ -138,7 +140,7 @@ class NftFence:
         return True
 
     def _undisturbed(self, batch: tuple[Message, ...]) -> bool:
-        """One transaction with elements only, if everything else stands as this fence has stated it; else none."""
+        """One transaction with elements only, where everything else is as this fence has stated it; else none."""
         if self._stated is None or self._stated != self._kernel.epoch:
             return False
         try:
@@ -157,7 +159,7 @@ class NftFence:
         return True
 
     def _whole(self) -> tuple[Message, ...]:
-        """What stands in tables and sets that are there: rules, and the addresses that are guarded."""
+        """The contents of tables and sets that exist: rules, and the addresses that are guarded."""
         mac = self._mac()
         if not self._rules or mac != self._rules_for:
             versions = {address.version for address in self._addresses}
@@ -252,7 +254,7 @@ class NftFence:
         except KernelError as error:
             if error.number not in _OF_ANOTHER_MAKING:
                 raise
-            # In the place of what stands there under these names, in one transaction.
+            # Replaces the tables of these names, in one transaction.
             theirs = [t for t in (self._inet, self._arp) if t.name in self._kernel.tables(t.name, [t.family])]
             self._kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole(), *self._closing))
             self._stated = self._kernel.epoch
@@ -270,7 +272,7 @@ class NftFence:
         """The addresses that the kernel guards, by whichever process's order.
 
         Raises:
-            KernelError: the kernel did not tell.
+            KernelError: the kernel did not answer.
         """
         return fence_rules.every(self._kernel, self._inet.name)
 
@@ -327,7 +329,7 @@ class NftFence:
 
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:
-    """Those that are not among the others, with whatever prefix."""
+    """The addresses that are not among the others, compared without prefixes."""
     return tuple(a for a in addresses if a.ip not in {other.ip for other in others})
 
 

@@ -1,6 +1,6 @@
 """The fence's rules: what is dropped for an address that is guarded and not open (docs/adr/0022).
 
-They name sets, never addresses, so they stand for as long as the tables do. Each place at which a packet could be an
+They name sets, never addresses, so they stay as long as the tables exist. Each place at which a packet could be an
 answer asks three questions, and none of the rules accepts anything:
 
 1. guarded, and no slot is used for it: drop;
@@ -73,7 +73,7 @@ def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
 def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None) -> Iterator[Message]:
     """Chains as they should be, with their rules for addresses of these versions written again.
 
-    `interface` is the VIP's, and `mac` its hardware address, by which a packet to this machine is told from one that
+    `interface` is the VIP's, and `mac` its hardware address, which distinguishes a packet to this machine from one that
     it only bridges (with br_netfilter such packets pass these hooks, too).
     """
     for table, hook, priority in (
@@ -118,14 +118,14 @@ def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
     """The addresses that tables of this name guard, whichever process set them up.
 
     Raises:
-        KernelError: the kernel did not tell.
+        KernelError: the kernel did not answer.
     """
     kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
     return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guarded(v)))
 
 
 def lacking(kernel: NfTables) -> str:
-    """What this kernel's nf_tables does not know of a fence; "": it knows all, or did not tell. Nothing is changed."""
+    """What this kernel's nf_tables lacks for a fence; "" where it has all, or did not answer. Nothing is changed."""
     name = "govipd_trial"
     error = kernel.would_refuse(trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
     kernel.close()

@@ -1,4 +1,4 @@
-"""Ethernet frames that tell neighbours where an address is. Pure functions."""
+"""Ethernet frames that announce to neighbours where an address is. Pure functions."""
 
 import struct
 from ipaddress import IPv4Address, IPv6Address

@@ -21,7 +21,7 @@ class NetlinkMonitor:
     """Watches the interface, and the VIP group's addresses on every interface (ports.AddressMonitor).
 
     Sends LinkState at start, at each change that the kernel signals, and every `poll_s`; AddressLost when the
-    kernel signals that an address of the group went, whoever removed it, and when one seen by the last poll
+    kernel signals that an address of the group was removed, and when an address seen by the last poll
     is not there any more; AddressFound for what is on the interface with any prefix, AddressesElsewhere when what is on
     other interfaces changes, and at every look while there is any. After any error (the socket overran, the kernel
     refused) it opens new sockets and looks again.
@@ -55,7 +55,7 @@ class NetlinkMonitor:
         self._present = frozenset()
 
     async def run(self) -> None:
-        """Watch for ever. Ends only by being cancelled."""
+        """Watch until cancelled."""
         failures = 0
         try:
             while True:

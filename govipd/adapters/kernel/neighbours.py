@@ -20,7 +20,7 @@ IpAddress = IPv4Address | IPv6Address
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _ETH_P_ALL = 3
-_ASKED_APART_MAX = 16  # members; the others are asked with everybody
+_ASKED_APART_MAX = 16  # members; the other machines are asked by broadcast
 _HEARD_MAX = 1000  # frames that are read at once
 # Classic BPF (linux/filter.h; code, true, false, value): lets ARP and neighbour advertisements pass, so that a busy
 # link does not drown the answers.
@@ -129,7 +129,7 @@ class Ear(Protocol):
         """Hear no more."""
 
     def ask(self, targets: Collection[IpAddress], macs: Collection[bytes]) -> None:
-        """Ask everybody, and the machines of these hardware addresses apart. Never raises, never waits."""
+        """Ask by broadcast, and the machines of these hardware addresses each. Never raises, never waits."""
 
     def heard(self) -> dict[IpAddress, set[bytes]]:
         """What machines other than this one have claimed since this was last asked. Never raises, never waits."""
@@ -184,11 +184,11 @@ class PacketEar:
 class LinkNeighbours:
     """The machines on the VIP's link, asked who answers for its addresses (ports.Neighbours).
 
-    Nothing is open while nothing is asked. Where it cannot be asked (no Ethernet, no carrier, no packet socket), nobody
-    answers.
+    The socket is closed while no question is pending. Where the link cannot be asked (no Ethernet, no carrier, no
+    packet socket), the answer is empty.
 
     Args:
-        members: by hardware address, in the words of LinkState.mac: whose it is.
+        members: each member by its hardware address, written as in LinkState.mac.
         ear: hears the link.
     """
 
@@ -225,7 +225,7 @@ class LinkNeighbours:
             self._changed.set()
 
     async def run(self) -> None:
-        """Ask when that is wanted, for ever. Ends only by being cancelled."""
+        """Ask whenever that is wanted, until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()

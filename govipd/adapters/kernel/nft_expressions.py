@@ -44,12 +44,12 @@ def attributes(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def link_source() -> Expression:
-    """Load whom the frame is from. A packet of this machine that has no frame yet goes on to the next rule."""
+    """Load the frame's source. A packet of this machine that has no frame yet goes on to the next rule."""
     return _payload(_LINK, 6, 6)
 
 
 def link_destination() -> Expression:
-    """Load whom the frame is for; a packet without a frame goes on to the next rule."""
+    """Load the frame's destination; a packet without a frame goes on to the next rule."""
     return _payload(_LINK, 0, 6)
 
 

@@ -22,7 +22,7 @@ UNTIMED = bytes.fromhex("fedcba9876543211")
 _KEY_TYPES = {4: 7, 6: 9, 16: 8}  # what nft(8) calls ipv4_addr, ether_addr and ipv6_addr, by length
 
 # NFT_TABLE_F_OWNER (5.12) and NFT_TABLE_F_PERSIST (6.9): others cannot change the table while the socket is open that
-# added it, nor does `nft flush ruleset`; afterwards it stays, for the next one to own.
+# added it, nor does `nft flush ruleset`; afterwards it stays, and the next process owns it.
 OWNED = 0x2 | 0x4
 NFPROTO_INET = 1  # linux/netfilter.h
 NFPROTO_ARP = 3

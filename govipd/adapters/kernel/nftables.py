@@ -16,7 +16,7 @@ _NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10  # errors come without a copy of the request
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
-_BUFFER = 1 << 20  # bytes; a refused batch is answered for each of its messages, whatever the host's default is
+_BUFFER = 1 << 20  # bytes: a refused batch gets an answer for each of its messages
 # What the kernel answers where nfnetlink, or its nf_tables part, neither is built in nor can be loaded.
 _NOT_THERE = frozenset({errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _BATCH_BEGIN = 0x10  # linux/netfilter/nfnetlink.h
@@ -30,13 +30,13 @@ _TRIES = 3  # for what another program's transaction comes between
 class NfTables:
     """A socket for transactions, opened when first needed. It stays open: closing it takes the kernel 10 ms.
 
-    It knows whether anybody else has changed any table since its own last transaction: nf_tables counts them
+    It knows whether another program has changed any table since its own last transaction: nf_tables counts them
     (NFTA_GEN_ID), and refuses a batch that names another number than the current one. Fences of one process share
     it, or each would take the others' transactions for a stranger's. `owns`: the tables are this socket's alone, where
     the kernel can do that (docs/adr/0024).
 
     Attributes:
-        epoch: changes when others have, or may have, changed something. What was stated in this one, stands.
+        epoch: changes when another program has, or may have, changed something. What was stated in it is in force.
         commits: transactions that the kernel has confirmed.
         longest_s: how long the longest one took, seconds; other programs' transactions go first.
     """
@@ -163,7 +163,7 @@ class NfTables:
         """Names of the tables that begin so.
 
         Raises:
-            KernelError: the kernel did not tell.
+            KernelError: the kernel did not answer.
         """
         found = set()
         for family in families:
@@ -175,7 +175,7 @@ class NfTables:
         """The keys of a set; a table or set that does not exist has none.
 
         Raises:
-            KernelError: the kernel did not tell.
+            KernelError: the kernel did not answer.
         """
         asked = attribute(1, table.encode() + b"\0") + attribute(2, name.encode() + b"\0")
         try:

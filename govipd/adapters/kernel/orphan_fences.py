@@ -23,7 +23,7 @@ async def clear_orphans(
         kernel: where the tables are.
         prefix: that of the interface's tables.
         owned: the groups' tables, and the addresses of each. Others that such a table guards are let go of, too.
-        remove: takes addresses off the interface, whatever their prefix; those that are still on this machine
+        remove: takes addresses off the interface, with any prefix; those that are still on this machine
             afterwards. They stay guarded, closed, unless the fence of another interface guards them.
 
     Returns:
@@ -53,7 +53,7 @@ async def clear_orphans(
 
 
 def _closed(table: Table, addresses: Collection[IPAddress]) -> list[Message]:
-    """Whatever else the table is: with its sets, none of the addresses open."""
+    """Close the table: its sets exist, and no address is open."""
     messages = list(fence_rules.sets(table, _FAMILIES[table.family]))
     for address, name in _in_sets(
         table, addresses, *(lambda v, s=slot: fence_rules.used(v, s) for slot in fence_rules.SLOTS)

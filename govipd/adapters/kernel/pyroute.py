@@ -11,7 +11,7 @@ try:
     from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nftsocket
 finally:
     if not _whole:
-        sys.modules.pop("pyroute2", None)  # whoever asks for the whole of it gets it
+        sys.modules.pop("pyroute2", None)  # a program that imports the whole of it gets it
 
 __all__ = (
     "NFNL_SUBSYS_NFTABLES", "NLMSG_ERROR", "NLM_F_ACK", "NLM_F_APPEND", "NLM_F_CREATE", "NLM_F_EXCL", "NLM_F_REQUEST",

@@ -1,8 +1,8 @@
-"""Links and addresses over rtnetlink(7): requests, and what the kernel tells of changes.
+"""Links and addresses over rtnetlink(7): requests, and the kernel's events.
 
 Netlink to the kernel is a function call: when send() returns, the request has been carried out or refused, and the
 answer is waiting. So nothing here waits, except for other users of rtnetlink, and taking a VIP takes what the kernel
-takes; a client that decodes everything it is told takes several milliseconds more (docs/adr/0009).
+takes; a client that decodes every attribute takes several milliseconds more (docs/adr/0009).
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class RouteSocket:
         return {address: flags for at, address, flags in found if at == index and address is not None}
 
     def where(self, ips: Collection[IPv4Address | IPv6Address]) -> list[tuple[int, Address]]:
-        """Where each of these is, with any prefix: the index of its interface, and the address as it stands there.
+        """Where each of these addresses is, with any prefix: its interface's index, and the address with that prefix.
 
         Hosts of Kubernetes have thousands of addresses: what does not have the right bytes in it is not decoded.
 
@@ -143,7 +143,7 @@ class RouteSocket:
         self._request(f"adding {address}", _NEWADDR, _ACK | _REPLACE | _CREATE, body)
 
     def delete(self, index: int, address: Address) -> None:
-        """Delete an address, exactly this one.
+        """Delete an address, with this very prefix.
 
         Raises:
             KernelError: refused (EADDRNOTAVAIL, ENODEV), or not acknowledged.
@@ -157,7 +157,7 @@ class RouteSocket:
             self._socket = None
 
     def _request(self, what: str, kind: int, flags: int, body: bytes, wanted: tuple[bytes, ...] = ()) -> list[bytes]:
-        """Ask once; what the kernel told, without the headers, and perhaps without what has nothing `wanted` in it.
+        """Ask once. Returns the kernel's messages without headers; messages without `wanted` in them may be left out.
 
         Raises:
             KernelError: refused, or no answer that makes sense.
@@ -208,7 +208,7 @@ class RouteEvents:
         self._socket.bind((0, groups))
 
     async def get(self) -> AsyncIterator[Change]:
-        """What is told next; waits for it.
+        """Wait for the next events.
 
         Raises:
             OSError: something was not heard, or could not be read.
@@ -227,17 +227,17 @@ class _RtnetlinkRefusedError(OSError):
 
 def _open(flags: int = 0) -> socket.socket:
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | flags, socket.NETLINK_ROUTE)
-    with suppress(OSError):  # Linux before 4.20 tells of every interface
+    with suppress(OSError):  # Linux before 4.20 answers for every interface
         netlink.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
     return netlink
 
 
 def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> tuple[bool, list[bytes]]:
-    """What was told under this number, and whether no change came in between.
+    """The answers to this request, and whether no change came in between.
 
     Raises:
         _RefusedError: the kernel refused.
-        OSError: there is no answer, or one that is none.
+        OSError: no answer, or not a valid one.
     """
     whole, told = True, list[bytes]()
     while True:

@@ -39,14 +39,14 @@ class Hooks:
     """Runs a command when a VIP group's role on this node changes (implements ports.Service).
 
     - leader: this kernel answers for the VIP.
-    - standby: this node stands in the queue, or the operator (a drain, a handover, a stop) took the VIP off it.
+    - standby: this node is in the queue, or the operator (a drain, a handover, a stop) took the VIP off it.
     - fault: this node may not hold the VIP: a gate is not healthy, the lease is gone, or the kernel refused. Where it
       held the VIP, the kernel has stopped answering by then.
 
     Args:
         commands: by role, a program's absolute path and its arguments.
         timeout_s: after which a command is killed, with its process group.
-        operator: tells addresses and gates.
+        operator: knows addresses and gates.
         journal: where output and exit status go.
         clock: measures.
     """
@@ -65,7 +65,7 @@ class Hooks:
         self._operator = operator
         self._journal = journal
         self._clock = clock
-        self._roles: dict[str, str] = {}  # by VIP group: the role last told
+        self._roles: dict[str, str] = {}  # by VIP group: the role last reported
         self._falling: dict[str, tuple[str, Report]] = {}  # while a VIP is being dropped: the role to come, and why
         self._addresses: dict[str, str] = {}
         self._queue: asyncio.Queue[_Call] = asyncio.Queue(WAITING_MAX)
@@ -91,7 +91,7 @@ class Hooks:
                 self._tell(vip, "leader", report)
             case State.CANDIDATE:
                 self._tell(vip, "standby", report)
-            case State.HANDING_OVER:  # told once the kernel has stopped answering
+            case State.HANDING_OVER:  # reported when the kernel has stopped answering
                 self._falling[vip] = "standby", report
             case State.DEACTIVATING if report.trigger is not Trigger.SUCCESSOR_READY:
                 self._falling[vip] = self._fallen(vip, report), report

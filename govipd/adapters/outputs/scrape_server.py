@@ -1,4 +1,4 @@
-"""Serves one page of text over HTTP, such that nobody who asks for it can disturb the daemon."""
+"""Serves one page of text over HTTP, such that no client can disturb the daemon."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class ScrapeServer:
     """GET /metrics, one request per connection (RFC 9112), on the daemon's own event loop.
 
-    An address that cannot be listened on is told, and tried again for ever.
+    An address that cannot be listened on is reported, and tried again.
 
     Args:
         host: an address of this machine, "0.0.0.0" or "::" for all.
@@ -41,7 +41,7 @@ class ScrapeServer:
         self.bound: tuple[str, int] | None = None  # while it listens
 
     async def run(self, page: Callable[[], bytes]) -> None:
-        """Serve for ever; `page` makes the text, within milliseconds."""
+        """Serve until cancelled; `page` makes the text, within milliseconds."""
         self._page = page
         where = f"metrics on {f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         while True:

@@ -139,7 +139,7 @@ class NoPact:
     """Pacts are off (implements ports.Pact)."""
 
     async def run(self) -> None:
-        """Nothing to do, for ever."""
+        """Wait until cancelled."""
         await asyncio.Event().wait()
 
     def lead(self) -> None:

@@ -38,7 +38,7 @@ class PactSuccessor:
         keys: where the group's keys are.
         claims: this member's.
         own_key: this member's key in the queue, as last confirmed.
-        taken: called when the take-over is decided, whatever its outcome: the place in the queue may have changed.
+        taken: called when the take-over was decided, won or not: the place in the queue may have changed.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class PactSuccessor:
             except EtcdRefusedError:
                 if not writes:
                     break  # the lease must end
-                writes = False  # then the election waits, as behind a member without a mark
+                writes = False  # then the election waits, as behind a member without a marker
             except EtcdError:  # it may take effect yet; to ask the next endpoint too does no harm
                 await asyncio.sleep(PAUSE_S)
             else:

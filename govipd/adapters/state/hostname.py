@@ -28,7 +28,7 @@ class HostName:
     Args:
         path: where it is kept; None (not run by systemd): in memory only.
         nameable: whether a name can be a member's.
-        ask: tells the host's name.
+        ask: returns the host's name.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class HostName:
             aside = self._path.with_suffix(".new")
             try:
                 aside.write_text(self())
-                aside.chmod(0o640)  # whatever the umask: for the unit's group; the directory is closed to others
+                aside.chmod(0o640)  # independent of the umask: for the unit's group; the directory is closed to others
                 aside.replace(self._path)
             except OSError:
                 return
@@ -85,7 +85,7 @@ class HostName:
 class NameService:
     """Asks for the host's name again while the one in use is another machine's (ports.Service).
 
-    Nothing that is held, or stands in a queue, is given up for it: every VIP group must be ineligible.
+    No VIP and no place in a queue is given up for it: every VIP group must be ineligible.
 
     Args:
         name: the name in use.
@@ -105,7 +105,7 @@ class NameService:
         self._refused = False
 
     async def run(self) -> None:
-        """Look for ever; at nothing while the name is not refused."""
+        """Look until cancelled; at nothing while the name is not refused."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self._refused and self._all_stand_aside() and self._host.ask_again():

@@ -71,7 +71,7 @@ class StderrJournal:
 
 
 def journal_for(environ: Mapping[str, str], stderr: TextIO) -> Journal:
-    """The journal if `stderr` is connected to it, which JOURNAL_STREAM tells (systemd.exec(5)), else `stderr`."""
+    """The journal if JOURNAL_STREAM names `stderr` (systemd.exec(5)), else `stderr`."""
     try:
         stat = os.fstat(stderr.fileno())
     except (OSError, ValueError):  # closed, or not a file

@@ -10,7 +10,7 @@ _SEND_LIMIT_S = 0.1  # systemd may be busy (daemon-reexec); the event loop must 
 
 
 class SystemdNotifier:
-    """Tells systemd (ports.Notifier) by the socket that NOTIFY_SOCKET named at construction; without one, nobody."""
+    """Notifies systemd (ports.Notifier) over the socket that NOTIFY_SOCKET names; without one, does nothing."""
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None

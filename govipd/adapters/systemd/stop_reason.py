@@ -8,7 +8,7 @@ from govipd.adapters.systemd.dbus import MANAGER, SYSTEMD, BusError, call, conne
 async def job_type(bus_address: str | None = None) -> str:
     """The type of the job that runs for this process's unit: "restart", "stop", ...
 
-    "" when there is none, or when nobody can tell. Measured on systemd 252: while a unit is restarted, its job is
+    "" when there is none, or D-Bus does not answer. Measured on systemd 252: while a unit is restarted, its job is
     a "restart" until the new process runs; while it is stopped, or the machine goes down, a "stop".
     """
     try:

@@ -61,7 +61,7 @@ class UnitMonitor:
         self._away = ""  # why D-Bus is of no use at present
 
     async def run(self) -> None:
-        """Watch for ever. Ends only by being cancelled."""
+        """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
             tasks.create_task(self._stand_in())
@@ -127,7 +127,7 @@ class UnitMonitor:
                 await call(bus, MANAGER, f"{SYSTEMD}.Manager", "StartUnit", "ss", self._unit, "fail")
 
     async def _read(self, bus: MessageBus, path: str) -> tuple[str, Mapping[str, str]]:
-        """Who tells, by the unique name on the bus, and what is told of the unit."""
+        """The sender, by its unique name on the bus, and the unit's properties."""
         reply = await ask(bus, MANAGER, f"{SYSTEMD}.Manager", "ListUnitsByNames", "as", [self._unit])
         if not reply.body[0]:
             raise BusError("ListUnitsByNames: an answer without the unit")
@@ -177,7 +177,7 @@ class UnitMonitor:
 
 
 def _unit_state(properties: Mapping[str, str]) -> UnitState:
-    """Words for people: the sub-state, and why, when there is more to say than "active" tells."""
+    """A text: the sub-state, and the reason where "active" does not say all."""
     detail = properties.get("SubState", "")
     if properties.get("LoadState") == "not-found":
         detail = "not found"

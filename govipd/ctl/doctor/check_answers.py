@@ -1,4 +1,4 @@
-"""Who answers for a VIP on the wire: nobody but the machine that leads."""
+"""Which machines answer for a VIP on the wire: only the one that leads may."""
 
 import asyncio
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -14,7 +14,7 @@ _LISTEN_S = 1.0
 async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
     """Ask each interface's neighbours for every VIP, and for the leaders' own addresses."""
     if cluster is None:
-        return [skipped("answers", "without etcd nobody knows who should answer")]
+        return [skipped("answers", "without etcd it is not known which machine should answer")]
     found = await asyncio.gather(*(
         _interface(config, cluster, interface) for interface in dict.fromkeys(vip.interface for vip in config.vip)
     ))  # fmt: skip
@@ -57,7 +57,7 @@ def _judge(
     who = ", ".join(sorted(_named(mac.hex(":"), queue) for mac in strangers))
     remedy = f"find {who} in the switch's table, or with: ip neigh; take {ip} off that machine"
     if queue.leader in {"", member}:
-        leads = "this member leads" if queue.leader else "nobody leads"
+        leads = "this member leads" if queue.leader else "no member leads"
         if answered:
             return failed(check, f"a foreign host answers for it, {who}, though {leads}", remedy)
         return ok(check, f"no other host answers for it; {leads}")
@@ -67,9 +67,9 @@ def _judge(
         beside = "beside" if strangers < answered else "and not"
         return failed(check, f"a foreign host answers for it, {who}, {beside} {queue.leader}, which leads", remedy)
     if not answered:
-        text = f"{queue.leader} leads, but nobody answers for it on {vip.interface}"
+        text = f"{queue.leader} leads, but no machine answers for it on {vip.interface}"
         return failed(check, text, f"govipctl doctor on {queue.leader}; are both machines on the same link?")
-    return ok(check, f"{queue.leader} answers for it, and nobody else")
+    return ok(check, f"{queue.leader} answers for it, and no other machine")
 
 
 def _named(mac: str, queue: Queue) -> str:

@@ -51,7 +51,7 @@ def rate(off: float, election: ElectionConfig) -> Finding:
 
 
 def ntp(running: list[str], slew: tuple[float, str] | None, election: ElectionConfig) -> Finding:
-    """Judge what runs, and the rate that chrony's configuration allows, with where that stands."""
+    """Judge what runs, and the rate that chrony's configuration allows, and the file that says so."""
     check, most = "clock: NTP", allowed(election)
     if not running:
         return ok(check, "no chronyd, ntpd or systemd-timesyncd runs here: nothing slews the clock that is known of")

@@ -69,7 +69,7 @@ async def _endpoint(config: Config, endpoint: str) -> tuple[Finding, EndpointSta
 
 
 async def _read_time(etcd: EtcdClient, key: str) -> float:
-    """How many seconds a linearizable read takes. That this user may not read is told by _rights()."""
+    """How many seconds a linearizable read takes. _rights() reports where this user may not read."""
     began = time.monotonic()
     try:
         await etcd.txn((), (Get(key),))
@@ -86,7 +86,7 @@ def _judge(check: str, status: EndpointStatus, took: float, patience: float) -> 
     )
     if not status.leader:
         remedy = "bring back the majority of etcd's members: etcdctl endpoint status --cluster"
-        return failed(check, "knows no leader: without a majority nobody holds the VIP", remedy)
+        return failed(check, "knows no leader: without a majority no machine holds the VIP", remedy)
     if status.alarms:
         remedy = "etcdctl alarm list; compact and defragment (etcd's documentation, Maintenance); etcdctl alarm disarm"
         return failed(check, f"alarm {', '.join(status.alarms)}: etcd refuses to write", remedy)
@@ -149,6 +149,6 @@ def _refused_remedy(config: Config) -> str:
 
 
 def _short(error: Exception, endpoint: str) -> str:
-    """Without the endpoint, which is told already, and without gRPC's way to the operating system's words."""
+    """Without the endpoint, which the check names, and without gRPC's prefix to the operating system's text."""
     text = str(error).removeprefix(f"{endpoint}: ")
     return sanitize_line(text.rpartition(": ")[2] if "last error: " in text else text, 200)

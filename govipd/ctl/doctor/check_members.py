@@ -53,7 +53,7 @@ def _own(member: str, vip: VipConfig, queue: Queue, group: GroupStatus | None) -
 
 
 def _standing(check: str, member: str, queue: Queue, own: Mapping[str, object], group: GroupStatus | None) -> Finding:
-    """Whether this member stands for election, and why not."""
+    """Whether this member campaigns, and why not."""
     why = sanitize_line("; ".join(group.blockers) if group else str(own.get("detail") or own.get("reason", "")), 200)
     if group.drained if group else "drained" in why:
         text = f"{member} is drained by the operator: it does not stand for election"

@@ -1,4 +1,4 @@
-"""nf_tables: that the kernel has it, that the fence stands where it must, and whether others drop what a VIP needs."""
+"""nf_tables: the kernel has it, the fence is where it must be, and no other rule drops what a VIP needs."""
 
 import itertools
 import json
@@ -95,7 +95,7 @@ def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
             findings.append(warning("firewall", f"chain {where} drops ARP: perhaps that for a VIP", remedy))
         discovery = any(words in text for words in ("icmpv6", "ipv6-icmp"))
         if v6 and drops and chain["hook"] == "input" and chain["family"] in {"inet", "ip6"} and not discovery:
-            detail = f"chain {where} drops neighbour solicitations: nobody finds {v6[0].ip}"
+            detail = f"chain {where} drops neighbour solicitations: no machine finds {v6[0].ip}"
             remedy = f"nft insert rule {where} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept"
             findings.append(failed("firewall", detail, remedy))
     return findings or [ok("firewall", "nothing that would drop ARP or neighbour discovery")]

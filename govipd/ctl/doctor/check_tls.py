@@ -39,7 +39,7 @@ async def examine(config: EtcdConfig) -> list[Finding]:
         try:
             server = await asyncio.to_thread(_handshake, endpoint, _context(config))
         except OSError:
-            continue  # told of by handshake()
+            continue  # reported by handshake()
         findings.append(_valid_until(f"TLS certificate of {endpoint}", str(server.get("notAfter"))))
     return findings
 

@@ -97,7 +97,7 @@ def _watchdog(check: str, shown: Mapping[str, str], election: ElectionConfig) ->
 
 
 def _drift(installed: Path) -> Finding | None:
-    """Whether the installed file is the one that came with this version, but for comments and where programs are."""
+    """Whether the installed file is that of this version, except comments and the programs' paths."""
     check = f"unit file {installed}"
     package = Path(govipd.__file__).parent
     shipped = next((p for p in (package / "units", package.parent / "units") if p.is_dir()), None)

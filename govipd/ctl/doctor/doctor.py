@@ -35,7 +35,7 @@ from govipd.ctl.doctor.finding import Finding, Severity, failed
 from govipd.errors import ConfigError, GovipdError
 from govipd.host import local_addresses
 
-_LIMIT_S = 15.0  # for one check, whatever it waits for
+_LIMIT_S = 15.0  # for one check, with everything that it waits for
 _STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAILED: "bold red", Severity.SKIPPED: "dim"}
 
 

@@ -7,17 +7,17 @@ from typing import Any, Self
 
 
 class Severity(StrEnum):
-    """How a precondition stands."""
+    """The result of a check."""
 
     OK = "ok"
-    WARNING = "warning"  # it works, but less well, or not for ever
+    WARNING = "warning"  # it works, but less well, or not for long
     FAILED = "failed"  # something does not work
     SKIPPED = "skipped"  # not looked at; the detail says why
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One precondition: what was looked at, how it stands, what was seen, and what to do ("" where nothing)."""
+    """One precondition: what was checked, the result, what was seen, and what to do ("" for nothing)."""
 
     check: str
     verdict: Severity
@@ -31,7 +31,7 @@ def ok(check: str, detail: str) -> Finding:
 
 
 def warning(check: str, detail: str, remedy: str) -> Finding:
-    """It works, but less well than it could, or not for ever."""
+    """It works, but less well than it could, or not for long."""
     return Finding(check, Severity.WARNING, detail, remedy)
 
 
