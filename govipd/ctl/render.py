@@ -130,7 +130,7 @@ def _lease(group: GroupStatus) -> str:
 def _fence(group: GroupStatus) -> str:
     if group.state in _OPEN and group.lease_left is not None:
         if group.pact:
-            return f"open for {group.pact:g} s at most, longer with each answer of the next in the queue"
+            return f"open for {group.pact:g} s at most, longer with each answer of the successor"
         return f"open for {group.lease_left:.1f} s, longer with each renewal"
     return "being closed" if group.state == State.DEACTIVATING.value else "closed"
 

@@ -149,14 +149,14 @@ async def test_the_wrong_authority(mutual: Cluster, pki: Path, tmp_path: Path) -
     finding = await failure(configured(tmp_path, endpoints(mutual) + files(pki, ca="other")))
     assert finding.check == f"etcd {mutual.endpoints[0]}"
     assert f"not signed by {pki}/other.crt" in finding.detail
-    assert "set check_etcd.ca" in finding.remedy
+    assert "set etcd.ca" in finding.remedy
 
 
 async def test_a_client_without_a_certificate(mutual: Cluster, pki: Path, tmp_path: Path) -> None:
     """etcd asks for one."""
     finding = await failure(configured(tmp_path, endpoints(mutual) + f'ca = "{pki}/ca.crt"'))
     assert finding.detail.startswith("the server refuses our certificate")
-    assert "set check_etcd.cert and check_etcd.key" in finding.remedy
+    assert "set etcd.cert and etcd.key" in finding.remedy
 
 
 async def test_an_etcd_without_tls(plain: Cluster, pki: Path, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ async def test_a_node_that_was_never_fit_is_at_fault_once_that_is_known() -> Non
         w.operator.group = replace(w.operator.group, state="candidate")
         w.comes_into(State.CANDIDATE, Trigger.ELIGIBLE)
         await w.until("standby hook: done")
-        assert w.said() == ["unfit: unit unhealthy (up)", "standby"]
+        assert w.said() == ["ineligible: unit unhealthy (up)", "standby"]
 
 
 async def test_the_environment_says_what_happened() -> None:

@@ -22,10 +22,10 @@ def test_a_drained_node_stays_out_over_a_restart_and_a_reboot(lab: Lab) -> None:
         assert state(holder) == "ineligible"
         lab.wait_serving(but=holder)
         holder.run(f"systemctl restart {DAEMON}")
-        until(lambda: state(holder) == "ineligible", 20, "aside after a restart")
+        until(lambda: state(holder) == "ineligible", 20, "ineligible after a restart")
         holder.power_off()
         holder.boot()
-        until(lambda: state(holder) == "ineligible", 60, "aside after a reboot")
+        until(lambda: state(holder) == "ineligible", 60, "ineligible after a reboot")
         until(
             lambda: "because: drained by the operator" in " ".join(holder.run("govipctl why").stdout.split()),
             20,

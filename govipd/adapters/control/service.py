@@ -29,7 +29,7 @@ type Gate (gate: string, verdict: string, detail: string, since: float)
 type Transition (at: float, state: string, trigger: string, detail: string)
 
 # lease_left: until the VIP is dropped if etcd confirms nothing more; null without a lease.
-# pact: the silence after which the next in the queue takes over; 0 where it waits for the lease's end.
+# pact: the silence after which the successor takes over; 0 where it waits for the lease's end.
 type Group (
   vip: string,
   addresses: []string,
