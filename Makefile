@@ -144,6 +144,10 @@ bench-renewals: ready ## what renewing the fence costs the host; of the sources 
 bench-probe: ready ## what a check of haproxy costs, and how often it would be wrong (root)
 	$(BIN)/python -m bench.probe
 
+.PHONY: release
+release: ## print what a release of VERSION would do, and whether it may; changes nothing
+	packaging/release $(VERSION)
+
 .PHONY: clean
 clean: ## remove what the targets above made here
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
