@@ -86,7 +86,7 @@ types: venv ## mypy, strict
 
 .PHONY: unit
 unit: venv ## what needs no root, no etcd and no haproxy: core, fuzz, simulation (two minutes)
-	$(BIN)/pytest tests/core tests/fuzz tests/sim tests/test_*.py -m 'not root and not lab and not long'
+	$(BIN)/pytest tests/config tests/core tests/documents tests/runtime tests/ctl tests/fuzz tests/sim -m 'not root and not lab and not long'
 
 .PHONY: test
 test: ready lint types ## everything: lint, types, core, adapters, lab (root, 20 minutes)

@@ -9,7 +9,7 @@ import pytest
 from govipd.core.journal_kinds import JournalKind
 from govipd.core.state import Trigger
 
-CATALOG = Path(__file__).resolve().parents[1] / "units/govipd.catalog"
+CATALOG = Path(__file__).resolve().parents[2] / "units/govipd.catalog"
 
 
 @pytest.fixture
