@@ -89,6 +89,12 @@ class World:
         return self.next_plan
 
     async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a change. A condition that holds before proves nothing, and is refused: see eventually()."""
+        assert not condition(), "this holds already, so that the wait would prove nothing"
+        await self.eventually(condition)
+
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        """Wait for what may hold already."""
         async with asyncio.timeout(10):
             while not condition():
                 await asyncio.sleep(0.002)

@@ -87,7 +87,7 @@ async def node(expected_status: int = 0, limits: Limits = LIMITS) -> AsyncIterat
         world: list[World] = []
         async with running(expected_status, add) as w:
             await w.until(w.leads)
-            await w.until(path.exists)
+            await w.eventually(path.exists)
             yield Node(w, Path(directory))
 
 

@@ -37,9 +37,9 @@ async def test_drain_and_undrain() -> None:
     async with node() as n:
         await n.ask("Drain", vip="api")
         assert n.world.drain.kept
-        await n.world.until(lambda: "ineligible" in n.world.notifier.statuses[-1])
+        await n.world.eventually(lambda: "ineligible" in n.world.notifier.statuses[-1])
         await n.ask("Undrain")
-        await n.world.until(n.world.leads)
+        await n.world.eventually(n.world.leads)
         assert not n.world.drain.kept
 
 
@@ -47,7 +47,7 @@ async def test_a_handover_to_a_member() -> None:
     """Begun when the reply comes."""
     async with node() as n:
         await n.ask("Handover", to="node3")
-        await n.world.until(lambda: "resign for node3" in n.world.calls)
+        await n.world.eventually(lambda: "resign for node3" in n.world.calls)
 
 
 async def test_a_refusal_says_why() -> None:

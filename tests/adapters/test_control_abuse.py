@@ -130,7 +130,7 @@ async def test_a_file_that_is_in_the_socket_s_place_is_replaced() -> None:
     async with node(limits=Limits(check_s=0.02)) as n:
         n.path.unlink()
         n.path.write_text("what is this?")
-        await n.world.until(n.path.is_socket)
+        await n.world.eventually(n.path.is_socket)
         assert (await n.ask("Status"))["member"] == "node1"
 
 
@@ -141,7 +141,7 @@ async def test_a_place_where_no_socket_can_be_made_is_told_once_and_tried_again(
         await n.world.until(n.world.says("control: no control socket, tried again: "))
         await asyncio.sleep(0.1)
         aside.rename(n.path.parent)
-        await n.world.until(n.path.is_socket)
+        await n.world.eventually(n.path.is_socket)
         assert sum("no control socket" in text for text in n.world.journal.lines) == 1
         assert n.world.leads()
 

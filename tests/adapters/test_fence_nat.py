@@ -236,9 +236,9 @@ async def test_a_pod_reaches_the_vip_through_a_standby_that_routes_it(standby: S
     standby.holder.ip(f"route add 198.51.100.0/24 via {OWN4.ip}")
     fence = guarding(clock, "br0")
     await fence.close()
-    pod.run("ping", "-c", "1", "-w", "5", str(V4.ip))
+    assert "1 received" in pod.run("ping", "-c", "1", "-w", "5", str(V4.ip))
     standby.host.run("nft", "add table ip nat; add chain ip nat post { type nat hook postrouting priority srcnat; }; "
                      "add rule ip nat post oifname br0 masquerade")  # fmt: skip
-    pod.run("ping", "-c", "1", "-w", "5", str(V4.ip))
+    assert "1 received" in pod.run("ping", "-c", "1", "-w", "5", str(V4.ip))
     await fence.remove()
     pod.close()
