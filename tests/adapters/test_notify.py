@@ -54,9 +54,10 @@ def test_busy_systemd_does_not_hold_the_daemon(notifier: SystemdNotifier) -> Non
     assert time.monotonic() - began < 20
 
 
-def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started by hand."""
+def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started by hand: no socket is made."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("a socket was made"))
     SystemdNotifier().ready()
 
 

@@ -89,7 +89,7 @@ def test_a_damaged_answer_of_the_kernel_is_at_most_a_refusal(packets: list[bytes
 
 
 def test_an_answer_of_length_zero_does_not_loop_for_ever() -> None:
-    refusal(acknowledgement(1, length=0))
+    assert is_line(refusal(acknowledgement(1, length=0)))
 
 
 def test_a_truncated_answer_is_a_refusal() -> None:
