@@ -48,6 +48,24 @@ def test_line_breaks_cannot_forge_fields(journald: socket.socket, journal: Syste
     assert journald.recv(4096) == b"MESSAGE\n" + size + b"a\nPRIORITY=0\n" + rest.encode()
 
 
+def test_entry_that_is_too_large_for_the_socket_comes_as_a_file(
+    journald: socket.socket, journal: SystemdJournal
+) -> None:
+    """As journald takes it: an empty datagram with a sealed file."""
+    journal.write(JournalKind.ACTIVATED, "x" * 1_000_000, {})
+    data, files, _, _ = socket.recv_fds(journald, 1, 1)
+    assert data == b""
+    with os.fdopen(files[0], "rb") as file:
+        file.seek(0)
+        assert file.read().startswith(b"MESSAGE=" + b"x" * 1_000_000 + b"\n")
+
+
+def test_text_that_is_no_unicode_is_written(journald: socket.socket, journal: SystemdJournal) -> None:
+    """Names from the file system may hold surrogates."""
+    journal.write(JournalKind.ACTIVATED, "a \udcff name", {})
+    assert journald.recv(4096).startswith(b"MESSAGE=a ? name\n")
+
+
 def test_journald_that_does_not_read_holds_nobody(journald: socket.socket, journal: SystemdJournal) -> None:
     """Writing goes on without waiting; the loss is told once journald reads again."""
     began = time.monotonic()

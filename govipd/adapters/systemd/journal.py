@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from logging_journald import JournaldTransport
+
 from govipd.core.journal_kinds import JournalKind
 from govipd.runtime.process_ports import Journal
 
@@ -27,11 +29,10 @@ class SystemdJournal:
 
     def __init__(self, *, identifier: str = _IDENTIFIER, path: Path = _JOURNALD) -> None:
         self._identifier = identifier
-        self._path = os.fspath(path)
         self._lost = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._transport = JournaldTransport(path, connected=False)  # a restarted journald has another socket
         # The kernel's time-out: Python's would poll an unconnected socket, which is always writable.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, _WAIT_US))
+        self._transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, _WAIT_US))
 
     def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
         """One entry; field names as given (upper case, digits, underscores). Never raises."""
@@ -46,8 +47,8 @@ class SystemdJournal:
         }
         try:
             # Once an entry was lost, the next ones do not wait until one gets through.
-            flags = socket.MSG_DONTWAIT if self._lost else 0
-            self._socket.sendto(b"".join(map(_serialized, entry.items())), flags, self._path)
+            self._transport.socket.setblocking(not self._lost)
+            self._transport.send((name, value.encode(errors="replace").decode()) for name, value in entry.items())
         except OSError:
             self._lost += 1
         else:
@@ -55,7 +56,7 @@ class SystemdJournal:
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        self._transport.socket.close()
 
 
 class StderrJournal:
@@ -79,10 +80,3 @@ def journal_for(environ: Mapping[str, str], stderr: TextIO) -> Journal:
     if environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}":
         return SystemdJournal()
     return StderrJournal(stderr)
-
-
-def _serialized(field: tuple[str, str]) -> bytes:
-    name, value = field[0].encode(), field[1].encode(errors="replace")
-    if b"\n" in value:
-        return b"%s\n%s%s\n" % (name, struct.pack("<Q", len(value)), value)
-    return b"%s=%s\n" % (name, value)
