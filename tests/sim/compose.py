@@ -22,6 +22,7 @@ from govipd.errors import ConfigError
 from govipd.leftovers import orphan_fences
 from govipd.runtime.daemon import Plan
 from tests.sim import adapters as sim
+from tests.sim import kernel_adapters
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
 from tests.sim.files import CLAIMS, File
@@ -47,7 +48,7 @@ def plan(machine: "Machine", process: Process) -> Plan:
         "unit": lambda sink: sim.SimUnit(machine.proxy, sink, machine.proxy_changed, process),
     }
     groups = {vip.name: group_plan(config, vip, host, ()) for vip in config.vip}
-    node = NodeStatus("", machine.member, sim.INTERFACE, groups=())
+    node = NodeStatus("", machine.member, kernel_adapters.INTERFACE, groups=())
     return Plan(node, groups, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
 
 
@@ -61,7 +62,9 @@ def _config(machine: "Machine", file: File) -> Config:
         metrics=MetricsConfig(),
         hooks=HooksConfig(),
         vip=tuple(
-            VipConfig(name=group.name, interface=sim.INTERFACE, addresses=group.addresses, election=group.election)
+            VipConfig(
+                name=group.name, interface=kernel_adapters.INTERFACE, addresses=group.addresses, election=group.election
+            )
             for group in file.groups
         ),
     )
@@ -112,16 +115,16 @@ def _host(machine: "Machine", process: Process) -> Host:
         udp_socket=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         datagrams=lambda port, _: sim.SimDatagrams(process, machine.index, machine.network, port),
         route=lambda: _route(machine, process),
-        events=lambda: sim.SimEvents(process, machine.kernel, machine.random),
+        events=lambda: kernel_adapters.SimEvents(process, machine.kernel, machine.random),
         ear=lambda _: sim.SimEar(process, machine.world, machine.index, kernels, machine.network, machine.random),
-        transmit=lambda _, frames: process.do(machine.oracle.announced, machine, sim.announced(frames)),
+        transmit=lambda _, frames: process.do(machine.oracle.announced, machine, kernel_adapters.announced(frames)),
         token=machine.random.randbytes,
     )
 
 
-def _route(machine: "Machine", process: Process) -> sim.SimRoute:
+def _route(machine: "Machine", process: Process) -> kernel_adapters.SimRoute:
     removes = partial(machine.oracle.removes, machine)
-    return sim.SimRoute(process, machine.kernel, machine.random, machine.index, removes)
+    return kernel_adapters.SimRoute(process, machine.kernel, machine.random, machine.index, removes)
 
 
 async def clear_fences(machine: "Machine", process: Process, configured: Plan) -> None:
@@ -131,7 +134,7 @@ async def clear_fences(machine: "Machine", process: Process, configured: Plan) -
         KernelError: the kernel refused.
     """
     route = _route(machine, process)
-    for line in await orphan_fences(sim.INTERFACE, configured, machine.nftables(process), route):
+    for line in await orphan_fences(kernel_adapters.INTERFACE, configured, machine.nftables(process), route):
         machine.world.note(machine.name, line)
     for name in machine.directory.holdings.keys() - configured.groups.keys():  # as leftovers.forget_orphans
         del machine.directory.holdings[name]

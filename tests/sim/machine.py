@@ -10,6 +10,7 @@ from govipd.core.state import ANSWERING
 from govipd.errors import RefusedError
 from govipd.runtime.daemon import Daemon, Plan
 from tests.sim import adapters as sim
+from tests.sim import kernel_adapters
 from tests.sim.clockwork import Process, World
 from tests.sim.compose import clear_fences, plan
 from tests.sim.etcd import Cluster
@@ -56,7 +57,7 @@ class Machine(Unit):
         self.lost_processor = 0.0  # seconds that the next transactions may be late by
         self.mutex_held = 0.0  # seconds for which another program holds nf_tables' mutex, time and again
         self.member = self.name  # election.member, and the machine's id
-        self._nftables: tuple[Process, sim.SimNfTables] | None = None
+        self._nftables: tuple[Process, kernel_adapters.SimNfTables] | None = None
         self.file = file
         self.file_is_bad = False
         self.known_cluster = UNKNOWN  # in the unit's state directory, which outlives a boot
@@ -77,10 +78,10 @@ class Machine(Unit):
         """See Unit."""
         await clear_fences(self, process, configured)
 
-    def nftables(self, process: Process) -> sim.SimNfTables:
+    def nftables(self, process: Process) -> kernel_adapters.SimNfTables:
         """A process's, which all of its fences share."""
         if self._nftables is None or self._nftables[0] is not process:
-            self._nftables = process, sim.SimNfTables(process, self.kernel, self._late)
+            self._nftables = process, kernel_adapters.SimNfTables(process, self.kernel, self._late)
         return self._nftables[1]
 
     def _late(self) -> float:

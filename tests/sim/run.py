@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from random import Random
 
 from govipd.adapters.etcd.api import KeyValue
-from tests.sim.adapters import COMMIT_S
 from tests.sim.clockwork import Note, World
 from tests.sim.compose import TTL
 from tests.sim.etcd import Cluster
@@ -17,6 +16,7 @@ from tests.sim.fault import HOLDER, Fault
 from tests.sim.faults import BROKEN_PROMISES, HISTORIES, KINDS, LATE, PROMPT, REFUSED
 from tests.sim.files import PREFIXES, SECOND, file_of
 from tests.sim.kernel import JIFFY_S, IPAddress
+from tests.sim.kernel_adapters import COMMIT_S
 from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle, Violation

@@ -8,9 +8,9 @@ import pytest
 from govipd.adapters.kernel import fence_rules
 from govipd.adapters.kernel.fence import NftFence
 from govipd.core.events import Address
-from tests.sim.adapters import SimNfTables
 from tests.sim.clockwork import Process, World
 from tests.sim.kernel import Clock, Kernel
+from tests.sim.kernel_adapters import SimNfTables
 
 VIP: Address = ip_interface("192.0.2.100/32")
 

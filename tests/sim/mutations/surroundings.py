@@ -1,0 +1,203 @@
+"""etcd, other machines, the operator, and staying available."""
+
+from tests.sim.mutate import Edit
+from tests.sim.mutations.mutation import Mutation, one
+
+SURROUNDINGS = (
+    # What etcd and other machines do
+    one("each process believes the first cluster that answers", "Believed.__init__", "known", "UNKNOWN", within=30_000),
+    Mutation(
+        "leaving waits until etcd takes writes",
+        (
+            Edit(
+                "Resignation.delete",
+                "await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)",
+                "raise",
+            ),
+            Edit("Resignation.leave", "give_back = True", "raise"),
+            Edit("Resignation.stuck", "self._since is not None", "False"),
+        ),
+        within=30_000,
+    ),
+    Mutation(
+        "a clone's lease is taken for our own",
+        (
+            Edit(
+                "Membership.register",
+                "held.lease not in self._leases.earlier()",
+                "_parse(held).get('machine') != self._identity.get('machine')",
+            ),
+            Edit(
+                "Membership.register",
+                "reply = await self._store.txn((IfCreateRevision(self._key, held.create_revision),), (put,), ())",
+                ("await self._store.revoke(held.lease)\nreply = await self._store.txn((), (put,), ())\n"),
+            ),
+        ),
+        within=10_000,
+    ),
+    # The operator
+    one(
+        "the drain is ignored",
+        "Facts.withdrawals",
+        "('drained by the operator',) if self.drained else ()",
+        "()",
+        within=2_000,
+    ),
+    one("the drain ends with the process", "Group.start", "self._parts.drain.is_set()", "False", within=30_000),
+    one("a drain is lost while a group leaves to begin anew", "Daemon._named", "returning", "False", within=30_000),
+    # Staying available
+    Mutation(
+        "every event is trusted to arrive",
+        (
+            Edit("election.claimant", "REREAD_S = 2.0", "REREAD_S = 1e9"),
+            Edit("core.transitions", "REPEAT_S = 5.0", "REPEAT_S = 1e9"),
+        ),
+        within=10_000,
+    ),
+    one("a restart is an ordinary stop", "Daemon._ask_why", "await self._job_type() == 'restart'", "False", within=300),
+    one(
+        "an address that somebody added is left",
+        "VipStateMachine._note",
+        "self.state in ABSENT and (not self.present)",
+        "False",
+        within=2_000,
+    ),
+    Mutation(
+        "addresses are compared with their prefix",
+        (
+            Edit(
+                "NetlinkMonitor._look",
+                "(address for index, address in found if index == self._index)",
+                "(address for index, address in found if index == self._index and address in self._addresses)",
+            ),
+            Edit(
+                "KernelAddresses._remove",
+                "{address for address in self._route.addresses(link.index) if address.ip in ips}",
+                "{address for address in self._route.addresses(link.index) if address in addresses}",
+            ),
+        ),
+        within=10_000,
+    ),
+    one(
+        "a machine with the VIP on another interface stands",
+        "VipStateMachine.blockers",
+        "(*self._faults(now), *self.facts.foreign_addresses(), *self.facts.withdrawals())",
+        "(*self._faults(now), *self.facts.withdrawals())",
+        within=30_000,
+    ),
+    one(
+        "the fence is removed though the address is on the machine",
+        "Group.close",
+        "[each for each in found if not self._is_of_another(each.address)]",
+        "()",
+        within=10_000,
+    ),
+    one(
+        "a reload starts anew",
+        "Daemon._apply",
+        "new is None or new.identity != group.plan.identity",
+        "True",
+        within=300,
+    ),
+    one(
+        "which slot counts is not asked",
+        "NftFence._counting",
+        "any(found)",
+        "any(found) is None",
+        within=10_000,
+    ),
+    one(
+        "passing on: the claims are let go instead of passed on",
+        "HandoverSender.hand_over",
+        "claims.puts(moved, successor.key.lease, successor.name)",
+        "claims.let_go(moved, lambda _: True)",
+        within=30_000,
+    ),
+    Mutation(
+        "an address of an earlier process is neither guarded nor removed",
+        (
+            Edit(
+                "leftovers.orphan_fences",
+                "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
+                "return ()",
+            ),
+            Edit("KernelWorker._apply_addresses", "await self._guard_all()", ""),
+        ),
+        within=10_000,
+    ),
+    one(
+        "what may be left in etcd is not looked for",
+        "Contender.run",
+        "await self._look_for_remains(lease)",
+        "",
+        within=30_000,
+    ),
+    Mutation(
+        "a leader that is not first any more goes on",
+        (
+            Edit("Contender._disproved", "went_back or ahead", "False"),
+            # Each of these alone would hide it.
+            Edit("Claimant.lost", "lost and (not self._unclaimed)", "False"),
+            Edit(
+                "Transitions._awaits_silence",
+                "early or (self.question is not None and (not self.question.silent))",
+                "early",
+            ),
+        ),
+        within=30_000,
+    ),
+    one(
+        "addresses are held before they are claimed",
+        "Claimant.grant",
+        "(a in standing.ours and now >= self._grant_at.get(a, 0.0)) or (self._unclaimed and a not in standing.others)",
+        "True",
+        within=30_000,
+    ),
+    one(
+        "a deposed leader deletes its key before its fence is closed",
+        "Contender.run",
+        "self._deposed",
+        "False",
+        within=30_000,
+    ),
+    Mutation(
+        "a history that went back is not waited for",
+        (
+            Edit("Session.txn", "self.wait_out_the_forgotten()", ""),
+            Edit(
+                "Transitions._awaits_silence",
+                "early or (self.question is not None and (not self.question.silent))",
+                "early",
+            ),
+        ),
+        within=30_000,
+    ),
+    one(
+        "a history in which an earlier process's lease is missing is not waited for",
+        "Contender._join",
+        "not await self._membership.end_earlier(lease)",
+        "await self._membership.end_earlier(lease) and False",
+        within=30_000,
+    ),
+    one(
+        "a member that was not free to take leaves a mark",
+        "Contender._leave",
+        "not_before is not None and now >= not_before",
+        "True",
+        within=30_000,
+    ),
+    one(
+        "a claim is kept behind the member that is first in the queue",
+        "Contender._stand",
+        "await claimant.let_go(key, tuple(standing.ours), lambda _: False)",
+        "",
+        within=30_000,
+    ),
+    one(
+        "a group that leaves removes and guards what another group of the process has",
+        "Daemon._apply",
+        "group.others = self._addresses",
+        "",
+        within=30_000,
+    ),
+)
