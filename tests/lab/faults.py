@@ -172,7 +172,7 @@ def _clock_stepped(lab: Lab, holder: Machine) -> None:
 def _added_elsewhere(lab: Lab, holder: Machine) -> None:
     other = lab.node(lab.queue()[1])
     other.run(f"ip address add {VIP4}/32 dev eth0")
-    alarm = f"somebody added {VIP4}/32 here, while {holder} is ahead of us"
+    alarm = f"another program added {VIP4}/32 here, while {holder} is ahead of us"
     until(lambda: alarm in other.run("journalctl -u govipd -o cat").stdout, 10, "an alarm that names both")
     until(lambda: str(VIP4) not in other.run("ip -br address show eth0").stdout, 10, "it is removed")
 

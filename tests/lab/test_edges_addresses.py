@@ -27,7 +27,7 @@ def _static_then_restart(lab: Lab, holder: Machine) -> None:
     """The address with another prefix is removed; put there while no daemon runs, the daemon refuses, silently."""
     other = lab.others(holder)[0]
     other.run(f"ip address add {VIP4}/24 dev eth0")
-    until(lambda: f"somebody added {VIP4}/24 here" in _journal(other), 10, "an alarm")
+    until(lambda: f"another program added {VIP4}/24 here" in _journal(other), 10, "an alarm")
     until(lambda: str(VIP4) not in other.run("ip -br address show eth0").stdout, 10, "it is removed")
     other.run(f"ip address add {VIP4}/24 dev eth0; systemctl restart {DAEMON}", check=False)
     time.sleep(LONG_S)

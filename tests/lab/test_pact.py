@@ -21,8 +21,9 @@ KILLED = Scenario("govipd-killed-once", "govipd is killed", Outcome.ONE, signall
 def in_pact(node: Machine) -> bool:
     """Whether the newest word of its journal on pacts is that there is one."""
     lines = node.run(f"journalctl -u {DAEMON} -o cat --no-pager").stdout.splitlines()
-    told = [line for line in lines if "pact with the next" in line or "no pact any more" in line or "dropping" in line]
-    return bool(told) and "pact with the next" in told[-1]
+    words = ("pact with the successor", "no pact any more", "deactivating")
+    told = [line for line in lines if any(word in line for word in words)]
+    return bool(told) and "pact with the successor" in told[-1]
 
 
 @pytest.fixture
