@@ -153,7 +153,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
         timings.mark("announced")
         sink(Announced(frames))
 
-    def told(kind: JournalKind, text: str) -> None:
+    def report(kind: JournalKind, text: str) -> None:
         host.journal.write(kind, f"{vip.name}: {text}", {"GOVIP_VIP": vip.name, "GOVIP_DETAIL": text})
 
     addresses = KernelAddresses(
@@ -178,7 +178,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
         access,
         timeout=etcd_timeout(config),
         failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
-        noticed=lambda text: told(JournalKind.ANOTHER_CLUSTER, text),
+        noticed=lambda text: report(JournalKind.ANOTHER_CLUSTER, text),
         believed=Believed(cluster.load(), config.election.ttl, cluster.save),
     )
     keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
@@ -212,7 +212,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
             store=store,
             sink=sink,
             clock=clock,
-            datagrams=host.datagrams(port, lambda text: told(JournalKind.NO_PACT, f"no pact: {text}")),
+            datagrams=host.datagrams(port, lambda text: report(JournalKind.NO_PACT, f"no pact: {text}")),
             timeout=config.pact.timeout,
             keys=keys,
             claims=claims,

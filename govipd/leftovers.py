@@ -16,7 +16,7 @@ from govipd.core import texts
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.host import BootClock, first_address, local_addresses
 from govipd.plan import refused_vips
-from govipd.runtime.daemon import Plan
+from govipd.runtime.parts import Plan
 
 ORPHAN_TRIES = 10
 ORPHAN_PAUSE_S = 0.03

@@ -48,7 +48,7 @@ from govipd.host import (
     runtime_directory,
     state_directory,
 )
-from govipd.runtime.daemon import Plan
+from govipd.runtime.parts import Plan
 from govipd.runtime.ports import Clock, Sink
 from govipd.runtime.process_ports import Journal, Operator, Service, Source
 

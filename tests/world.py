@@ -9,8 +9,8 @@ from govipd.core import events as ev
 from govipd.core.settings import Settings
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError
-from govipd.runtime.daemon import Daemon, Plan
-from govipd.runtime.parts import GroupPlan, Parts
+from govipd.runtime.daemon import Daemon
+from govipd.runtime.parts import GroupPlan, Parts, Plan
 from govipd.runtime.ports import Sink
 from govipd.runtime.process_ports import Source
 from govipd.runtime.step_timing import StepTimings

@@ -83,7 +83,7 @@ class UdpPort(asyncio.DatagramProtocol):
     def __init__(self, endpoint: Endpoint, refused: Callable[[str], None] = lambda _: None) -> None:
         self.endpoint = endpoint
         self._refused = refused
-        self._told = ""
+        self._reported = ""
         self._transport: asyncio.DatagramTransport | None = None
         self._receive: Callable[[bytes, Endpoint], None] = lambda _data, _source: None
         self._lost = asyncio.Event()
@@ -97,11 +97,11 @@ class UdpPort(asyncio.DatagramProtocol):
             try:
                 self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=self.endpoint)
             except OSError as e:
-                if str(e) != self._told:
-                    self._told = str(e)
+                if str(e) != self._reported:
+                    self._reported = str(e)
                     self._refused(f"UDP on {self.endpoint[0]}, port {self.endpoint[1]}: {e}")
             else:
-                self._told = ""
+                self._reported = ""
                 try:
                     await self._lost.wait()
                 finally:

@@ -52,13 +52,13 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _why(args: argparse.Namespace) -> int:
-    told = {
+    answers = {
         group.vip: why(node.member, group, time.time()) for node, group in operations.targets(args.interface, args.vip)
     }
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(answers, indent=2))
     else:
-        for text in told.values():
+        for text in answers.values():
             Console().print(render.sanitize_cell(text, WHY_MAX))
     return 0
 

@@ -57,14 +57,14 @@ def _change(state: State, group: GroupStatus) -> str:
 
 def _conditions(group: GroupStatus) -> list[str]:
     """What it waits for, ineligible."""
-    told = []
+    sentences = []
     if group.drained:
-        told.append("govipctl undrain lets it in again.")
+        sentences.append("govipctl undrain lets it in again.")
     if any(blocker != _DRAINED for blocker in group.blockers):
-        told.append(f"Next: {group.next}.")
+        sentences.append(f"Next: {group.next}.")
     if not group.blockers and group.campaigns_in > 0:
-        told.append(f"It stands for election in {duration(group.campaigns_in)}, if its gates stay healthy.")
-    return told
+        sentences.append(f"It stands for election in {duration(group.campaigns_in)}, if its gates stay healthy.")
+    return sentences
 
 
 def _etcd(state: State, group: GroupStatus) -> str:

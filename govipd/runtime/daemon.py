@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import signal
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from govipd.core.actions import Action
@@ -16,9 +16,9 @@ from govipd.core.state import State
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError, KernelError, RefusedError
 from govipd.runtime.group import Group
-from govipd.runtime.parts import GroupPlan
-from govipd.runtime.ports import Clock, Sink
-from govipd.runtime.process_ports import Journal, Notifier, Operator, Service, Source
+from govipd.runtime.parts import Plan
+from govipd.runtime.ports import Clock
+from govipd.runtime.process_ports import Journal, Notifier, Service
 
 BEAT_S = 0.25  # the loop steps at least this often, so that a stall differs from a quiet time
 STALL_S = 0.5  # a beat that is later than this is a stall
@@ -27,21 +27,6 @@ ASK_S = 0.3  # systemd's time to answer why it stops us; without an answer the V
 PACT_END_S = 0.3  # etcd's time to end the pact before a restart
 CLOSE_S = 0.2  # and to take the lease back; it would end by itself
 SERVICES_S = 0.7  # for the services' end, which comes last: a hook that has begun may go on for a moment
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A validated configuration, in the daemon's terms.
-
-    Two sources, or services, with the same key are the same one: a reload leaves it running. `node` is what the node's
-    status begins with; it has no groups yet.
-    """
-
-    node: NodeStatus
-    groups: Mapping[str, GroupPlan]
-    sources: Mapping[Hashable, Callable[[Sink], Source]]
-    services: Mapping[Hashable, Callable[[Operator], Service]] = field(default_factory=dict)
-    warnings: tuple[tuple[JournalKind, str], ...] = ()
 
 
 class Daemon:
@@ -207,7 +192,7 @@ class Daemon:
             self._retire()
             now = self._clock.now()
             if not any(group.reports_pending for group in self._all()):
-                self._tell(now)
+                self._publish_status(now)
             self._liveness.stepped(now)
             if self._watchdog is not None and now - pinged_at >= self._watchdog / 4 and self._liveness.earned(now):
                 self._notifier.watchdog()
@@ -345,7 +330,7 @@ class Daemon:
 
     # What systemd sees
 
-    def _tell(self, now: float) -> None:
+    def _publish_status(self, now: float) -> None:
         """Report a new state at once, the rest of the status once in a beat: making it costs as much as a step."""
         states = [group.state_machine.state for group in self._all()]
         if states == self._told_states and now < self._tell_at:

@@ -1,11 +1,13 @@
-"""What a VIP group is made of: its configuration as a plan, and the adapters that the composition makes for it."""
+"""What the daemon runs: the configuration as a plan, and the adapters that the composition makes for each VIP group."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from govipd.core.events import Address
+from govipd.core.journal_kinds import JournalKind
 from govipd.core.settings import Settings
+from govipd.core.status import NodeStatus
 from govipd.runtime.ports import (
     Addresses,
     AddressMonitor,
@@ -18,12 +20,13 @@ from govipd.runtime.ports import (
     RestartStateStore,
     Sink,
 )
+from govipd.runtime.process_ports import Operator, Service, Source
 from govipd.runtime.step_timing import StepTimings
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a group needs of the world, as the composition root makes it."""
+    """The adapters of one VIP group, as the composition makes them."""
 
     election: Election
     fence: Fence
@@ -40,7 +43,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """One VIP group as configured. Another `identity` is another election: release, then start anew.
+    """One VIP group as configured. Another `identity` is another election: release, then start again.
 
     `access` is how etcd is reached; another one is handed to `Parts.reach`, without letting go of the VIP.
     """
@@ -51,3 +54,18 @@ class GroupPlan:
     settings: Settings
     make: Callable[[Sink], Parts] = field(compare=False)
     access: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A validated configuration, in the daemon's terms.
+
+    Two sources, or services, with the same key are the same one: a reload leaves it running. `node` is what the node's
+    status begins with; it has no groups yet.
+    """
+
+    node: NodeStatus
+    groups: Mapping[str, GroupPlan]
+    sources: Mapping[Hashable, Callable[[Sink], Source]]
+    services: Mapping[Hashable, Callable[[Operator], Service]] = field(default_factory=dict)
+    warnings: tuple[tuple[JournalKind, str], ...] = ()

@@ -20,7 +20,7 @@ from govipd.config.model import (
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError
 from govipd.leftovers import orphan_fences
-from govipd.runtime.daemon import Plan
+from govipd.runtime.parts import Plan
 from tests.sim import adapters as sim
 from tests.sim import kernel_adapters
 from tests.sim.client import SimStore

@@ -8,7 +8,8 @@ from govipd.adapters.pact.pact import EtcdPact
 from govipd.core.pact import SuccessorPhase
 from govipd.core.state import ANSWERING
 from govipd.errors import RefusedError
-from govipd.runtime.daemon import Daemon, Plan
+from govipd.runtime.daemon import Daemon
+from govipd.runtime.parts import Plan
 from tests.sim import adapters as sim
 from tests.sim import kernel_adapters
 from tests.sim.clockwork import Process, World

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from govipd.cli import CONFIG_RETRY_S
 from govipd.errors import ConfigError, KernelError
 from govipd.leftovers import clean_up
-from govipd.runtime.daemon import Daemon, Plan
+from govipd.runtime.daemon import Daemon
+from govipd.runtime.parts import Plan
 from tests.sim import adapters as sim
 from tests.sim.clockwork import Process, Timer, World
 from tests.sim.kernel import Clock, Kernel

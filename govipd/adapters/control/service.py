@@ -108,7 +108,7 @@ class ControlSocket:
         self._server = VarlinkServer(
             path=path,
             answer=self._answer,
-            tell=lambda text: journal.write(JournalKind.CONTROL_TROUBLE, f"control: {sanitize_line(text)}", {}),
+            report=lambda text: journal.write(JournalKind.CONTROL_TROUBLE, f"control: {sanitize_line(text)}", {}),
             limits=limits,
         )
 

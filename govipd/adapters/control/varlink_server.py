@@ -53,20 +53,20 @@ class VarlinkServer:
         path: where; its directory's mode and group say who may come near. A file that an earlier process left is
             replaced.
         answer: does what is asked.
-        tell: takes the report about that.
+        report: takes the report about that.
     """
 
-    def __init__(self, *, path: Path, answer: Answer, tell: Callable[[str], None], limits: Limits = LIMITS) -> None:
+    def __init__(self, *, path: Path, answer: Answer, report: Callable[[str], None], limits: Limits = LIMITS) -> None:
         self._path = path
         self._answer_call = answer
-        self._tell = tell
+        self._report = report
         self._limits = limits
         self._connections: Counter[int] = Counter()  # by user id
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turn = asyncio.Lock()
         self._worked_s = 0.0  # on calls, since the last pause
-        self._told = ""
+        self._reported = ""
 
     async def run(self) -> None:
         """Serve until cancelled. Where the socket's file is removed, or no socket can be made, try again."""
@@ -83,12 +83,12 @@ class VarlinkServer:
         try:
             server = await self._listen()
         except OSError as e:
-            if str(e) != self._told:
-                self._told = str(e)
-                self._tell(f"no control socket, tried again: {e}")
+            if str(e) != self._reported:
+                self._reported = str(e)
+                self._report(f"no control socket, tried again: {e}")
             await self._pause()
             return
-        self._told = ""
+        self._reported = ""
         inode = self._inode()
         try:
             while inode and self._inode() == inode:

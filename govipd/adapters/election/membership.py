@@ -55,7 +55,7 @@ class Membership:
         self._record: Mapping[str, object] = {}
         self._changed = asyncio.Event()
         self._leases = leases
-        self._told = ClusterFault()
+        self._reported = ClusterFault()
         self._macs: dict[str, str] = {}
         self.addresses: Mapping[int, frozenset[str]] = {}  # of each member's file, by its lease; without prefixes
 
@@ -93,11 +93,11 @@ class Membership:
         if not reply.succeeded:
             held = reply.gets[0][0]
             if held.lease != lease and held.lease not in self._leases.earlier():
-                self._tell(ClusterFault(refused=self._taken_by(_parse(held))))
+                self._report(ClusterFault(refused=self._taken_by(_parse(held))))
                 return False
             reply = await self._store.txn((IfCreateRevision(self._key, held.create_revision),), (put,), ())
         if reply.succeeded:
-            self._tell(ClusterFault())
+            self._report(ClusterFault())
         return reply.succeeded
 
     def _taken_by(self, other: Mapping[str, object]) -> str:
@@ -178,12 +178,12 @@ class Membership:
             differing[TOLD_MAX:] = [f"{len(differing) - TOLD_MAX} more"]
         self._macs = dict(list({**self._macs, **macs}.items())[-MACS_MAX:])
         warning = f"members disagree on the addresses: {'; '.join(differing)}" if differing else ""
-        self._tell(ClusterFault(warning=warning))
+        self._report(ClusterFault(warning=warning))
         return written
 
-    def _tell(self, fault: ClusterFault) -> None:
-        if fault != self._told:
-            self._told = fault
+    def _report(self, fault: ClusterFault) -> None:
+        if fault != self._reported:
+            self._reported = fault
             self._sink(fault)
 
     def _json(self) -> bytes:

@@ -49,7 +49,7 @@ class Session:
         self._revision = 0  # of the store, as last answered
         self._failures: Counter[str] = Counter()  # in a row, by part
         self._troubles: dict[str, str] = {}
-        self._told: EtcdState | None = None
+        self._reported: EtcdState | None = None
 
     async def grant(self) -> int:
         """A new lease, tried until etcd grants one."""
@@ -145,8 +145,8 @@ class Session:
             if self._failures[part] > 1:
                 self._troubles[part] = trouble
         state = EtcdState(not self._troubles, "; ".join(dict.fromkeys(self._troubles.values())))
-        if state != self._told:
-            self._told = state
+        if state != self._reported:
+            self._reported = state
             self._sink(state)
 
     def forget_trouble(self, part: str) -> None:

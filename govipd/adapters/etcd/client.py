@@ -320,7 +320,7 @@ class EtcdClient:
         except _OtherClusterError as e:
             return e
         except grpc.aio.AioRpcError as e:
-            return EtcdUnavailableError(f"{error}, and does not tell of which cluster it is: {e.details()}")
+            return EtcdUnavailableError(f"{error}, and does not say of which cluster it is: {e.details()}")
         return error
 
     async def _look_around(self) -> None:

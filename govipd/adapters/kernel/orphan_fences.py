@@ -32,7 +32,7 @@ async def clear_orphans(
     Raises:
         KernelError: not confirmed; what was not done yet is as it was, or closed.
     """
-    told = []
+    reports = []
     ours, every = kernel.tables(prefix), kernel.tables(FENCES)
     elsewhere = frozenset[IPAddress]().union(*(fence_rules.every(kernel, name) for name in every - ours))
     for name in sorted(ours):
@@ -48,8 +48,8 @@ async def clear_orphans(
             kernel.commit(m for table in tables for m in (table.add(), table.delete()))
         words = ", ".join(sorted(map(str, orphans))) or "no address"
         stays = f"; {', '.join(sorted(map(str, left)))} is still on this machine, and stays closed" if left else ""
-        told.append(f"{name} guarded {words} for a group that is not configured any more: removed{stays}")
-    return told
+        reports.append(f"{name} guarded {words} for a group that is not configured any more: removed{stays}")
+    return reports
 
 
 def _closed(table: Table, addresses: Collection[IPAddress]) -> list[Message]:

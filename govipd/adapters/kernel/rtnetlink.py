@@ -239,7 +239,7 @@ def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> 
         _RefusedError: the kernel refused.
         OSError: no answer, or not a valid one.
     """
-    whole, told = True, list[bytes]()
+    whole, bodies = True, list[bytes]()
     while True:
         several = False
         data = netlink.recv(_ANSWER_MAX, socket.MSG_DONTWAIT)
@@ -251,12 +251,12 @@ def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> 
                 if code:
                     raise _RtnetlinkRefusedError(code, os.strerror(code))
                 if kind in (_ERROR, _DONE):
-                    return whole, told
+                    return whole, bodies
                 whole = whole and not flags & _DUMP_INTERRUPTED
                 several = several or bool(flags & _MULTI)
-                told.append(body)
-        if told and not several:
-            return whole, told
+                bodies.append(body)
+        if bodies and not several:
+            return whole, bodies
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

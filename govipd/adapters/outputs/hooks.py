@@ -83,20 +83,20 @@ class Hooks:
         for group in self._operator.status().groups:
             bad = [f"{gate.gate} {gate.verdict} ({gate.detail})" for gate in group.gates if gate.verdict == "unhealthy"]
             if group.vip == vip and group.state == State.INELIGIBLE.value and bad:
-                self._tell(vip, "fault", Report(State.INELIGIBLE, Trigger.INELIGIBLE, "; ".join(bad), now))
+                self._queue_hook(vip, "fault", Report(State.INELIGIBLE, Trigger.INELIGIBLE, "; ".join(bad), now))
 
     def _note(self, vip: str, report: Report) -> None:
         match report.state:
             case State.LEADER:
-                self._tell(vip, "leader", report)
+                self._queue_hook(vip, "leader", report)
             case State.CANDIDATE:
-                self._tell(vip, "standby", report)
+                self._queue_hook(vip, "standby", report)
             case State.HANDING_OVER:  # reported when the kernel has stopped answering
                 self._falling[vip] = "standby", report
             case State.DEACTIVATING if report.trigger is not Trigger.SUCCESSOR_READY:
                 self._falling[vip] = self._fallen(vip, report), report
             case State.RESIGNING:
-                self._tell(vip, *self._falling.pop(vip, (self._fallen(vip, report), report)))
+                self._queue_hook(vip, *self._falling.pop(vip, (self._fallen(vip, report), report)))
             case _:
                 pass  # on the way
 
@@ -108,7 +108,7 @@ class Hooks:
             bad = any(gate.verdict != "healthy" for group in groups for gate in group.gates)
         return "fault" if bad else "standby"
 
-    def _tell(self, vip: str, role: str, report: Report) -> None:
+    def _queue_hook(self, vip: str, role: str, report: Report) -> None:
         if role == self._roles.get(vip):
             return
         self._roles[vip] = role

@@ -55,11 +55,11 @@ def ntp(running: list[str], slew: tuple[float, str] | None, election: ElectionCo
     check, most = "clock: NTP", allowed(election)
     if not running:
         return ok(check, "no chronyd, ntpd or systemd-timesyncd runs here: nothing slews the clock that is known of")
-    told = ", ".join(running)
+    names = ", ".join(running)
     if slew is None:
-        return ok(check, f"{told} runs, which slews the clock by {_NTP_RATE:.2%} at most; {most:.1%} is allowed")
+        return ok(check, f"{names} runs, which slews the clock by {_NTP_RATE:.2%} at most; {most:.1%} is allowed")
     share, where = slew
-    text = f"{told} runs, which may slew the clock by {share:.1%} (maxslewrate, {where}); {most:.1%} is allowed"
+    text = f"{names} runs, which may slew the clock by {share:.1%} (maxslewrate, {where}); {most:.1%} is allowed"
     if share > most:
         return failed(check, text, f"maxslewrate 1000 in {where}; or a longer election.margin")
     return ok(check, text)

@@ -29,7 +29,7 @@ async def examine(config: Config, configuration: Path = CONFIGURATION) -> list[F
     except OSError as e:
         return [skipped(_CHECK, f"{configuration}: {e.strerror}")]
     if not named:
-        text = f"no stats socket in {configuration}, which would tell them"
+        text = f"no stats socket in {configuration}, which would show them"
         return [skipped(_CHECK, text, "stats socket /run/haproxy/admin.sock, under global")]
     try:
         info, stat = await _ask(named[1], "show info"), await _ask(named[1], _FRONTENDS)
@@ -40,8 +40,8 @@ async def examine(config: Config, configuration: Path = CONFIGURATION) -> list[F
 
 def judge(info: str, stat: str) -> Finding:
     """Of the two answers. Raises ValueError or KeyError where they are not haproxy's."""
-    told = dict(line.split(": ", 1) for line in info.splitlines() if ": " in line)
-    limit, now = int(told["Maxconn"]), int(told["CurrConns"])
+    values = dict(line.split(": ", 1) for line in info.splitlines() if ": " in line)
+    limit, now = int(values["Maxconn"]), int(values["CurrConns"])
     frontends = {row["# pxname"]: int(row["slim"]) for row in csv.DictReader(io.StringIO(stat))}
     total = sum(frontends.values())
     largest = max(frontends, key=lambda name: frontends[name], default="none")
