@@ -52,6 +52,9 @@ class FakeElection:
         self._calls.append(f"resign for {successor}" if successor else "resign")
         self._sink(ev.Resigned(campaign))
 
+    def prepared(self, campaign: int) -> None:
+        """Nothing is handed over to this node."""
+
     def hand_over(self, campaign: int, successor: str = "") -> None:
         self._calls.append(f"pass on to {successor}" if successor else "pass on")
         self._sink(ev.SuccessorReady(campaign))

@@ -106,6 +106,13 @@ class Prepare:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """The addresses are behind a closed fence: a leader that hands over to this node may close its own."""
+
+    campaign: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Open the fence until `until` (CLOCK_BOOTTIME), and only then see that every address is present.
 
@@ -172,6 +179,6 @@ class Alarm:
 
 KernelAction = Prepare | Hold | CloseFence | RemoveAddresses
 Action = (
-    Adopt | Campaign | Resign | HandOver | Verify | SeekPact | EnforcePact | EndPact | AskWire | KernelAction | Announce
-    | SaveRestartState | DropRestartState | Alarm | Report
+    Adopt | Campaign | Resign | HandOver | Verify | Prepared | SeekPact | EnforcePact | EndPact | AskWire | KernelAction
+    | Announce | SaveRestartState | DropRestartState | Alarm | Report
 )  # fmt: skip

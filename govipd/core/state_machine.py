@@ -220,6 +220,8 @@ class VipStateMachine(Transitions):
                     self._save_restart_state()
                 if self.fence.pact.enforce(event.action.until):
                     self._actions.append(ac.EnforcePact(self.fence.pact.id))
+            case ac.Prepare() if self.state is State.ACTIVATING:
+                self._actions.append(ac.Prepared(self._campaign))
             case ac.Hold(until=self.fence.handover) if self.state is State.HANDING_OVER:
                 self._actions.append(ac.HandOver(self._campaign, self._successor))
             case ac.CloseFence() if self.state is State.DEACTIVATING:

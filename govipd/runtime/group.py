@@ -288,6 +288,8 @@ class Group:
                 self._parts.election.hand_over(action.campaign, action.successor)
             case ac.Resign():
                 self._parts.election.resign(action.campaign, action.successor, contested=action.contested)
+            case ac.Prepared():
+                self._parts.election.prepared(action.campaign)
             case ac.Verify():
                 self._parts.election.verify()
             case ac.EnforcePact():

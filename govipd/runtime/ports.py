@@ -43,6 +43,9 @@ class Election(Protocol):
     def hand_over(self, campaign: int, successor: str = "") -> None:
         """Let `successor` become first while this node answers. SuccessorReady follows, then call resign()."""
 
+    def prepared(self, campaign: int) -> None:
+        """The addresses are behind a closed fence: this node can take the VIP at once."""
+
     async def successors(self) -> Sequence[str]:
         """The members to which this member could hand the VIP over, the next first.
 

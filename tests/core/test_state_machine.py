@@ -12,6 +12,7 @@ from govipd.core.actions import (
     CloseFence,
     Hold,
     Prepare,
+    Prepared,
     RemoveAddresses,
     Resign,
     SeekPact,
@@ -185,7 +186,7 @@ def test_a_win_after_an_unorderly_predecessor_waits_for_its_fence() -> None:
     """Nothing is opened before the place is proven anew at the instant that the election names."""
     d = Driver().to(State.CANDIDATE)
     assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == [AskWire(100.1), Prepare(102.5)]
-    assert d.done() == []
+    assert d.done() == [Prepared(1)]
     assert d.step(ev.WireHeard(100.1, ()), after=0.1) == []
     assert d.step(ev.Elected(d.campaign, LEASE, 100.05, 5, not_before=100.1), after=0.1) == [Prepare(102.5)]
     assert d.step(ev.Elected(d.campaign, LEASE, 100.1, 5, not_before=100.1)) == [Hold(102.5)]

@@ -5,13 +5,14 @@ The shell's calls only set what is wanted; one task makes it true in etcd.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from govipd.adapters.election.claimant import REREAD_S, UNORDERLY_S, Claimant
 from govipd.adapters.election.claims import Claims, Standing
-from govipd.adapters.election.handover import HandoverReceiver, HandoverSender
+from govipd.adapters.election.handover import READY_S, HandoverReceiver, HandoverSender
 from govipd.adapters.election.membership import Membership
-from govipd.adapters.election.queue import Place, Wake, ahead_of, wait_for_change, yield_to_loop
+from govipd.adapters.election.queue import Place, Wake, ahead_of, wait_for_change
 from govipd.adapters.election.resignation import Resignation
 from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, Session, sleep
 from govipd.adapters.election.successors import Successors
@@ -24,6 +25,7 @@ from govipd.runtime.ports import Clock, Sink, TemporaryUdpSocket
 from govipd.runtime.step_timing import Operation, StepTimings
 
 LEADER_PAUSE_S = 0.08  # at most while we lead: shorter than a successor waits
+ACTIVATE_S = 0.005  # in which a group that hears that it is first has the processor for itself
 
 
 class Contender:
@@ -89,6 +91,7 @@ class Contender:
         self._handing_over: int | None = None  # the campaign that ends while we lead, from the order until we resign
         self._handover_due = False
         self._quiet = False  # nothing has happened since the last look
+        self._prepared = asyncio.Event()  # the addresses are behind a closed fence
 
     def campaign(self, campaign: int) -> None:
         """Want to be in the queue."""
@@ -112,6 +115,11 @@ class Contender:
         self.successor = successor
         self.changed.set()
         self.resignation.ask(campaign)
+
+    def prepared(self, campaign: int) -> None:
+        """The addresses are behind a closed fence: the VIP can be taken at once."""
+        if self.wanted == campaign:
+            self._prepared.set()
 
     def lost(self) -> None:
         """The lease is gone and every key with it, so the campaign is over."""
@@ -212,13 +220,16 @@ class Contender:
             return  # look again, and claim
         else:
             elected = self._first(Elected(campaign, lease, sent_at, key.create_revision), marker, standing)
-            wait = elected.not_before - self._clock.now()
-            await yield_to_loop()
             offer = self.receiver.offer(offers, place.ahead, key.create_revision)
-            if offer is not None and wait > 0 and claimant.settled and self.wanted == campaign:
-                await self.receiver.wait(offer, lambda: self._freed(elected))
-                await yield_to_loop()
+            if offer is not None and claimant.settled and elected.not_before > self._clock.now():
+                await self._until_prepared()
+                if self.wanted == campaign:
+                    await self.receiver.wait(offer, lambda: self._freed(elected))
+                await asyncio.sleep(ACTIVATE_S)
                 return  # and look again
+            if self._clock.now() < elected.not_before + UNORDERLY_S:
+                await asyncio.sleep(ACTIVATE_S)
+            wait = elected.not_before - self._clock.now()
             if standing.others:
                 watched = self._claimed_by_others(standing)
             self.successors.take_in(queue, key)
@@ -254,6 +265,12 @@ class Contender:
         self._sink(elected)
         return elected
 
+    async def _until_prepared(self) -> None:
+        """Wait until the VIP can be taken at once, or for READY_S: then it is taken a little later."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                await self._prepared.wait()
+
     def _claimed_by_others(self, standing: Standing) -> str:
         """The key of a claim that another member has to let go first."""
         return self._keys.claim(next(iter(standing.others)).ip)
@@ -282,6 +299,7 @@ class Contender:
         place.ahead = place.not_before = None
         self._session.went_back = False
         self._quiet = False
+        self._prepared.clear()
         self.claimant.joined()
         return place.key
 

@@ -87,6 +87,10 @@ class EtcdElection:
         """See ports.Election. Where no key can exist, the confirmation is immediate."""
         self._contender.resign(campaign, successor, contested=contested)
 
+    def prepared(self, campaign: int) -> None:
+        """See ports.Election."""
+        self._contender.prepared(campaign)
+
     def adopt(self, campaign: int, holding: RestartState) -> None:
         """See ports.Election. Nothing of it is believed before etcd has confirmed it."""
         self._session.lease = holding.lease_id

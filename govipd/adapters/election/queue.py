@@ -7,8 +7,6 @@ from enum import Enum
 
 from govipd.adapters.etcd.api import KeyValue, Store
 
-LOOP_ITERATIONS = 6  # in which a group that hears that it is first begins to prepare its fence
-
 
 class Wake(Enum):
     """Why a wait has ended."""
@@ -64,12 +62,6 @@ async def wait_for_change(store: Store, key: str, revision: int, or_event: async
             waiting.add_done_callback(_retrieve)
             waiting.cancel()
     return Wake.EVENT if done else Wake.TIME
-
-
-async def yield_to_loop() -> None:
-    """Yield a few iterations, so that urgent work of other tasks runs first."""
-    for _ in range(LOOP_ITERATIONS):
-        await asyncio.sleep(0)
 
 
 def _retrieve(done: asyncio.Future[object]) -> None:
