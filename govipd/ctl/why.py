@@ -7,8 +7,6 @@ from govipd.core.sanitize import sanitize_line
 from govipd.core.state import ANSWERING, State, Trigger
 from govipd.core.status import GroupStatus
 
-_DRAINED = "drained by the operator"
-
 
 def why(member: str, group: GroupStatus, now: float) -> str:
     """Of one VIP on one node.
@@ -56,11 +54,11 @@ def _change(state: State, group: GroupStatus) -> str:
 
 
 def _conditions(group: GroupStatus) -> list[str]:
-    """What it waits for, ineligible."""
+    """What an ineligible node waits for."""
     sentences = []
     if group.drained:
         sentences.append("govipctl undrain lets it in again.")
-    if any(blocker != _DRAINED for blocker in group.blockers):
+    if len(group.blockers) > int(group.drained):  # the drain is one of them
         sentences.append(f"Next: {group.next}.")
     if not group.blockers and group.campaigns_in > 0:
         sentences.append(f"It stands for election in {duration(group.campaigns_in)}, if its gates stay healthy.")

@@ -168,6 +168,7 @@ class Reporter:
             "since": since.isoformat(timespec="milliseconds"),
             "reason": state_machine.trigger.value,
             "detail": state_machine.detail,
+            "drained": state_machine.facts.drained,
             "gates": gates,
             "mac": state_machine.facts.mac,
             "addresses": sorted(map(str, self.addresses)),

@@ -215,9 +215,7 @@ async def test_this_member_and_the_others(plain: Cluster, tmp_path: Path) -> Non
         assert "node1 has no record in etcd: govipd@eth0 does not run" in found[0].detail
         await store.txn((), (Put("govip/election/api/2", b"node2", lease),))
         assert await said(detail="unit unhealthy") == "failed node1 does not stand for election: unit unhealthy."
-        assert await said(detail="drained by the operator") == (
-            "warning node1 is drained by the operator: it does not stand for election."
-        )
+        assert await said(drained=True) == ("warning node1 is drained by the operator: it does not stand for election.")
         await store.txn((), (Put("govip/election/api/1", b"node1", lease),))
         assert await said() == ""
         text = await said(machine="other", node="192.0.2.12")

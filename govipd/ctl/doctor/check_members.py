@@ -55,7 +55,7 @@ def _own(member: str, vip: VipConfig, queue: Queue, group: GroupStatus | None) -
 def _standing(check: str, member: str, queue: Queue, own: Mapping[str, object], group: GroupStatus | None) -> Finding:
     """Whether this member campaigns, and why not."""
     why = sanitize_line("; ".join(group.blockers) if group else str(own.get("detail") or own.get("reason", "")), 200)
-    if group.drained if group else "drained" in why:
+    if group.drained if group else own.get("drained") is True:
         text = f"{member} is drained by the operator: it does not stand for election"
         return warning(check, text, "govipctl undrain, when the work is done")
     if member in queue.names:
