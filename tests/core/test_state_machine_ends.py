@@ -166,8 +166,8 @@ _events = st.one_of(
 def test_no_sequence_of_events_breaks_the_contract(start: State, events: list[tuple[ev.Event, float]]) -> None:
     """Any events in any state, at any time.
 
-    No illegal transition; Hold only while holding, or shortly for a handover, and never beyond the lease; Resign only after the fence is
-    known to be closed; the next deadline never lies in the past without being dealt with.
+    No illegal transition; Hold only while holding, or shortly for a handover, and never beyond the lease; Resign only
+    after the fence is known to be closed; the next deadline never lies in the past without being dealt with.
     """
     d = Driver().to(start)
     held_until, closed = 0.0, d.state not in ANSWERING
