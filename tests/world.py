@@ -66,15 +66,17 @@ class World:
 
     def _make(self, sink: Sink) -> Parts:
         self.elections.append(fakes.FakeElection(sink, self.clock, self.calls))
-        kinds = (fakes.FakeFence, fakes.FakeAddresses, fakes.FakeAnnouncer, fakes.FakeMonitor)
-        fence, addresses, announcer, monitor = (kind(sink, self.calls) for kind in kinds)
+        fence = fakes.FakeFence(sink, self.calls)
+        addresses = fakes.FakeAddresses(sink, self.calls)
+        announcer = fakes.FakeAnnouncer(sink, self.calls)
+        monitor = fakes.FakeMonitor(sink, self.calls)
         self.kernels += [fence, addresses, announcer, monitor]
         return Parts(
             election=self.elections[-1],
-            fence=fence,  # type: ignore[arg-type]  # the tuple above loses the four types
-            addresses=addresses,  # type: ignore[arg-type]
-            announcer=announcer,  # type: ignore[arg-type]
-            monitor=monitor,  # type: ignore[arg-type]
+            fence=fence,
+            addresses=addresses,
+            announcer=announcer,
+            monitor=monitor,
             neighbours=fakes.FakeNeighbours(sink),
             restart_state=self.memory,
             drain=self.drain,

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from govipd.core.actions import CloseFence, Hold, KernelAction, Prepare, RemoveAddresses
 from govipd.core.events import Address, Done, Failed
@@ -11,6 +13,8 @@ from govipd.errors import KernelError
 from govipd.runtime.parts import Parts
 from govipd.runtime.ports import Clock, Sink
 from govipd.runtime.reporter import Reporter
+
+_A = TypeVar("_A")
 
 READDRESS_RETRY_S = 0.5
 REMOVE_AFTER_S = 0.002  # behind a closed fence an address has time: the deletion of the key goes before
@@ -52,9 +56,7 @@ class KernelWorker:
 
     def queue(self, action: KernelAction | _Readdress) -> None:
         """Hand an action to the kernel worker; what a later Hold or CloseFence overtakes is dropped."""
-        if isinstance(action, Hold | CloseFence):
-            self._pending = deque(a for a in self._pending if not isinstance(a, Prepare | Hold))
-        self._pending.append(action)
+        self._pending = queued(self._pending, action)
         self._work_waits.set()
 
     def readdress(self, addresses: tuple[Address, ...]) -> None:
@@ -146,6 +148,12 @@ class KernelWorker:
         """The fence and the addresses know what was and what will be."""
         await self._parts.fence.replace(self.applied)
         await self._parts.addresses.replace(self.applied)
+
+
+def queued(pending: Iterable[_A], action: _A) -> deque[_A]:
+    """The queue with one more action, without what it supersedes: a Hold or CloseFence drops each Prepare and Hold."""
+    kept = (a for a in pending if not (isinstance(action, Hold | CloseFence) and isinstance(a, Prepare | Hold)))
+    return deque((*kept, action))
 
 
 def union(first: tuple[Address, ...], second: tuple[Address, ...]) -> tuple[Address, ...]:

@@ -19,6 +19,7 @@ from govipd.core.lease import HANDOVER_S
 from govipd.core.settings import Settings
 from govipd.core.state import ABSENT, HOLDING, State
 from govipd.core.state_machine import VipStateMachine
+from govipd.runtime.kernel_worker import queued
 from tests.core.driver import FAILED, PASSED, RUNNING, UP
 from tests.fuzz.strategies import fuzz
 
@@ -60,9 +61,7 @@ class Kernel:
         self.answer: ev.Done | ev.Failed | None = None  # of the action before; the next begins when it was heard
 
     def queue(self, action: ac.KernelAction) -> None:
-        if isinstance(action, ac.Hold | ac.CloseFence):
-            self.pending = deque(a for a in self.pending if not isinstance(a, ac.Prepare | ac.Hold))
-        self.pending.append(action)
+        self.pending = queued(self.pending, action)  # as the real worker
 
     def work(self, outcome: str, now: float) -> None:
         action = self.pending.popleft()

@@ -95,7 +95,9 @@ def _note(seen: Seen, report: Report, since: float, holder: Machine, successor: 
     zero = released.get(CLOSED, 0.0)
     event = report.marks["event"] + time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     at = {"event": event}
-    at |= {f"holder: {step}": t for step, t in released.items()} | {f"successor: {step}": t for step, t in taken.items()}
+    at |= {f"holder: {step}": t for step, t in released.items()} | {
+        f"successor: {step}": t for step, t in taken.items()
+    }
     for step, instant in at.items():
         seen.steps[step].append(1000 * (instant - zero))
 
