@@ -24,7 +24,7 @@ from govipd.config.model import (
 from govipd.config.profiles import PROFILES
 from govipd.config.reader import load
 from govipd.core import texts
-from govipd.core.state import State
+from govipd.core.state import State, Trigger
 from govipd.ctl import main as ctl
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -113,3 +113,9 @@ def test_links_lead_somewhere(page: Path) -> None:
         titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
         anchors = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
         assert not heading or heading in anchors, target
+
+
+def test_the_manual_has_every_state_and_reason() -> None:
+    """Programs select by them."""
+    section = read("docs/man/govipctl.8.md").split("## STATES AND REASONS")[1].split("\n## ")[0]
+    assert [word for word in (*State, *Trigger) if f"`{word.value}`" not in section] == []

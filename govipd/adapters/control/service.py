@@ -28,6 +28,7 @@ type Gate (gate: string, verdict: string, detail: string, since: float)
 
 type Transition (at: float, state: string, trigger: string, detail: string)
 
+# state, trigger: as in govipctl(8), STATES AND REASONS.
 # lease_left: until the VIP is dropped if etcd confirms nothing more; null without a lease.
 # pact: the silence after which the successor takes over; 0 where it waits for the lease's end.
 type Group (
@@ -58,7 +59,7 @@ method Drain(vip: ?string) -> ()
 # Root only.
 method Undrain(vip: ?string) -> ()
 
-# Give this VIP, or every one, to the next in the queue, or to the member `to`. Begun when the reply comes. Root only.
+# Give this VIP, or every one, to the successor, or to the member `to`. Begun when the reply comes. Root only.
 method Handover(vip: ?string, to: ?string) -> ()
 
 error Refused (reason: string)
