@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from govipd.adapters.etcd.api import Put
 from govipd.adapters.etcd.client import EtcdClient
-from govipd.config.model import Config
+from govipd.config.model import Config, EtcdConfig
 from govipd.ctl.doctor import check_etcd, check_members, check_tls
 from govipd.ctl.doctor.finding import Finding, Queue, Severity
 from govipd.host import machine_identity
@@ -163,6 +165,22 @@ async def test_an_etcd_without_tls(plain: Cluster, pki: Path, tmp_path: Path) ->
     """https:// where it speaks http://."""
     endpoint = plain.endpoints[0].replace("http:", "https:")
     finding = await failure(configured(tmp_path, f'endpoints = ["{endpoint}"]\n' + files(pki)))
+    assert finding.detail == "the server does not speak TLS"
+
+
+async def test_a_server_that_hangs_up_on_the_handshake(tmp_path: Path) -> None:
+    """As etcd without TLS does at times: a reset, not an answer."""
+
+    def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends RST
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    async with server:
+        endpoint = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finding = await check_tls.handshake("etcd", endpoint, EtcdConfig(endpoints=(endpoint,)))
+    assert finding is not None
     assert finding.detail == "the server does not speak TLS"
 
 

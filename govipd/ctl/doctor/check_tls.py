@@ -58,14 +58,20 @@ async def handshake(check: str, endpoint: str, config: EtcdConfig) -> Finding | 
         return _unverified(check, e, config)
     except ssl.SSLError as e:
         if e.reason in _NO_TLS or isinstance(e, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            remedy = "is etcd started with --cert-file and --key-file? If it shall not be: http:// in etcd.endpoints"
-            return failed(check, "the server does not speak TLS", remedy)
+            return _no_tls(check)
         text = f"the server refuses our certificate: {e.reason or e}"
         mutual = f"is {config.cert} signed by etcd's --trusted-ca-file, and still valid?"
         return failed(check, text, mutual if config.cert else "etcd asks for a certificate: set etcd.cert and etcd.key")
+    except (ConnectionResetError, BrokenPipeError):  # it hung up on the first message of the handshake
+        return _no_tls(check)
     except OSError:
         return None
     return None
+
+
+def _no_tls(check: str) -> Finding:
+    remedy = "is etcd started with --cert-file and --key-file? If it shall not be: http:// in etcd.endpoints"
+    return failed(check, "the server does not speak TLS", remedy)
 
 
 def _unverified(check: str, error: ssl.SSLCertVerificationError, config: EtcdConfig) -> Finding:
