@@ -24,6 +24,10 @@ _NOT_YET, _EXPIRED, _WRONG_HOST, _WRONG_IP = 9, 10, 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21})
 
 
+class _HangsUpError(OSError):
+    """The server hung up on the first message of the handshake."""
+
+
 async def examine(config: EtcdConfig) -> list[Finding]:
     """How long the configured certificates are valid, and those of the endpoints."""
     if not config.endpoints[0].startswith("https:"):
@@ -56,16 +60,16 @@ async def handshake(check: str, endpoint: str, config: EtcdConfig) -> Finding | 
         await asyncio.to_thread(_handshake, endpoint, context)
     except ssl.SSLCertVerificationError as e:
         return _unverified(check, e, config)
+    except _HangsUpError:
+        return _no_tls(check)
     except ssl.SSLError as e:
         if e.reason in _NO_TLS or isinstance(e, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return _no_tls(check)
         text = f"the server refuses our certificate: {e.reason or e}"
         mutual = f"is {config.cert} signed by etcd's --trusted-ca-file, and still valid?"
         return failed(check, text, mutual if config.cert else "etcd asks for a certificate: set etcd.cert and etcd.key")
-    except (ConnectionResetError, BrokenPipeError):  # it hung up on the first message of the handshake
-        return _no_tls(check)
     except OSError:
-        return None
+        pass
     return None
 
 
@@ -102,8 +106,14 @@ def _handshake(endpoint: str, context: ssl.SSLContext) -> dict[str, object]:
     url = urlsplit(endpoint)
     with (
         socket.create_connection((url.hostname, url.port or 0), _TIMEOUT_S) as raw,
-        context.wrap_socket(raw, server_hostname=url.hostname) as tls,
+        context.wrap_socket(raw, server_hostname=url.hostname, do_handshake_on_connect=False) as tls,
     ):
+        try:
+            tls.do_handshake()
+        except (ssl.SSLError, TimeoutError):
+            raise
+        except OSError as e:  # a reset, or the socket is not connected any more
+            raise _HangsUpError from e
         tls.sendall(_PREFACE)
         if not tls.recv(1):
             raise ConnectionResetError("closed")
