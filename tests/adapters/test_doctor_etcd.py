@@ -11,6 +11,7 @@ import pytest
 
 from govipd.adapters.etcd.api import Put
 from govipd.adapters.etcd.client import EtcdClient
+from govipd.adapters.etcd.messages import EndpointStatus
 from govipd.config.model import Config, EtcdConfig
 from govipd.ctl.doctor import check_etcd, check_members, check_tls
 from govipd.ctl.doctor.finding import Finding, Queue, Severity
@@ -166,6 +167,11 @@ async def test_an_etcd_without_tls(plain: Cluster, pki: Path, tmp_path: Path) ->
     endpoint = plain.endpoints[0].replace("http:", "https:")
     finding = await failure(configured(tmp_path, f'endpoints = ["{endpoint}"]\n' + files(pki)))
     assert finding.detail == "the server does not speak TLS"
+
+
+def test_an_alarm_that_several_members_raise_is_named_once() -> None:
+    status = EndpointStatus("3.5.0", cluster=1, member=1, leader=1, term=2, size=1, alarms=("NOSPACE", "NOSPACE"))
+    assert check_etcd._judge("etcd", status, took=0.0, patience=1.0).detail == "alarm NOSPACE: etcd refuses to write"
 
 
 async def test_a_server_that_hangs_up_on_the_handshake(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def _judge(check: str, status: EndpointStatus, took: float, patience: float) -> 
         return failed(check, "knows no leader: without a majority no machine holds the VIP", remedy)
     if status.alarms:
         remedy = "etcdctl alarm list; compact and defragment (etcd's documentation, Maintenance); etcdctl alarm disarm"
-        return failed(check, f"alarm {', '.join(status.alarms)}: etcd refuses to write", remedy)
+        kinds = ", ".join(dict.fromkeys(status.alarms))  # each member raises its own
+        return failed(check, f"alarm {kinds}: etcd refuses to write", remedy)
     if status.size > _SIZE_MAX:
         remedy = "compact and defragment, and set --auto-compaction-retention"
         return warning(check, f"{text}: near etcd's quota of 2 GB", remedy)
