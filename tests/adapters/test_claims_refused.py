@@ -99,7 +99,7 @@ async def test_a_role_that_may_not_write_any_more_lets_its_leader_go(etcd: Clust
         assert await a.sees(Resigned) == Resigned(1)
 
 
-async def test_an_old_key_that_comes_back_while_we_stand_aside_is_deleted(etcd: Cluster) -> None:
+async def test_an_old_key_that_comes_back_while_we_are_ineligible_is_deleted(etcd: Cluster) -> None:
     """A restored etcd brings back keys and leases."""
     a = Member(etcd.endpoints, "a")
     async with running(a):

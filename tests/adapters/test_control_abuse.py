@@ -59,7 +59,7 @@ async def test_a_message_that_does_not_come_to_its_end_ends_its_connection() -> 
             await dripping
 
 
-async def test_one_who_does_not_read_is_left() -> None:
+async def test_a_client_that_does_not_read_is_disconnected() -> None:
     """Replies do not pile up in the daemon."""
     async with node(limits=Limits(patience_s=0.3)) as n:
         with socket.socket(socket.AF_UNIX) as peer:
@@ -134,7 +134,7 @@ async def test_a_file_that_is_in_the_socket_s_place_is_replaced() -> None:
         assert (await n.ask("Status"))["member"] == "node1"
 
 
-async def test_a_place_where_no_socket_can_be_made_is_told_once_and_tried_again() -> None:
+async def test_a_place_where_no_socket_can_be_made_is_reported_once_and_tried_again() -> None:
     """The VIP does not care."""
     async with node(limits=Limits(check_s=0.02)) as n:
         aside = n.path.parent.rename(n.runtime / "aside")

@@ -74,7 +74,7 @@ async def test_a_sound_etcd(plain: Cluster, tmp_path: Path) -> None:
     assert plain.ctl("lease", "list").split() == ["found", "0", "leases"]
 
 
-async def test_each_endpoint_is_told_of(plain: Cluster, tmp_path: Path) -> None:
+async def test_each_endpoint_is_reported(plain: Cluster, tmp_path: Path) -> None:
     """One that nobody listens on fails by itself; the cluster is read from the other."""
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
     findings, cluster = await check_etcd.examine(

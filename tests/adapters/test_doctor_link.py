@@ -129,7 +129,7 @@ def test_what_a_network_file_says(tmp_path: Path, text: str, keeps: str) -> None
     assert check_link._keep_configuration(file) == keeps
 
 
-async def test_nobody_but_the_leader_answers(sound: Wire, config: Config) -> None:
+async def test_only_the_leader_answers(sound: Wire, config: Config) -> None:
     """Silence while no member leads, or this member does; the leader's own hardware address while another does."""
     assert bad(await check_answers.examine(config, NOBODY)) == []
     assert bad(await check_answers.examine(config, OURSELVES)) == []
@@ -178,7 +178,7 @@ async def test_a_leader_that_does_not_answer(sound: Wire, config: Config) -> Non
     assert [f.detail for f in found] == ["node2 leads, but no machine answers for it on eth0"] * 2
 
 
-async def test_without_etcd_nobody_knows_who_should_answer(sound: Wire, config: Config) -> None:
+async def test_without_etcd_it_is_not_known_which_machine_should_answer(sound: Wire, config: Config) -> None:
     """The question is left out, and says so."""
     (finding,) = await check_answers.examine(config, None)
     assert finding.verdict is Severity.SKIPPED

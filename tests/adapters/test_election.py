@@ -260,7 +260,7 @@ async def test_a_handover_passes_over_the_members_in_between(etcd: Cluster) -> N
         assert queued.ahead == "node3"
 
 
-async def test_who_was_never_first_leaves_no_mark(etcd: Cluster) -> None:
+async def test_a_member_that_was_never_first_leaves_no_marker(etcd: Cluster) -> None:
     """It speaks for itself only: who stood ahead of it may answer yet, should that key vanish at the same instant."""
     one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
     async with running(one, two):
@@ -307,7 +307,7 @@ async def test_a_handover_does_not_pass_over_other_programs(etcd: Cluster) -> No
             ctl.communicate()
 
 
-async def test_who_gives_up_a_contested_place_leaves_no_mark(etcd: Cluster) -> None:
+async def test_a_member_that_gives_up_a_contested_place_leaves_no_marker(etcd: Cluster) -> None:
     """Its predecessor's kernel still answers: the next one has to wait for that, too."""
     one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
     async with running(one, two):

@@ -80,7 +80,7 @@ async def test_close_is_immediate_and_idempotent(fence: NftFence, vip: Asker, cl
     assert not await vip.answered(clock)
 
 
-def test_a_missing_nf_tables_is_told_from_other_trouble() -> None:
+def test_a_missing_nf_tables_differs_from_other_trouble() -> None:
     """The kernel's answer where there is none (here: for a netlink protocol that nobody serves)."""
     assert not NfTables().missing()
     assert NfTables(protocol=31).missing()

@@ -155,7 +155,7 @@ async def test_fences_of_one_process_do_not_disturb_each_other(kernel: Counting,
         await fence.remove()
 
 
-async def test_one_fence_notices_what_another_of_its_process_was_told(
+async def test_a_fence_notices_what_another_fence_of_its_process_has_read(
     machines: Wire, kernel: Counting, vip: Asker, clock: LeapingClock
 ) -> None:
     """A stranger flushes both; the first one's repair does not hide it from the second."""
@@ -182,7 +182,7 @@ class Narrow(NfTables):
         return netlink
 
 
-async def test_sixteen_addresses_are_set_up_again_whatever_the_sockets_buffer(
+async def test_sixteen_addresses_are_set_up_again_with_any_socket_buffer(
     machines: Wire, vip: Asker, clock: LeapingClock
 ) -> None:
     """One message is acknowledged for all; refusals that overrun the socket are known by the first ones."""
@@ -256,7 +256,7 @@ def test_what_a_fence_needs_is_tried_once_and_leaves_nothing(machines: Wire) -> 
     assert machines.host.run("nft", "list", "tables") == ""
 
 
-def test_what_the_kernel_would_refuse_is_told_and_not_done(machines: Wire, kernel: Counting) -> None:
+def test_what_the_kernel_would_refuse_is_reported_and_not_done(machines: Wire, kernel: Counting) -> None:
     """Nothing is left of the trial, whichever way it ends."""
     table = kernel.table(1, "trial")
     assert kernel.would_refuse((table.add(), table.add_set("a", 4, times_out=True))) is None

@@ -31,7 +31,7 @@ async def test_damage_is_repaired_by_the_next_operation(
     assert machines.host.run("nft", "--stateless", "list", "ruleset").count("drop") == whole
 
 
-async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_transaction(
+async def test_a_deleted_fence_is_there_again_after_the_first_transaction(
     machines: Wire, fence: NftFence, vip: Asker, clock: LeapingClock
 ) -> None:
     """Whatever becomes of the process then: closed after a moment, unless the second one opens it."""
@@ -49,7 +49,7 @@ async def test_a_fence_that_somebody_took_away_stands_again_after_the_first_tran
 
 
 @pytest.mark.parametrize("damage", ["flush ruleset", f"flush table inet {TABLE}"])
-async def test_setting_up_anew_what_somebody_took_away_loses_nothing(
+async def test_setting_up_a_deleted_fence_again_loses_no_packet(
     machines: Wire, vip: Asker, clock: LeapingClock, damage: str
 ) -> None:
     """As `systemctl restart nftables` on the holder: open before, open after, and open in between."""
@@ -81,7 +81,7 @@ async def test_only_a_fence_that_is_gone_as_a_whole_is_open_between_the_transact
     fence._kernel.close()
 
 
-async def test_preparing_opens_nothing_where_somebody_takes_the_fence_away(
+async def test_preparing_opens_nothing_where_the_fence_is_deleted(
     machines: Wire, vip: Asker, clock: LeapingClock
 ) -> None:
     """Between its transactions, too."""

@@ -76,7 +76,7 @@ async def test_without_datagrams_the_mark_ends_the_wait(etcd: Cluster) -> None:
 
 
 @pytest.mark.parametrize("how", ["alone", "no address", "behind a foreign candidate", "etcd is away"])
-async def test_where_nobody_can_be_made_ready_that_is_told_at_once(etcd: Cluster, how: str) -> None:
+async def test_where_no_member_can_be_made_ready_that_is_reported_at_once(etcd: Cluster, how: str) -> None:
     """And the key stays until the resignation, which is an ordinary one."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
     async with running(a, b):
@@ -99,7 +99,7 @@ async def test_where_nobody_can_be_made_ready_that_is_told_at_once(etcd: Cluster
             assert etcd.ctl("get", MARK) != ""
 
 
-async def test_who_was_passed_on_to_by_one_that_dies_waits(etcd: Cluster) -> None:
+async def test_a_successor_of_a_leader_that_dies_in_a_handover_waits(etcd: Cluster) -> None:
     """For longer than the other's fence may last."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
     async with running(a, b):
@@ -111,7 +111,7 @@ async def test_who_was_passed_on_to_by_one_that_dies_waits(etcd: Cluster) -> Non
         assert first.not_before >= before + UNORDERLY_S
 
 
-async def test_only_the_notes_secret_opens(etcd: Cluster) -> None:
+async def test_only_the_offers_secret_opens(etcd: Cluster) -> None:
     """Datagrams of others, of another passing, of the wrong kind, or of any bytes, are nothing."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
     b.election._contender.receiver._udp_socket = UdpSocket(None)  # so that nobody says READY

@@ -162,7 +162,7 @@ async def test_a_vip_that_is_no_longer_configured_has_its_last_hook() -> None:
         assert w.said()[-1] == "api: 192.0.2.100/32 2001:db8::100/128"
 
 
-async def test_a_failure_is_told_with_what_it_printed() -> None:
+async def test_a_failure_is_reported_with_what_it_printed() -> None:
     """Standard error too."""
     async with running(leader=sh("echo no route >&2; exit 3")) as w:
         w.leads()
@@ -170,7 +170,7 @@ async def test_a_failure_is_told_with_what_it_printed() -> None:
         assert "api: leader hook: no route" in w.journal.lines
 
 
-async def test_a_program_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+async def test_a_program_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
     """It has gone since the configuration was read."""
     async with running(leader=(str(tmp_path / "gone"),)) as w:
         w.leads()
@@ -196,7 +196,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-async def test_what_it_leaves_in_the_background_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_background_process_of_a_hook_does_not_block_the_next(tmp_path: Path) -> None:
     """Though it keeps the output open."""
     async with running(leader=sh(f"sleep 1000 & echo $! > {tmp_path}/child")) as w:
         w.leads()

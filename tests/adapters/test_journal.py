@@ -66,7 +66,9 @@ def test_text_that_is_no_unicode_is_written(journald: socket.socket, journal: Sy
     assert journald.recv(4096).startswith(b"MESSAGE=a ? name\n")
 
 
-def test_journald_that_does_not_read_holds_nobody(journald: socket.socket, journal: SystemdJournal) -> None:
+def test_journald_that_does_not_read_does_not_block_the_daemon(
+    journald: socket.socket, journal: SystemdJournal
+) -> None:
     """Writing goes on without waiting; the loss is told once journald reads again."""
     began = time.monotonic()
     for n in range(2000):

@@ -28,7 +28,7 @@ def test_a_process_that_gives_its_lease_back_leaves_none(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_what_another_group_has_ended_is_nobody_s(tmp_path: Path) -> None:
+def test_a_lease_that_another_group_has_ended_is_no_earlier_one(tmp_path: Path) -> None:
     """Two groups of a process find the leases of a group that the file does not name any more."""
     LeaseFile(tmp_path, "old", ["old"]).granted(1)
     api, web = (LeaseFile(tmp_path, name, ["api", "web"]) for name in ("api", "web"))

@@ -34,7 +34,7 @@ async def test_a_taken_member_name_is_refused_until_it_is_free(etcd: Cluster) ->
         await second.until(lambda e: isinstance(e, ClusterFault) and not e.refused)
 
 
-async def test_members_that_disagree_on_the_addresses_are_told(etcd: Cluster) -> None:
+async def test_members_that_disagree_on_the_addresses_are_reported(etcd: Cluster) -> None:
     """Both members learn that their addresses differ."""
     a = Member(etcd.endpoints, "a", addresses="192.0.2.1/32")
     b = Member(etcd.endpoints, "b", addresses="192.0.2.2/32")

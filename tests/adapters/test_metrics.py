@@ -198,7 +198,7 @@ async def test_those_who_say_nothing_or_too_much_are_shown_out(monkeypatch: pyte
         assert b" 200 OK" in await w.ask(GET)
 
 
-async def test_a_port_that_is_taken_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_port_that_is_taken_is_reported_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is never the end of the daemon."""
     monkeypatch.setattr(scrape_server, "RETRY_S", 0.01)
     other = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0)

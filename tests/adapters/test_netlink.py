@@ -174,7 +174,7 @@ def links(events: Events) -> list[LinkState]:
     return [e for e in events if isinstance(e, LinkState)]
 
 
-async def test_monitor_tells_every_change_of_the_link(net: Wire, clock: BootClock, events: Events) -> None:
+async def test_monitor_reports_every_change_of_the_link(net: Wire, clock: BootClock, events: Events) -> None:
     """Carrier, administrative state, hardware address, renaming, deletion and return."""
     async with monitoring(clock, events):
         assert links(events)[-1].carrier
@@ -194,7 +194,7 @@ async def test_monitor_tells_every_change_of_the_link(net: Wire, clock: BootCloc
         await events.until(lambda: not links(events)[-1].present)
 
 
-async def test_monitor_tells_a_removed_address_and_no_other(
+async def test_monitor_reports_a_removed_address_and_no_other(
     net: Wire, addresses: KernelAddresses, clock: BootClock, events: Events
 ) -> None:
     """Exact: not the same address with another prefix, not a neighbour in number."""
@@ -209,7 +209,7 @@ async def test_monitor_tells_a_removed_address_and_no_other(
     assert [e for e in events if isinstance(e, AddressLost)] == [AddressLost(V4), AddressLost(V6)]
 
 
-async def test_monitor_tells_of_twins_and_of_other_interfaces(net: Wire, clock: BootClock, events: Events) -> None:
+async def test_monitor_reports_of_twins_and_of_other_interfaces(net: Wire, clock: BootClock, events: Events) -> None:
     """With the prefix that is there; what is elsewhere is told of until it is gone."""
     twin, v6_twin = ip_interface("192.0.2.100/24"), ip_interface("2001:db8::100/64")
     async with monitoring(clock, events):

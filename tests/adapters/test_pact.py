@@ -99,7 +99,7 @@ async def test_a_silent_leader_is_succeeded_within_the_pact_not_the_lease(etcd: 
         assert pact_keys(etcd) == []
 
 
-async def test_an_ended_pact_gives_nobody_the_right_to_take_over(etcd: Cluster) -> None:
+async def test_an_ended_pact_gives_no_member_the_right_to_take_over(etcd: Cluster) -> None:
     """Confirmed to the leader; the successor stays where it is, however silent the leader is afterwards."""
     async with in_force(etcd) as (one, two, pact):
         one.pact.end(pact)
@@ -168,7 +168,7 @@ def test_a_datagram_is_what_it_was_or_nothing() -> None:
         assert id_of(other) is None
 
 
-async def test_a_port_that_is_taken_is_told_once() -> None:
+async def test_a_port_that_is_taken_is_reported_once() -> None:
     """The VIP is held by the lease alone; another program may yet let go of it."""
     told: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:

@@ -19,7 +19,7 @@ def test_the_daemon_does_not_load_the_rest() -> None:
     )
 
 
-def test_whoever_wants_the_whole_gets_it() -> None:
+def test_a_program_that_imports_all_of_pyroute2_gets_it() -> None:
     """Before or after, with the same classes."""
     same = (
         "from pyroute2.netlink.nfnetlink import nftsocket\n"

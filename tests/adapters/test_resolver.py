@@ -70,7 +70,7 @@ async def test_a_name_that_does_not_resolve_any_more_keeps_its_addresses(etcd: C
     await client.close()
 
 
-async def test_an_unknown_name_is_told_and_asked_again(etcd: Cluster) -> None:
+async def test_an_unknown_name_is_reported_and_asked_again(etcd: Cluster) -> None:
     """The reason stands in the error; the next endpoint is used meanwhile."""
     resolver = Resolver()
     failures: list[tuple[str, str]] = []

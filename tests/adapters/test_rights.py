@@ -116,7 +116,7 @@ async def test_an_election_outside_the_prefix_needs_a_right_of_its_own(guarded: 
     assert "readwrite web/leader/ --prefix" in rights[1].remedy
 
 
-async def test_a_wrong_password_is_told_and_shown_nowhere(guarded: Cluster, password: Path, events: Events) -> None:
+async def test_a_wrong_password_is_reported_and_shown_nowhere(guarded: Cluster, password: Path, events: Events) -> None:
     """Neither it nor its file's content is in what an exception, an event or a finding says."""
     wrong = "wrong-horse-battery-staple"
     password.write_text(wrong)
@@ -133,7 +133,7 @@ async def test_a_wrong_password_is_told_and_shown_nowhere(guarded: Cluster, pass
     assert PASSWORD not in shown
 
 
-async def test_a_daemon_that_is_refused_tells_without_the_password(
+async def test_a_daemon_that_is_refused_reports_it_without_the_password(
     guarded: Cluster, password: Path, events: Events
 ) -> None:
     """The events are what becomes lines of the journal, of `systemctl status` and of records in etcd."""
@@ -159,7 +159,7 @@ def test_a_password_that_is_no_text_is_not_shown(tmp_path: Path) -> None:
     assert "0xff" not in "".join(traceback.format_exception(refused.value))
 
 
-async def test_without_a_user_it_is_told_that_one_is_needed(guarded: Cluster, tmp_path: Path) -> None:
+async def test_without_a_user_it_is_reported_that_one_is_needed(guarded: Cluster, tmp_path: Path) -> None:
     """etcd's authentication is on."""
     findings, _ = await checks.examine(configured(tmp_path, f"endpoints = {json.dumps(guarded.endpoints)}"))
     (finding,) = (f for f in findings if f.verdict is Severity.FAILED)

@@ -166,7 +166,7 @@ async def seen(events: Events, *expected: UnitState) -> None:
     await events.until(lambda: bool(events) and events[-1] in expected)
 
 
-async def test_state_is_told_at_start_and_at_each_signal(daemon: Daemon, systemd: Systemd, events: Events) -> None:
+async def test_state_is_reported_at_start_and_at_each_signal(daemon: Daemon, systemd: Systemd, events: Events) -> None:
     """Without waiting for a poll; a failure names its result."""
     async with monitoring(daemon, events):
         await seen(events, UnitState("active", "running"))

@@ -194,7 +194,7 @@ def test_refusals_say_what_and_why(tmp_path: Path, text: str, parts: list[str]) 
         assert part in message, message
 
 
-def test_a_hook_must_be_nobody_else_s_to_change(tmp_path: Path) -> None:
+def test_only_root_may_be_able_to_change_a_hook(tmp_path: Path) -> None:
     """It runs with the daemon's rights."""
     hook = tmp_path / "hook"
     hook.write_text("#!/bin/sh\n")
@@ -226,7 +226,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     assert len(refusal(tmp_path, text).splitlines()) == 4
 
 
-def test_a_fault_is_told_under_its_own_number_and_makes_no_others(tmp_path: Path) -> None:
+def test_a_fault_is_reported_under_its_own_number_and_makes_no_others(tmp_path: Path) -> None:
     """The first [[vip]] or the endpoints being faulty neither moves nor invents faults of the second [[vip]]."""
     message = refusal(tmp_path, VIP.replace("api", "a b") + WEB.replace("192.0.2.101", "127.0.0.1"))
     assert "vip[1].addresses[0] = '127.0.0.1/32'" in message

@@ -241,7 +241,7 @@ def test_the_contract_holds(state: State, kind: type[ev.Event], moment: Moment) 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in COUNTED])
 @pytest.mark.parametrize("state", State)
-def test_what_is_told_twice_is_told_once(state: State, kind: type[ev.Event]) -> None:
+def test_a_repeated_event_is_reported_once(state: State, kind: type[ev.Event]) -> None:
     """No sender has to know whether it was heard: it may repeat itself."""
     for moment in Moment:
         for d, event, after in cases(state, kind, moment):

@@ -11,13 +11,13 @@ from govipd.core.state import State, Trigger
 from tests.core.driver import FAILED, LEASE, Driver
 
 
-def test_whoever_comes_next_waits_for_longer_than_the_fence_lasts() -> None:
+def test_the_successor_waits_for_longer_than_the_fence_lasts() -> None:
     """Of all that passes the VIP on, safety is this, and what proves who is next."""
     # Two clocks, slewed in opposite directions, and the kernel's timer.
     assert (HANDOVER_S + KERNEL_S) / (1 - SLEW) < UNORDERLY_S / (1 + SLEW)
 
 
-def test_a_handover_releases_in_order_and_names_the_heir() -> None:
+def test_a_handover_releases_in_order_and_names_the_successor() -> None:
     """A short fence first, then the heir, then the end of it; then this node stands again, for whoever is next."""
     d = Driver().to(State.LEADER)
     soon = Hold(d.now + HANDOVER_S)
@@ -50,7 +50,7 @@ def test_a_healthy_leader_answers_until_the_next_one_is_ready(event: ev.Event) -
 
 
 @pytest.mark.parametrize("event", [ev.UnitState("failed", "x"), ev.LeaseLost(LEASE, "x"), ev.Failed(Hold(9.0), "x")])
-def test_who_passes_the_vip_on_drops_it_when_it_may_not_answer(event: ev.Event) -> None:
+def test_a_leader_that_hands_over_drops_the_vip_when_it_may_not_answer(event: ev.Event) -> None:
     """What befalls a leader befalls it too; and a kernel that does not shorten the fence must close it."""
     d = Driver().to(State.LEADER)
     d.step(ev.Handover(""))
@@ -59,7 +59,7 @@ def test_who_passes_the_vip_on_drops_it_when_it_may_not_answer(event: ev.Event) 
     assert d.told == [CloseFence()]
 
 
-def test_a_fence_that_is_not_precise_is_closed_before_anybody_is_told() -> None:
+def test_a_fence_that_is_not_precise_is_closed_before_etcd_is_asked() -> None:
     """Lifetimes of addresses are whole seconds: nothing is passed on by them."""
     d = Driver(Settings(fenced=False)).to(State.LEADER)
     assert d.step(ev.Handover("")) == [CloseFence()]

@@ -53,7 +53,7 @@ def test_the_adoption_says_how_long_it_may_take() -> None:
     assert "its lease runs 2.1 s more" in texts.adopting(2.14)
 
 
-def test_the_status_line_tells_what_is_in_the_way() -> None:
+def test_the_status_line_reports_what_is_in_the_way() -> None:
     """Who is ahead, how long damping waits, that etcd is away, that members disagree."""
     d = Driver().to(State.CANDIDATE)
     d.step(ev.Queued(d.campaign, "node2"))

@@ -38,7 +38,7 @@ def test_the_leader_counts_from_the_sending_of_what_was_answered() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.1, 0.2, 0.5, 1.0])
-def test_the_leader_is_silent_before_the_successor_takes_whatever_their_clocks(timeout: float) -> None:
+def test_the_leader_is_silent_before_the_successor_takes_with_any_clocks(timeout: float) -> None:
     """One is slow by a twelfth, the other fast, and the kernel is late."""
     half = LeaderHalf(PACT, timeout)
     half.acknowledged(0.0, 0.0)

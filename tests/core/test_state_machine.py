@@ -46,7 +46,7 @@ def test_a_start_whose_cleaning_fails_tries_again_for_ever() -> None:
     assert d.state is State.STARTING
 
 
-def test_taking_opens_the_fence_then_announces_then_tells() -> None:
+def test_an_activation_opens_the_fence_then_announces_then_reports() -> None:
     """Take: proof, fence and addresses (one Hold), announcement, report."""
     d = Driver().to(State.CANDIDATE)
     sent = d.now
@@ -141,7 +141,7 @@ def test_the_loss_of_another_lease_is_not_ours() -> None:
     assert d.step(ev.LeaseLost(LEASE, "not found")) == []
 
 
-def test_a_lost_lease_aside_changes_nothing() -> None:
+def test_a_lost_lease_while_ineligible_changes_nothing() -> None:
     """Out of the queue there is nothing to lose."""
     d = Driver().to(State.RESIGNING)
     assert d.step(ev.LeaseLost(LEASE, "not found")) == []

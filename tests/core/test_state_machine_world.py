@@ -75,7 +75,7 @@ def test_fall_failures_in_a_row_release() -> None:
     assert d.step(FAILED) == [CloseFence()]
 
 
-def test_unknown_keeps_a_holder_for_one_lease_and_lets_nobody_in() -> None:
+def test_unknown_keeps_a_holder_for_one_lease_and_lets_no_candidate_in() -> None:
     """A restart of D-Bus does not move the VIP; a lasting silence does."""
     d = Driver().to(State.LEADER)
     d.step(ev.UnitState(None, "D-Bus is away"))
@@ -137,7 +137,7 @@ def test_an_address_that_vanishes_while_not_leader_is_fine() -> None:
     assert Driver().to(State.INELIGIBLE).step(ev.AddressLost(VIP)) == []
 
 
-def test_an_address_that_somebody_added_is_removed_with_an_alarm() -> None:
+def test_an_address_that_another_program_added_is_removed_with_an_alarm() -> None:
     """FIELD 15: not leader means absent; the alarm names who is ahead. Once per addition."""
     d = Driver().to(State.CANDIDATE)
     d.step(ev.Queued(d.campaign, "node1"))

@@ -11,6 +11,6 @@ def test_a_claim_of_another_group_is_named_with_what_comes_next() -> None:
     assert texts.claimed("") == "no other group claims an address of this group any more"
 
 
-def test_a_pact_is_told_with_its_time() -> None:
+def test_a_pact_is_reported_with_its_time() -> None:
     assert "silent for 0.5 s" in texts.pact(0.5)
     assert texts.pact(0.0).startswith("no pact any more")

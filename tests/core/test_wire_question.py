@@ -75,7 +75,7 @@ def test_who_has_answered_may_answer_again_until_its_lease_would_have_ended() ->
     assert texts.trouble(d.state_machine) == ""
 
 
-def test_a_stranger_is_told_of_and_holds_nothing_up() -> None:
+def test_a_stranger_is_reported_of_and_holds_nothing_up() -> None:
     """It may be a router that answers for every address."""
     d = asked()
     alarm, hold = d.step(ev.WireHeard(100.1, (STRANGER,)))
@@ -106,7 +106,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again() -> None:
     assert d.step(ev.WireHeard(again.until, ())) == [Hold(102.5)]
 
 
-def test_a_planned_move_asks_nobody() -> None:
+def test_a_planned_move_asks_no_neighbour() -> None:
     """The mark of an orderly release, or a predecessor whose fence is known to be closed, ends the question."""
     d = Driver().to(State.CANDIDATE)
     assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5)) == [Hold(102.5)]
@@ -116,7 +116,7 @@ def test_a_planned_move_asks_nobody() -> None:
     assert d.step(ev.WireHeard(100.1, (MEMBER,))) == []
 
 
-def test_who_leaves_while_somebody_may_answer_leaves_no_mark() -> None:
+def test_a_member_that_leaves_while_another_kernel_may_answer_leaves_no_marker() -> None:
     """Else the next in the queue would take at once, beside the member that still answers."""
     d = asked()
     d.step(ev.WireHeard(100.1, (MEMBER,)))
@@ -133,7 +133,7 @@ def test_who_leaves_while_somebody_may_answer_leaves_no_mark() -> None:
 ON_LO = ev.AddressesElsewhere((ev.Elsewhere(IPv4Interface("192.0.2.100/24"), "lo"),))
 
 
-def test_a_machine_with_the_vip_on_another_interface_stands_aside() -> None:
+def test_a_machine_with_the_vip_on_another_interface_is_ineligible() -> None:
     """It says which address, where, and what to type; and stands again when it is gone."""
     d = Driver().to(State.CANDIDATE)
     alarm, *_ = d.step(ON_LO)

@@ -60,7 +60,7 @@ def test_the_matches_of_the_history() -> None:
     assert "_SYSTEMD_UNIT=govipd@eth0.service" in command
 
 
-def test_a_move_comes_back_as_the_daemon_has_told_it() -> None:
+def test_an_operation_comes_back_as_the_daemon_has_reported_it() -> None:
     """Each step with its ms, as govipd's journal entry has them."""
     journal = FakeJournal()
     story = OperationTimings(Operation.TAKE, 12.5, (("won", 0.0), ("fence open", 1.25)))
@@ -78,7 +78,7 @@ def test_a_move_comes_back_as_the_daemon_has_told_it() -> None:
 
 
 @pytest.mark.parametrize("steps", ["", "1", '[["won"]]', '[["won", "x"]]'])
-def test_a_move_of_another_version_is_told(steps: str) -> None:
+def test_a_move_of_another_version_is_reported(steps: str) -> None:
     """One error, no traceback."""
     fields = {"__REALTIME_TIMESTAMP": "1750000000000000", "GOVIP_BEGAN": "1.0", "GOVIP_STEPS": steps}
     with pytest.raises(NoDaemonError, match="another version"):
@@ -116,7 +116,7 @@ def test_what_asks_only_this_node_loads_no_etcd_client() -> None:
         (b'{"error": "org.govipd.Node.Refused", "parameters": {"reason": "no"}}\0', RefusedError, "no"),
     ],
 )
-def test_whatever_a_daemon_answers_is_told(tmp_path: Path, reply: bytes, error: type[Exception], told: str) -> None:
+def test_any_answer_of_a_daemon_is_shown(tmp_path: Path, reply: bytes, error: type[Exception], told: str) -> None:
     """A crashing one, a newer one, one that refuses."""
     (tmp_path / "eth0").mkdir()
     with socket.socket(socket.AF_UNIX) as listening:

@@ -74,7 +74,7 @@ candidates = raw | texts.map(lambda t: t.encode(errors="replace")) | st.just(b"n
 
 @given(st.lists(key_values(MEMBERS, values), max_size=3), st.lists(key_values(QUEUE, candidates), max_size=3))
 @fuzz(250)
-def test_whatever_is_in_etcd_can_be_shown(config: Config, members: list[KeyValue], queue: list[KeyValue]) -> None:
+def test_any_value_in_etcd_can_be_shown(config: Config, members: list[KeyValue], queue: list[KeyValue]) -> None:
     shown(config, *members, *queue)
 
 

@@ -84,7 +84,7 @@ def test_no_record_of_another_member_breaks_ours(others: list[KeyValue], namesak
 
 @given(st.lists(key_values(MEMBERS, values), max_size=4), st.none() | values)
 @fuzz(200)
-def test_what_is_told_of_other_members_is_one_bounded_line(others: list[KeyValue], namesake: bytes | None) -> None:
+def test_a_report_on_other_members_is_one_bounded_line(others: list[KeyValue], namesake: bytes | None) -> None:
     """It goes to the journal, to the status line, and into our own record."""
     members = others if namesake is None else [*others, KeyValue(MEMBERS + "node1", namesake, 7, 5)]
 

@@ -144,12 +144,12 @@ def test_what_was_changed_in_the_unit(lab: Lab) -> None:
         node.run("systemctl daemon-reload")
 
 
-def test_no_file_of_the_daemon_is_for_everybody(lab: Lab) -> None:
+def test_no_file_of_the_daemon_is_for_every_user(lab: Lab) -> None:
     """What it writes while it runs."""
     assert lab.wait_serving().run("find /run/govipd /var/lib/govipd -mindepth 2 -perm /007").stdout == ""
 
 
-def test_somebody_who_is_not_root_sees_what_he_may(lab: Lab) -> None:
+def test_a_user_that_is_not_root_sees_what_it_may(lab: Lab) -> None:
     """What needs rights is left out, and nothing fails for want of them."""
     done = lab.nodes[0].run("setpriv --reuid=65534 --regid=65534 --clear-groups govipctl doctor --json", check=False)
     findings = json.loads(done.stdout)

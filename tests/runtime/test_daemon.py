@@ -35,7 +35,7 @@ async def test_the_fence_stays_while_an_address_is_on_another_interface() -> Non
     assert w.says("192.0.2.100/24 on lo: the fence stays, closed")()
 
 
-async def test_each_step_of_a_move_is_told_after_it() -> None:
+async def test_each_step_of_a_move_is_reported_after_it() -> None:
     """What a take-over took once it has been announced, what a release took once the key is gone."""
     async with running() as w:
         await w.until(w.leads)
@@ -159,7 +159,7 @@ async def test_groups_and_sources_come_and_go_with_the_configuration() -> None:
         await w.until(lambda: w.elections[1].closed)
 
 
-async def test_a_plan_s_warnings_are_told() -> None:
+async def test_a_plan_s_warnings_are_reported() -> None:
     """Loudly: what the configuration asked for and this machine cannot do."""
     async with running() as w:
         await w.until(w.leads)
@@ -247,7 +247,7 @@ async def test_the_watchdog_is_pinged_while_all_is_well() -> None:
         await w.until(lambda: w.notifier.said.count("watchdog") >= 5)
 
 
-async def test_etcd_trouble_and_disagreement_are_told_once_each() -> None:
+async def test_etcd_trouble_and_disagreement_are_reported_once_each() -> None:
     """One line when it begins, one when it ends."""
     async with running() as w:
         await w.until(w.leads)
@@ -262,7 +262,7 @@ async def test_etcd_trouble_and_disagreement_are_told_once_each() -> None:
         assert group.state_machine.state is State.LEADER
 
 
-async def test_an_outage_of_etcd_is_told_from_time_to_time() -> None:
+async def test_an_outage_of_etcd_is_reported_from_time_to_time() -> None:
     """With its age and the number of calls that failed."""
     async with running() as w:
         await w.until(w.leads)

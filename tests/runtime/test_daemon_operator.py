@@ -48,7 +48,7 @@ async def test_a_memory_that_is_refused_starts_clean_and_says_why() -> None:
         assert w.says("nothing of an earlier process is adopted: it is of another group")()
 
 
-async def test_a_full_disk_is_told_once_and_costs_nothing_else() -> None:
+async def test_a_full_disk_is_reported_once_and_costs_nothing_else() -> None:
     """The memory cannot be written: the VIP stays, one line says what that means."""
     async with running(prepare=lambda w: setattr(w.memory, "full", True)) as w:
         await w.until(w.leads)
@@ -82,7 +82,7 @@ async def test_a_drain_is_kept_and_ends_with_an_undrain() -> None:
         assert not w.drain.kept
 
 
-async def test_a_node_that_was_drained_starts_aside() -> None:
+async def test_a_node_that_was_drained_starts_ineligible() -> None:
     """Also where an earlier process held the VIP."""
 
     def prepare(w: World) -> None:
@@ -116,7 +116,7 @@ async def test_addresses_are_prepared_behind_a_fence_that_is_closed_anew() -> No
         assert w.calls[before : before + 2] == ["close", "add"]
 
 
-async def test_a_handover_names_the_heir_to_the_election() -> None:
+async def test_a_handover_names_the_successor_to_the_election() -> None:
     """In the order of the contract: pass on, silence, close, resign."""
     async with running() as w:
         await w.until(w.leads)
@@ -127,7 +127,7 @@ async def test_a_handover_names_the_heir_to_the_election() -> None:
         assert after[:4] == ["pass on to node3", "silence", "close", "resign for node3"]
 
 
-async def test_a_handover_that_nobody_could_take_is_refused() -> None:
+async def test_a_handover_that_no_member_could_take_is_refused() -> None:
     """Nobody in the queue, not the one who is named, an etcd that does not tell, a node that does not lead."""
     async with running() as w:
         await w.until(w.leads)
@@ -146,7 +146,7 @@ async def test_a_handover_that_nobody_could_take_is_refused() -> None:
             await w.daemon.handover("", "")
 
 
-async def test_the_status_tells_what_is_known() -> None:
+async def test_the_status_reports_what_is_known() -> None:
     """Gates, lease, and how the node came here."""
     async with running() as w:
         await w.until(w.leads)

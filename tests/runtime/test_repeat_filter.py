@@ -25,7 +25,7 @@ class Lines:
             self.troubles.report(KIND, "etcd unreachable", begin + n * every, next_step="tried for ever")
 
 
-def test_trouble_is_told_at_once_then_at_growing_intervals() -> None:
+def test_trouble_is_reported_at_once_then_at_growing_intervals() -> None:
     """The age doubles from line to line; what follows is said once."""
     told = Lines()
     told.trouble(100, 141)
@@ -66,7 +66,7 @@ def test_each_subject_is_a_trouble_of_its_own_and_the_newest_words_count() -> No
     assert told.lines == ["Hold failed: 1", "CloseFence failed", "still: Hold failed: 2, 10 s, 2 tries"]
 
 
-def test_days_of_trouble_are_told_every_hour() -> None:
+def test_days_of_trouble_are_reported_every_hour() -> None:
     """In units that people read."""
     told = Lines()
     told.trouble(0, 10 * LONGEST_S, every=10)
