@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mutation = next(m for m in (*MUTATIONS, *NOT_FOUND_YET) if m.name == args.mutant)
         return _hunt(mutation, args.first, shrunk=args.shrink)
     if args.witness:
-        return _betrayed(args.witness)
+        return _detected(args.witness)
     if args.golden:
         return _write_golden(args.jobs, args.first or 1)
     if args.replay is not None:
@@ -187,7 +187,7 @@ def hunt(mutation: Mutation, first: int, *options: str) -> dict[str, Any]:
     return _alone("--first", str(first), "--mutant", mutation.name, *options)
 
 
-def betrays(golden: Path) -> bool:
+def detects(golden: Path) -> bool:
     """Whether a golden transcript's schedule still finds its mutation."""
     return bool(_alone("--witness", str(golden))["found"])
 
@@ -223,7 +223,7 @@ def _hunt(mutation: Mutation, first: int, *, shrunk: bool) -> int:
 # Golden transcripts
 
 
-def _betrayed(path: Path) -> int:
+def _detected(path: Path) -> int:
     name = tomllib.loads(path.read_text(encoding="utf-8").partition("----\n")[0])["mutation"]
     apply(next(m for m in MUTATIONS if m.name == name).edits)
     from tests.sim.golden import stored  # noqa: PLC0415  # see _run
@@ -235,13 +235,13 @@ def _betrayed(path: Path) -> int:
 
 
 def _write_golden(jobs: int, first: int) -> int:
-    """The tales anew; each mutation's anew where its schedule finds it no more."""
-    from tests.sim.golden import TALES, Golden, schedule_of, stored  # noqa: PLC0415  # see _run
+    """Write the scenarios again, and each mutation's where its schedule does not find it any more."""
+    from tests.sim.golden import SCENARIOS, Golden, schedule_of, stored  # noqa: PLC0415  # see _run
     from tests.sim.run import simulate  # noqa: PLC0415
 
-    kept = {g.mutation: g for g in stored() if g.mutation and betrays(g.path)}
+    kept = {g.mutation: g for g in stored() if g.mutation and detects(g.path)}
     missing = [m for m in MUTATIONS if m.name not in kept]
-    schedules = [(name, "", schedule) for name, schedule in TALES.items()]
+    schedules = [(name, "", schedule) for name, schedule in SCENARIOS.items()]
     schedules += [(g.name, g.mutation, g.schedule) for g in kept.values()]
     with ThreadPoolExecutor(jobs) as pool:
         for mutation, result in zip(missing, pool.map(lambda m: hunt(m, first, "--shrink"), missing), strict=True):

@@ -15,7 +15,7 @@ class Fault:
 
     Attributes:
         kind: a key of KINDS.
-        node: whom it befalls, also an etcd member's number; HOLDER is who holds the VIP then.
+        node: the target, also an etcd member's number; HOLDER is the machine that holds the VIP then.
         seconds: for how long.
         place: in [0, 1): whatever else the kind has to choose.
         at: when; or, with `moment`, how long after it.

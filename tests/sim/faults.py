@@ -97,7 +97,7 @@ DELAYS = (
     "etcd member lags",
     "watches half-open",
 )
-BLOWS = (
+DISRUPTIONS = (
     "datagrams blocked",
     "datagrams blocked one way",
     "isolated",
@@ -121,7 +121,7 @@ BLOWS = (
     "state file lost",
 )
 # The leader's datagrams, or the answers to them, do not arrive, or late, or twice.
-SILENCES = (
+MESSAGE_LOSSES = (
     "datagrams blocked",
     "datagrams blocked one way",
     "datagrams astray",
@@ -131,9 +131,9 @@ SILENCES = (
     "govipd killed",
     "govipd restarted",
 )
-# A holder leaves though it is healthy, and what may befall it, or the next one, meanwhile.
+# A healthy holder leaves, and what may happen to it, or to its successor, meanwhile.
 LEAVES = ("handed over", "drained", "govipd stopped")
-HINDRANCES = (
+INTERFERENCE = (
     "govipd frozen",
     "govipd frozen",
     "govipd slow",
@@ -248,5 +248,5 @@ REFUSALS = ("etcd full", "role without rights")
 HISTORIES = ("etcd's data lost", "etcd restored", "endpoint of another cluster")
 # The kinds beside which a healthy member that stands in the queue must come to hold the VIP all the same.
 REFUSED = (*REFUSALS, *LEAVES, *BREAKS_PROXY)
-# Kinds that the product does not stand yet: they befall no schedule until they are taken out of here.
+# Kinds that the product does not stand yet: no schedule has them until they are taken out of here.
 NOT_YET: tuple[str, ...] = ()

@@ -1,8 +1,9 @@
 """Golden files: schedules worth keeping, and what the right code does in each.
 
-One for each mutation, shrunk to the few faults that find it, and one for each tale that everybody should know. A file
-is TOML, a line, and the events, in their order, without times and prose: states and triggers of each group, who
-answers for what, faults. A person may write one: leave the events out, and `python -m tests.sim --golden` writes them.
+One for each mutation, shrunk to the few faults that find it, and one for each scenario that every developer should
+know. A file is TOML, a line, and the events, in their order, without times and prose: states and triggers of each
+group, who answers for what, faults. A person may write one: leave the events out, and `python -m tests.sim --golden`
+writes them.
 That command writes all of them anew; `git diff` shows which behaviour has changed.
 """
 
@@ -22,27 +23,29 @@ FOLDER = Path(__file__).with_name("golden")
 _EQUAL_RATES = (1.0,) * 6
 
 
-def _tale(*faults: Fault, nodes: int = 2) -> Schedule:
+def _scenario(*faults: Fault, nodes: int = 2) -> Schedule:
     return Schedule(seed=1, nodes=nodes, margin=0.5, watchdog=True, rates=_EQUAL_RATES, faults=faults, end=10.0)
 
 
-TALES: Mapping[str, Schedule] = {
-    "haproxy dies on the holder": _tale(Fault("haproxy failed", HOLDER, 4.0, 0.5, 3.0)),
-    "the holder is cut off": _tale(Fault("isolated", HOLDER, 5.0, 0.5, 3.0)),
-    "the holder is cut off together with etcd's leader": _tale(
+SCENARIOS: Mapping[str, Schedule] = {
+    "haproxy dies on the holder": _scenario(Fault("haproxy failed", HOLDER, 4.0, 0.5, 3.0)),
+    "the holder is cut off": _scenario(Fault("isolated", HOLDER, 5.0, 0.5, 3.0)),
+    "the holder is cut off together with etcd's leader": _scenario(
         Fault("isolated with etcd's leader", HOLDER, 5.0, 0.5, 3.0)
     ),
-    "the holder loses its power": _tale(Fault("power off", HOLDER, 5.0, 0.5, 3.0)),
-    "govipd is killed and its successor adopts": _tale(Fault("govipd killed", HOLDER, 0.0, 0.5, 3.0)),
-    "govipd is restarted and its successor adopts": _tale(Fault("govipd restarted", HOLDER, 0.0, 0.5, 3.0)),
-    "the operator hands the VIP over, past the next in the queue": _tale(
+    "the holder loses its power": _scenario(Fault("power off", HOLDER, 5.0, 0.5, 3.0)),
+    "govipd is killed and its successor adopts": _scenario(Fault("govipd killed", HOLDER, 0.0, 0.5, 3.0)),
+    "govipd is restarted and its successor adopts": _scenario(Fault("govipd restarted", HOLDER, 0.0, 0.5, 3.0)),
+    "the operator hands the VIP over, past the next in the queue": _scenario(
         Fault("handed over", HOLDER, 0.0, 0.3, 3.0), nodes=3
     ),
-    "the operator drains the holder": _tale(Fault("drained", HOLDER, 3.0, 0.5, 3.0)),
-    "somebody revokes the holder's lease": _tale(Fault("lease revoked", HOLDER, 0.0, 0.0, 3.0)),
-    "somebody flushes nftables on the holder": _tale(Fault("nft flushed", HOLDER, 0.0, 0.5, 3.0)),
+    "the operator drains the holder": _scenario(Fault("drained", HOLDER, 3.0, 0.5, 3.0)),
+    "somebody revokes the holder's lease": _scenario(Fault("lease revoked", HOLDER, 0.0, 0.0, 3.0)),
+    "somebody flushes nftables on the holder": _scenario(Fault("nft flushed", HOLDER, 0.0, 0.5, 3.0)),
     "one disturbance of a daemon ends while another lasts": replace(
-        _tale(Fault("govipd slow", HOLDER, 2.0, 1.0, 5.0), Fault("govipd without processor", HOLDER, 5.0, 1.0, 6.0)),
+        _scenario(
+            Fault("govipd slow", HOLDER, 2.0, 1.0, 5.0), Fault("govipd without processor", HOLDER, 5.0, 1.0, 6.0)
+        ),
         seed=5,
         margin=0.15,
         end=12.0,
@@ -52,7 +55,7 @@ TALES: Mapping[str, Schedule] = {
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A schedule, what the right code does in it, and the mutation that it finds ("" for a tale)."""
+    """A schedule, what the right code does in it, and the mutation that it finds ("" for a scenario)."""
 
     name: str
     mutation: str

@@ -220,7 +220,7 @@ class Machine(Unit):
         for changed in self.proxy_changed:
             changed()
 
-    # What befalls the machine
+    # What happens to the machine
 
     def power_off(self) -> None:
         """Everything stops, and nothing of it was ever in the kernel."""

@@ -1,25 +1,25 @@
-"""Which faults befall a schedule, and when: by chance close together, or by a plan that is known to hurt."""
+"""Which faults a schedule has, and when: by chance close together, or by a plan that is known to find faults."""
 
 from random import Random
 
 from tests.sim.fault import HOLDER, Fault
 from tests.sim.faults import (
     BESIDE_BROKEN_PROMISES,
-    BLOWS,
     BREAKS_PROXY,
     BROKEN_PROMISES,
     DAEMON_ENDS,
     DAEMON_ONLY,
     DELAYS,
+    DISRUPTIONS,
     EDITS,
     ENDS,
-    HINDRANCES,
     HISTORIES,
+    INTERFERENCE,
     KINDS,
     LEAVES,
+    MESSAGE_LOSSES,
     NOT_YET,
     REFUSALS,
-    SILENCES,
     SLIPS,
     SLUGGISH,
     TAMPERING,
@@ -55,7 +55,7 @@ def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
         if random.random() < 0.2:  # the operator's next word, while the edit is being applied
             faults.append(Fault(random.choice(LEAVES), editor, 8.0, random.random(), at + 0.02 * random.random()))
         for _ in range(random.randint(0, 2)):
-            kind = random.choice((*LEAVES, *LEAVES, *BREAKS_PROXY, *ENDS, *BLOWS))
+            kind = random.choice((*LEAVES, *LEAVES, *BREAKS_PROXY, *ENDS, *DISRUPTIONS))
             when = at + random.uniform(-0.3, 1.2) * length
             node = random.choice((HOLDER, *range(nodes)))
             faults.append(Fault(kind, node, random.uniform(0.3, 4.0), random.random(), max(0.3, when)))
@@ -88,7 +88,7 @@ def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
         return Fault(kind, node, random.choice((0.5, 4.0, 12.0)), random.random(), at - random.random()), *leaves
     length = random.choice((0.1, 1.0, TTL, 5.0)) * random.uniform(0.7, 1.3)
     faults = [Fault(kind, node, length, random.random(), at)]
-    for other in random.choices((*LEAVES, *BREAKS_PROXY, *ENDS, *BLOWS, *DELAYS), k=random.randint(0, 3)):
+    for other in random.choices((*LEAVES, *BREAKS_PROXY, *ENDS, *DISRUPTIONS, *DELAYS), k=random.randint(0, 3)):
         when = at + random.uniform(-0.3, 1.2) * length
         whom = random.choice((HOLDER, HOLDER, *range(nodes)))
         faults.append(Fault(other, whom, random.uniform(0.3, 4.0), random.random(), when))
@@ -147,11 +147,11 @@ def _unheard(random: Random, hot: float) -> tuple[Fault, ...]:
     )
 
 
-def _blows(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
+def _disruptions(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
     """What delays a decision, and what it is too late for."""
     delays = random.sample(DELAYS, random.randint(1, 2))
-    blows = random.choices(BLOWS, k=random.randint(1, 3))
-    return tuple(_blow(random, kind, hot) for kind in (*delays, *blows))
+    disruptions = random.choices(DISRUPTIONS, k=random.randint(1, 3))
+    return tuple(_disruption(random, kind, hot) for kind in (*delays, *disruptions))
 
 
 def _late_then_cut(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
@@ -212,7 +212,7 @@ def _passing(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
         faults.append(Fault("nft flushed", random.randrange(nodes), 0.0, 0.5, hot - random.random()))
     if random.random() < 0.3:  # nothing but time ends it
         faults.append(Fault("datagrams blocked", HOLDER, random.uniform(0.1, 1.0), 0.5, hot - 0.01))
-    for kind in random.choices(HINDRANCES, k=random.randint(1, 3)):
+    for kind in random.choices(INTERFERENCE, k=random.randint(1, 3)):
         node, at = random.choice((HOLDER, HOLDER, *range(nodes))), hot + random.uniform(-0.02, 0.06)
         faults.append(Fault(kind, node, random.choice((0.1, 2.0)) * random.random(), random.random(), at))
     return tuple(faults)
@@ -229,7 +229,7 @@ def _tampering(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
 
 
 _PLANS = (
-    *(_blows, _blows, _late_then_cut, _late_then_cut),
+    *(_disruptions, _disruptions, _late_then_cut, _late_then_cut),
     *(_cut_off_alone, _cut_off_early, _unfit_start, _tampering, _passing),
 )
 
@@ -240,7 +240,7 @@ def in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
     faults = []
     if random.random() < 0.15:  # from the very beginning
         refuses = Fault("nft refuses", HOLDER, 1.0, random.random(), 0.0, Moment.PACT)
-        silence = random.choice(SILENCES)
+        silence = random.choice(MESSAGE_LOSSES)
         length, after = random.uniform(1.0, 3.0), 0.3 * random.random()
         return refuses, Fault(silence, HOLDER, length, 0.5, after, refuses.moment)
     if random.random() < 0.15:  # an answer that was long under way, to the last that was heard
@@ -251,17 +251,17 @@ def in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
         node = random.choice((HOLDER, *range(nodes)))
         faults.append(Fault(slow, node, random.uniform(0.3, 3.0), random.random(), at - random.uniform(0.0, 0.4)))
     for _ in range(random.randint(1, 3)):
-        silence = random.choice(SILENCES)
+        silence = random.choice(MESSAGE_LOSSES)
         length = pact * random.choice((0.6, 1.0, 1.2, 2.0)) * random.uniform(0.9, 1.2)
         faults.append(Fault(silence, HOLDER, length, random.random(), at))
         at += length + pact * random.choice((0.0, 0.1, 0.5, 2.0)) * random.random()
     if random.random() < 0.3:
-        faults.append(Fault(random.choice(BLOWS), HOLDER, random.uniform(0.2, 3.0), random.random(), at))
+        faults.append(Fault(random.choice(DISRUPTIONS), HOLDER, random.uniform(0.2, 3.0), random.random(), at))
     return tuple(faults)
 
 
-def _blow(random: Random, kind: str, hot: float) -> Fault:
-    """One of several that befall whoever holds the VIP, one upon the other."""
+def _disruption(random: Random, kind: str, hot: float) -> Fault:
+    """One of several faults of the holder, one upon the other."""
     at = hot + random.choice((0.05, 0.5, 2.0)) * random.random()
     return Fault(kind, HOLDER, random.uniform(0.2, 5.5), random.random(), at)
 

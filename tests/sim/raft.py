@@ -19,7 +19,7 @@ class Member:
     rate: float = 1.0
     up: bool = True
     paused: bool = False
-    leader: int | None = None  # whom it takes for the leader
+    leader: int | None = None  # the member that it takes for the leader
     term: int = 1  # and in which term
     lag: float = 0.0  # seconds by which its watches are late
     leases: frozenset[int] = frozenset()  # of a leader that was deposed: what it still believes in

@@ -57,7 +57,7 @@ class Outcome:
 
 
 class Simulation:
-    """One world, and what befalls it."""
+    """One world, and what happens to it."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -93,7 +93,7 @@ class Simulation:
         self._candidates: dict[str, tuple[Machine, frozenset[IPAddress]]] = {}  # by key: whose, and for which addresses
 
     def machine(self, fault: Fault) -> Machine:
-        """Whom the fault befalls. Where several groups have holders, `place` chooses among them, too."""
+        """The fault's target. Where several groups have holders, `place` chooses among them, too."""
         if fault.node != HOLDER:
             return self.machines[fault.node]
         groups = self.file.groups

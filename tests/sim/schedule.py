@@ -27,7 +27,7 @@ _STRANGE_SHARE = 0.08
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One hostile while. Everything that happens follows from it.
+    """The faults of one run, and its world. Everything that happens follows from it.
 
     Attributes:
         seed: of whatever is left to chance within: delays, places.

@@ -100,7 +100,7 @@ class Unit:
         if self.process is not None and signal.SIGHUP in self.process.signals:
             self.process.signal(signal.SIGHUP)
 
-    # What befalls its process
+    # What happens to its process
 
     def kill(self) -> None:
         """The daemon's process dies, without a word."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.sim.__main__ import betrays
+from tests.sim.__main__ import detects
 from tests.sim.golden import Golden, stored
 from tests.sim.moments import Moment
 from tests.sim.mutate import mutants
@@ -39,7 +39,7 @@ def test_every_broken_rule_is_found() -> None:
     """Each by the schedule that is kept for it; make sim hunts them in new ones."""
     kept = {golden.mutation: golden.path for golden in stored() if golden.mutation}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(kept, pool.map(betrays, kept.values()), strict=True))
+        found = dict(zip(kept, pool.map(detects, kept.values()), strict=True))
     assert found == {mutation.name: True for mutation in MUTATIONS}
 
 
