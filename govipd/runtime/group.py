@@ -106,7 +106,8 @@ class Group:
         if isinstance(event, ev.AddressFound) and self._is_of_another(event.address):
             return
         if isinstance(event, ev.Elected) and event.addresses is not None:
-            self._worker.readdress(event.addresses)  # before anything is held by this proof
+            # Before anything is held by this proof, which may be older than a reload.
+            self._worker.readdress(tuple(address for address in event.addresses if address in self.plan.addresses))
         actions = self.state_machine.step(event, now)
         self._time(actions)
         for action in actions:

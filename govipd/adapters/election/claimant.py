@@ -54,23 +54,31 @@ class Claimant:
         self._unclaimed = False  # so the addresses are held without claims, by the last look
         self._granted: frozenset[Address] = frozenset()  # that we hold, and claim
         self._may_hold: frozenset[Address] = frozenset()  # as last reported, or as an earlier process did
+        self._was_held: frozenset[Address] = frozenset()  # when it was taken out of the group
 
     def want(self, addresses: Sequence[Address]) -> None:
         """The group's addresses from now on."""
-        never_held = [a for a in self._claims.wanted if a not in addresses and a not in self._may_hold]
+        gone = [a for a in self._claims.wanted if a not in addresses]
+        never_held = [a for a in gone if a not in self._may_hold]
+        self._was_held |= self._may_hold.intersection(gone)
         self._claims.want(addresses)
         self._claims.give_up(never_held)
         self._surplus |= dict.fromkeys(never_held, False)
         self.due = True
 
     def give_up(self, addresses: Sequence[Address]) -> None:
-        """The kernel does not answer for these any more, and they are not the group's."""
+        """The kernel does not answer for these any more, and they are not the group's.
+
+        A claim on an address that we did not hold is let go out of order: another member may have attached it to our
+        lease in a handover, and its kernel may answer yet.
+        """
         self._claims.give_up(addresses)
-        self._surplus |= dict.fromkeys(addresses, True)
+        self._surplus |= {address: address in self._was_held for address in addresses}
 
     def adopt(self, addresses: Sequence[Address]) -> None:
         """An earlier process held these under our lease; () is not known."""
         self._may_hold = frozenset(addresses or self._claims.wanted)
+        self._was_held = self._may_hold.difference(self._claims.wanted)
         self._claims.keep(addresses)
         self.strays_due = True
 
@@ -79,7 +87,8 @@ class Claimant:
         self.settled = self.due = True
         self.blocked = False
         self._grant_at.clear()
-        self._granted = self._may_hold = frozenset()
+        self._granted = self._may_hold = self._was_held = frozenset()
+        self._surplus = dict.fromkeys(self._surplus, False)  # a claim that is ours now came after we had left
 
     def first(self) -> None:
         """We have become first: no address may be held before the whole group may."""
@@ -205,6 +214,7 @@ class Claimant:
         self._claims.look(surplus, reply.gets, key.lease)
         ours = tuple(address for address in surplus if address in self._claims.held)
         if await self.let_go(key, ours, self._surplus.__getitem__):
+            self._was_held = self._was_held.difference(self._surplus)
             self._surplus.clear()
 
     async def let_go(self, key: KeyValue, ours: Sequence[Address], in_order: Callable[[Address], bool]) -> bool:

@@ -73,4 +73,11 @@ CLAIMS = (
         "return ()",
         within=10_000,
     ),
+    one(
+        "claims: one that came with a handover is let go in order",
+        "Claimant.give_up",
+        "address in self._was_held",
+        "True",
+        within=30_000,
+    ),
 )

@@ -200,4 +200,11 @@ SURROUNDINGS = (
         "",
         within=30_000,
     ),
+    one(
+        "a proof from before a reload decides which addresses are held",
+        "Group.handle",
+        "tuple((address for address in event.addresses if address in self.plan.addresses))",
+        "event.addresses",
+        within=30_000,
+    ),
 )
