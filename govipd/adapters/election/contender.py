@@ -220,6 +220,7 @@ class Contender:
             return  # look again, and claim
         else:
             elected = self._first(Elected(campaign, lease, sent_at, key.create_revision), marker, standing)
+            self.successors.take_in(queue, key)  # before the first await: a later look must not be overwritten
             offer = self.receiver.offer(offers, place.ahead, key.create_revision)
             if offer is not None and claimant.settled and elected.not_before > self._clock.now():
                 await self._until_prepared()
@@ -232,7 +233,6 @@ class Contender:
             wait = elected.not_before - self._clock.now()
             if standing.others:
                 watched = self._claimed_by_others(standing)
-            self.successors.take_in(queue, key)
             wait = wait if wait > 0 else min(REREAD_S, claimant.next_grant_s())
         self._quiet = False
         wake = await wait_for_change(self._store, watched, reply.revision, self.changed, wait)
