@@ -51,7 +51,7 @@ class Datagram:
     revision: int = 0
 
     def packed(self, secret: bytes) -> bytes:
-        """As it is sent."""
+        """The datagram's bytes."""
         head = _HEAD.pack(_MAGIC, self.kind, self.id, self.sequence, self.revision)
         return head + hmac.digest(secret, head, "sha256")[:_CODE_BYTES]
 

@@ -29,7 +29,7 @@ class Profile:
     decided: set[str] = field(default_factory=set)
 
     def fill(self, where: str, table: Mapping[str, object]) -> dict[str, object]:
-        """A table of the file with what it leaves to the profile."""
+        """The table with the profile's defaults filled in."""
         defaults = PROFILES[self.name].get(where, {})
         self.decided |= {f"{where}.{key}" for key in defaults if key not in table}
         return {**defaults, **table}

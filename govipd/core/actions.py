@@ -83,7 +83,7 @@ class SeekPact:
 
 @dataclass(frozen=True, slots=True)
 class EnforcePact:
-    """The fence is as short as the pact asks for: let etcd say that it is in force. May come to a PactEnded."""
+    """The fence now honours the pact: record it in etcd as active. May be answered by PactEnded."""
 
     pact: str
 

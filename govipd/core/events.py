@@ -85,7 +85,7 @@ class Elected:
     lease_id: int
     proved_at: float  # the clock just before the read was sent
     create_revision: int = 0  # of my key
-    not_before: float = 0.0  # the predecessor may answer until then; a proof from before does not do to take
+    not_before: float = 0.0  # the predecessor may answer until then; an earlier proof does not allow to take
     addresses: tuple[Address, ...] | None = None  # that this member may hold; None: the group's
     pending: str = ""  # which other addresses another group has claimed, as a text
 

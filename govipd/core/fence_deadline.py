@@ -26,7 +26,7 @@ class FenceDeadline:
         self.handover = float("inf")
 
     def by_lease(self) -> float | None:
-        """As far as the lease says; None without a confirmed one."""
+        """The deadline by the lease alone; None without a confirmed lease."""
         return None if self.lease is None else self.lease.deadline(self.margin)
 
     def by_lease_and_pact(self) -> float | None:

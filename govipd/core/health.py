@@ -104,7 +104,7 @@ class Health:
         self.tick(now)
 
     def tick(self, now: float) -> None:
-        """Let time decide what it decides: the end of the link's debounce."""
+        """Apply a debounced link change whose time has come."""
         if self._link_seen is not None and now >= self._link_seen[2]:
             up, detail, _ = self._link_seen
             self._link_seen = None

@@ -75,7 +75,7 @@ class JournalKind(Enum):
     PACT_OVER = "4ea47d5dbbd0451ab921a2b46c618494", Priority.NOTICE  # it may not any more
     FENCE_LEFT = "e300420644a84d769dcd99824b80d8de", Priority.WARNING  # it could not be taken down at the end
     FENCE_ORPHAN = "e6cd859a0a804e6682777819c8279ef7", Priority.NOTICE  # an earlier process's, of no group: removed
-    NOT_RELEASED = "3bdb87ee9544485e9301a313e9b8ff93", Priority.ERROR  # after a fault, as far as the kernel says
+    NOT_RELEASED = "3bdb87ee9544485e9301a313e9b8ff93", Priority.ERROR  # the release was not confirmed
 
     # From one process to the next
     ADOPTING = "307ec40c69a9495bb5391c0169ad548c", Priority.NOTICE  # an earlier process's lease is being proven

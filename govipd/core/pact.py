@@ -21,7 +21,7 @@ _DOUBT_SHARE = 0.5  # of T without an acknowledgement: the leader asks etcd to e
 
 
 class LeaderHalf:
-    """What the leader must keep to.
+    """The leader's obligations in a pact.
 
     Args:
         pact: its id; "" is none, which never binds.
@@ -33,7 +33,7 @@ class LeaderHalf:
         self.timeout = timeout
         self._margin = CLOCKS_SHARE * timeout + KERNEL_S
         self._acknowledged_at = float("-inf")
-        self._bound = False  # from before etcd may say that it is in force until the end is confirmed
+        self._bound = False  # limits the fence from before the pact is recorded in etcd until its end is confirmed
         self._enforced = False
         self._doubted = False
 
@@ -76,7 +76,7 @@ class SuccessorPhase(Enum):
 
 
 class SuccessorHalf:
-    """What the successor must keep to.
+    """The successor's obligations in a pact.
 
     Args:
         pact: its id.
@@ -113,5 +113,5 @@ class SuccessorHalf:
         return self.phase is SuccessorPhase.TAKES_OVER
 
     def give_up(self) -> None:
-        """Decided by etcd, or not asked any more (rule 2)."""
+        """Stop acknowledging: the take-over was refused, is undecided, or no longer wanted (rule 2)."""
         self.phase = SuccessorPhase.GAVE_UP

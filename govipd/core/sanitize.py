@@ -1,4 +1,4 @@
-"""Foreign text in our lines: what others wrote goes to the journal, the status and etcd only through here."""
+"""Sanitizes untrusted text before it is logged, shown, or stored."""
 
 
 def sanitize_line(text: str, longest: int = 200) -> str:

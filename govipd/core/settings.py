@@ -12,7 +12,7 @@ class Settings:
     fall: int = 2  # failures in a row before it counts as unhealthy
     unknown_limit: float = 3.0  # a gate unknown for longer than the lease is unhealthy
     link_debounce: float = 0.2
-    fenced: bool = True  # by nf_tables: to the hundredth of a second, and with the addresses there or not
+    fenced: bool = True  # nf_tables fence (10 ms precision, addresses may be present); else address lifetimes
     unit_gate: bool = True
     probe_gate: bool = True
     flap_window: float = 60.0  # falls within this window lengthen the wait before the next campaign

@@ -97,7 +97,7 @@ def _is_leader(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    """What the daemons would say to the file."""
+    """Check the file as each interface's daemon would."""
     from govipd.plan import check  # noqa: PLC0415  # 0.3 s: a script that asks is-leader does not wait for it
 
     config = load(args.config, hostname=client.hostname())

@@ -39,7 +39,7 @@ def is_leader(interface: str | None, vip: str | None) -> int:
 
 
 def drain(interface: str | None, vip: str | None, *, wanted: bool) -> None:
-    """Out of the queue, or in again.
+    """Drain or undrain, and wait for the answer.
 
     Raises:
         RefusedError: it could not be kept.

@@ -273,7 +273,7 @@ class Pact(Protocol):
         """This node answers for the VIP: seek a pact with the successor. PactAnswered follows."""
 
     def stop(self) -> None:
-        """It does not any more, or is about to stop, or leaves the queue: send and answer nothing."""
+        """This node stops answering, or leaves the queue: send and acknowledge nothing."""
 
     def enforce(self, pact: str) -> None:
         """The fence is short: etcd may say that the pact is in force."""

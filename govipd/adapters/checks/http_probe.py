@@ -95,7 +95,7 @@ class HttpProbe:
             self._left += 1
 
     def _work(self, wanted: SimpleQueue[_Answer | None], loop: asyncio.AbstractEventLoop) -> None:
-        """The thread: a check for each answer that is wanted."""
+        """The thread: makes one check for each request."""
         with suppress(RuntimeError):  # the loop has ended meanwhile
             while answer := wanted.get():
                 loop.call_soon_threadsafe(_give, answer, self._get())
@@ -128,7 +128,7 @@ def _give(answer: _Answer, result: ProbeResult) -> None:
 
 
 def _in_words(error: Exception, timeout_s: float) -> str:
-    """What an operator calls it: the operating system's words, which requests buries some causes deep."""
+    """A short reason: the operating system's error text, from the innermost cause."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {timeout_s:g} s"
     root: BaseException = error

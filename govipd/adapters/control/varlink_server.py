@@ -179,7 +179,7 @@ class VarlinkServer:
         return True
 
     async def _take_turn(self) -> None:
-        """One call of all connections for each round of the loop, and a pause after some work."""
+        """Serve one call per loop iteration across all connections; after slice_s of work, sleep as long."""
         async with self._turn:
             pause = self._worked_s if self._worked_s >= self._limits.slice_s else 0.0
             if pause:
@@ -187,7 +187,7 @@ class VarlinkServer:
             await asyncio.sleep(pause)
 
     async def _answer(self, message: bytes, uid: int) -> bytes | None:
-        """The reply's bytes, empty to a call that wants none; None to what is no call.
+        """The reply's bytes: empty for a call that wants no reply; None for bytes that are no call.
 
         What it raises ends `run()`.
         """

@@ -164,7 +164,7 @@ class Claimant:
         return min((at - now for at in self._grant_at.values() if at > now), default=REREAD_S)
 
     def held_in_order(self, address: Address) -> bool:
-        """Whether no earlier holder's kernel can answer for an address any more, as far as its own claim says."""
+        """Whether the wait for an address's earlier holder is over: its kernel does not answer any more."""
         return self._clock.now() >= self._grant_at.get(address, 0.0)
 
     # Letting go

@@ -76,7 +76,7 @@ class Membership:
         return Get(self._prefix, prefix=True)
 
     def take_in(self, records: Iterable[KeyValue]) -> None:
-        """What all_records() returned."""
+        """Take in the records that all_records() returned."""
         self.addresses = {
             kv.lease: frozenset(address.partition("/")[0] for address in _addresses(_parse(kv))) for kv in records
         }

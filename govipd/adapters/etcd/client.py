@@ -314,7 +314,7 @@ class EtcdClient:
             raise _OtherClusterError(refused)
 
     async def _of_the_cluster(self, connection: Connection, error: EtcdError) -> EtcdError:
-        """The error, where the endpoint proves to be of the cluster that is believed; else what is wrong with it."""
+        """The same error if the endpoint is of the believed cluster; otherwise an error that says so."""
         try:
             self._believe(connection, await connection.header(self._timeout, self._metadata()))
         except _OtherClusterError as e:

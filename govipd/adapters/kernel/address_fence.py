@@ -32,7 +32,7 @@ class AddressFence:
         """Nothing to guard: an address answers as soon as it is there."""
 
     async def remove(self, present: Collection[IPAddress] = ()) -> None:
-        """Nothing to take down."""
+        """There is no fence to take down."""
 
     async def close(self) -> None:
         """Remove the addresses: the kernel stops answering when they are gone."""

@@ -12,8 +12,8 @@ from govipd.core.events import Address
 from govipd.errors import KernelError
 from govipd.runtime.ports import Clock
 
-# From reading the clock to the kernel's acknowledgement: taken off the time-out, and measured. Longer ones for
-# processes that get little time.
+# Time allowed between reading the clock and the kernel's acknowledgement. Subtracted from the time-out and checked
+# afterwards; retried with the next value if exceeded.
 _ALLOWANCES_S = (0.01, 0.04, 0.16)
 # If the tables were deleted, recreate them open for this long, so that no packet is lost.
 _BRIDGE_MS = 10
@@ -130,7 +130,7 @@ class NftFence:
         remaining_ms = math.floor((expected - began - _ALLOWANCES_S[0]) * 1000)
         ahead = pause > 0 and remaining_ms > 0
         filling = [timing(message, remaining_ms) for message in self._filling[other]] if ahead else []
-        self._slot = None  # until the kernel has confirmed; else it is asked
+        self._slot = None  # unknown until the kernel confirms; _counting() asks it otherwise
         if not commit((*self._using[slot], *filling)):
             return False
         self._slot, self._until = slot, until
@@ -269,7 +269,7 @@ class NftFence:
         return self._slot
 
     def guarded(self) -> frozenset[IPAddress]:
-        """The addresses that the kernel guards, by whichever process's order.
+        """The addresses that the kernel guards, ordered by this process or an earlier one.
 
         Raises:
             KernelError: the kernel did not answer.
@@ -296,7 +296,7 @@ class NftFence:
     def _each(
         self, addresses: tuple[Address, ...], make: Callable[[Table, int, bytes], Iterable[Message]]
     ) -> Iterator[Message]:
-        """What is to be said of each address, in each table."""
+        """The messages about each address, for each table that has it."""
         for address in addresses:
             for table in (self._inet, self._arp) if address.version == 4 else (self._inet,):
                 yield from make(table, address.version, address.ip.packed)
@@ -342,7 +342,7 @@ def _add(table: Table, name: str, key: bytes) -> Message:
 
 
 def _delete(table: Table, name: str, key: bytes) -> tuple[Message, Message]:
-    """Succeeds whether there is one or not."""
+    """Delete an element; succeeds where there is none."""
     return _add(table, name, key), table.delete_element(name, key)
 
 

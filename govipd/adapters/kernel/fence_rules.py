@@ -71,7 +71,7 @@ def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
 
 
 def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None) -> Iterator[Message]:
-    """Chains as they should be, with their rules for addresses of these versions written again.
+    """Create the chains where they are missing, and write their rules for addresses of these versions again.
 
     `interface` is the VIP's, and `mac` its hardware address, which distinguishes a packet to this machine from one that
     it only bridges (with br_netfilter such packets pass these hooks, too).
@@ -105,7 +105,10 @@ def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac:
 
 
 def _closed(table: Table, hook: str, version: int, match: Match, last: Match = ()) -> Iterator[Message]:
-    """Drop what matches if the address that was loaded last is guarded and not open. `last`: what is costly to ask."""
+    """Drop what matches if the address that was loaded last is guarded and not open.
+
+    `last`: a costly condition, tested last.
+    """
     a, b = (used(version, slot) for slot in SLOTS)
     unused = expr.is_in(guarded(version)), expr.not_in(a), expr.not_in(b)
     yield table.add_rule(hook, (*match, *unused, *last, expr.drop()))

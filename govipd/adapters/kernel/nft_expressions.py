@@ -27,7 +27,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def nested(kind: int, values: Iterable[bytes]) -> bytes:
-    """One that consists of others."""
+    """A netlink attribute that contains others (NLA_F_NESTED)."""
     return attribute(kind | _NESTED, b"".join(values))
 
 

@@ -17,7 +17,7 @@ from govipd.adapters.kernel.pyroute import (
 
 Message = bytes  # encoded; costs up to a millisecond, so a message is made once and sent many times
 
-# Eight bytes that nothing else in a message is: for the time-out, which is filled in when the message is sent.
+# Placeholder for the time-out; timing() replaces it. Must not occur elsewhere in a message.
 UNTIMED = bytes.fromhex("fedcba9876543211")
 _KEY_TYPES = {4: 7, 6: 9, 16: 8}  # what nft(8) calls ipv4_addr, ether_addr and ipv6_addr, by length
 

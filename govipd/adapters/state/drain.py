@@ -1,6 +1,6 @@
-"""The operator's word that this node stays out of a VIP's queue: a file in the unit's state directory.
+"""The drain: the operator keeps this node out of a VIP's queue. It is a file in the unit's state directory.
 
-That directory is kept over a reboot (StateDirectory=, systemd.exec(5)). The file's presence is the word.
+That directory is kept over a reboot (StateDirectory=, systemd.exec(5)). The node is drained if the file exists.
 """
 
 import os

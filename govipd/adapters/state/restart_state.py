@@ -18,7 +18,7 @@ from govipd.errors import StateFileError
 from govipd.runtime.ports import Clock
 
 VERSION = 1
-AHEAD_MAX_S = 600.0  # an instant further ahead was not written on this boot: leases are shorter
+AHEAD_MAX_S = 600.0  # longer than any lease, so such a deadline must be from another boot
 
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # as etcd gives them
