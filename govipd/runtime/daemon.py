@@ -152,8 +152,13 @@ class Daemon:
 
     async def drain(self, vip: str, *, wanted: bool) -> None:
         """See ports.Operator."""
-        for group in self._named(vip, returning=True):
-            await group.drain(wanted=wanted)
+        drained: list[Group] = []
+        while groups := [group for group in self._named(vip, returning=True) if group not in drained]:
+            for group in groups:
+                await group.drain(wanted=wanted)
+            drained += groups
+            if vip:
+                break  # else a reload may have brought other groups meanwhile
 
     async def handover(self, vip: str, to: str) -> None:
         """See ports.Operator."""

@@ -207,4 +207,11 @@ SURROUNDINGS = (
         "event.addresses",
         within=30_000,
     ),
+    one(
+        "a drain passes by the groups that a reload brings meanwhile",
+        "Daemon.drain",
+        "if vip:\n    break\n",
+        "break",
+        within=30_000,
+    ),
 )
