@@ -6,6 +6,10 @@ from govipd.core import events as ev
 from govipd.core.lease import HANDOVER_S, Lease
 from govipd.core.pact import LeaderHalf
 
+# How long an order to close the fence may stay without an answer before its deadline counts instead. The
+# order comes first even when the deadline has passed: a machine that was suspended kept the fence's rest.
+PATIENCE_S = 0.2
+
 
 class FenceDeadline:
     """The deadline of one VIP group's fence. All instants are seconds of CLOCK_BOOTTIME.
@@ -39,9 +43,9 @@ class FenceDeadline:
         deadline = self.by_lease_and_pact()
         return min(self.requested if adopting or deadline is None else deadline, self.handover)
 
-    def closed_by_itself(self, since: float, patience: float) -> float:
+    def closed_by_itself(self, since: float) -> float:
         """When the kernel has closed the fence by itself, after an order at `since` that may stay unanswered."""
-        return max(self.requested, since) + patience
+        return max(self.requested, since) + PATIENCE_S
 
     def request(self, until: float) -> None:
         """A Hold names this instant."""

@@ -19,9 +19,6 @@ from govipd.core.transitions import Transitions
 from govipd.core.wire_question import Question
 
 RETRY_S = 0.2  # between tries of a kernel action that failed
-# How long an order to close the fence may stay without an answer before its deadline counts instead. The
-# order comes first even when the deadline has passed: a machine that was suspended kept the fence's rest.
-PATIENCE_S = 0.2
 TAKE_TRIES = 5
 LOSSES_MAX = 5  # addresses removed by another program within LOSSES_WINDOW_S before this node gives way
 
@@ -74,7 +71,7 @@ class VipStateMachine(Transitions):
             instants.append(self._answers_until())
             instants.append(self.fence.pact.next_deadline())
         if self.state is State.DEACTIVATING:
-            instants.append(self.fence.closed_by_itself(self.since, PATIENCE_S))
+            instants.append(self.fence.closed_by_itself(self.since))
         if self.state is State.INELIGIBLE:
             instants.append(self._campaign_at(now))
         if self.state in (State.CANDIDATE, State.RESIGNING):
@@ -265,7 +262,7 @@ class VipStateMachine(Transitions):
             self._fire(Trigger.ADOPTED, "", now)
         if self.fence.pact.doubt(now):
             self._actions.append(ac.EndPact(self.fence.pact.id))
-        if self.state is State.DEACTIVATING and now >= self.fence.closed_by_itself(self.since, PATIENCE_S):
+        if self.state is State.DEACTIVATING and now >= self.fence.closed_by_itself(self.since):
             # The kernel has closed the fence by itself, even if our order to close it failed.
             self._fire(Trigger.CLOSED, "by its own deadline", now)
         out_of_time = self.facts.stop_by is not None and now >= self.facts.stop_by
@@ -291,13 +288,13 @@ class VipStateMachine(Transitions):
             self._ask_election(now)
 
     def _decide_whether_to_go_on(self, now: float) -> None:
-        unfit, retired = self._faults(now), self.facts.withdrawals()
-        if unfit:
-            self._fire(Trigger.INELIGIBLE, "; ".join((*unfit, *retired)), now)
-        elif retired and self.state is State.LEADER:
-            self._fire(Trigger.WITHDRAWN, "; ".join(retired), now)
-        elif retired and self.state is not State.HANDING_OVER:
-            self._fire(Trigger.INELIGIBLE, "; ".join(retired), now)
+        faults, withdrawals = self._faults(now), self.facts.withdrawals()
+        if faults:
+            self._fire(Trigger.INELIGIBLE, "; ".join((*faults, *withdrawals)), now)
+        elif withdrawals and self.state is State.LEADER:
+            self._fire(Trigger.WITHDRAWN, "; ".join(withdrawals), now)
+        elif withdrawals and self.state is not State.HANDING_OVER:
+            self._fire(Trigger.INELIGIBLE, "; ".join(withdrawals), now)
 
     def _retry(self, now: float) -> None:
         if self._retry_at is None or now < self._retry_at:

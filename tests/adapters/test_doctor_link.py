@@ -17,7 +17,7 @@ from tests.adapters.namespaces import Namespace
 
 pytestmark = pytest.mark.root
 
-NOBODY: Cluster = {"api": Queue((), {})}
+EMPTY: Cluster = {"api": Queue((), {})}
 OURSELVES: Cluster = {"api": Queue(("node1", "node2"), {})}
 ANOTHER: Cluster = {"api": Queue(("node2", "node1"), {"node2": {"node": "192.0.2.12, 2001:db8::12"}})}
 VIPS: tuple[Address, ...] = (ip_interface("192.0.2.100/32"), ip_interface("2001:db8::100/128"))
@@ -50,7 +50,7 @@ def sound(net: Wire) -> Wire:
 
 async def test_a_sound_link_has_nothing_to_mend(sound: Wire, config: Config) -> None:
     """No VIP here while no member leads; both here while this member does."""
-    assert bad(await check_link.examine(config, NOBODY)) == []
+    assert bad(await check_link.examine(config, EMPTY)) == []
     add_vips(sound.host)
     assert bad(await check_link.examine(config, OURSELVES)) == []
 
@@ -58,12 +58,12 @@ async def test_a_sound_link_has_nothing_to_mend(sound: Wire, config: Config) -> 
 async def test_what_is_wrong_with_an_interface(sound: Wire, config: Config) -> None:
     """No carrier, set down, not there: each in its own words."""
     sound.peer.ip("link set eth0 down")
-    assert await only(await check_link.examine(config, NOBODY), Severity.FAILED) == "interface eth0: has no carrier"
+    assert await only(await check_link.examine(config, EMPTY), Severity.FAILED) == "interface eth0: has no carrier"
     sound.host.ip("link set eth0 down")
-    assert await only(await check_link.examine(config, NOBODY), Severity.FAILED) == "interface eth0: is set down"
+    assert await only(await check_link.examine(config, EMPTY), Severity.FAILED) == "interface eth0: is set down"
     sound.host.ip("link del eth0")
     text = "interface eth0: interface eth0 does not exist"
-    assert await only(await check_link.examine(config, NOBODY), Severity.FAILED) == text
+    assert await only(await check_link.examine(config, EMPTY), Severity.FAILED) == text
 
 
 async def test_a_vip_must_be_where_the_election_says(sound: Wire, config: Config) -> None:
@@ -88,13 +88,13 @@ async def test_a_vip_must_be_where_the_election_says(sound: Wire, config: Config
 async def test_sysctls(sound: Wire, config: Config, setting: str, verdict: Severity, text: str) -> None:
     """Each that keeps a VIP from working."""
     sound.host.run("sysctl", "-qw", setting)
-    assert text in await only(await check_link.examine(config, NOBODY), verdict)
+    assert text in await only(await check_link.examine(config, EMPTY), verdict)
 
 
 async def test_a_vip_on_another_interface_or_with_another_prefix(sound: Wire, config: Config) -> None:
     """The kernel answers for it there, too."""
     sound.host.ip("address add 192.0.2.100/24 dev lo")
-    text = await only(await check_link.examine(config, NOBODY), Severity.FAILED)
+    text = await only(await check_link.examine(config, EMPTY), Severity.FAILED)
     assert text.startswith("api: on lo: 192.0.2.100/24 is there")
     sound.host.ip("address delete 192.0.2.100/24 dev lo")
     sound.host.ip("address add 192.0.2.100/24 dev eth0")
@@ -107,10 +107,10 @@ async def test_promote_secondaries_matters_to_a_prefix_of_the_subnet(sound: Wire
     sound.host.run("sysctl", "-qw", "net.ipv4.conf.all.promote_secondaries=0")
     sound.host.run("sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=0")
     config = configured(tmp_path)
-    assert bad(await check_link.examine(config, NOBODY)) == []
+    assert bad(await check_link.examine(config, EMPTY)) == []
     vip = '[[vip]]\nname = "web"\ninterface = "eth0"\naddresses = ["192.0.2.200/24"]'
     config = configured(tmp_path, rest=vip)
-    found = await check_link.examine(config, {**NOBODY, "web": Queue((), {})})
+    found = await check_link.examine(config, {**EMPTY, "web": Queue((), {})})
     assert "promote_secondaries" in await only(found, Severity.WARNING)
 
 
@@ -131,14 +131,14 @@ def test_what_a_network_file_says(tmp_path: Path, text: str, keeps: str) -> None
 
 async def test_only_the_leader_answers(sound: Wire, config: Config) -> None:
     """Silence while no member leads, or this member does; the leader's own hardware address while another does."""
-    assert bad(await check_answers.examine(config, NOBODY)) == []
+    assert bad(await check_answers.examine(config, EMPTY)) == []
     assert bad(await check_answers.examine(config, OURSELVES)) == []
     sound.peer.ip("addr add 192.0.2.12/24 dev eth0")
     add_vips(sound.peer)
     assert bad(await check_answers.examine(config, ANOTHER)) == []
 
 
-@pytest.mark.parametrize("cluster", [NOBODY, OURSELVES], ids=["no member leads", "this member leads"])
+@pytest.mark.parametrize("cluster", [EMPTY, OURSELVES], ids=["no member leads", "this member leads"])
 async def test_a_foreign_host_that_answers(sound: Wire, config: Config, cluster: Cluster) -> None:
     """For IPv4 and for IPv6, with the hardware address by which it is found."""
     add_vips(sound.peer)
@@ -225,7 +225,7 @@ async def test_a_fence_that_no_vip_of_the_file_owns_is_named(sound: Wire, config
 async def test_a_firewall_in_the_way(sound: Wire, config: Config, rules: str, verdict: Severity, text: str) -> None:
     """ARP that is dropped, and neighbour discovery that a policy drops."""
     sound.host.run("nft", rules)
-    assert text in await only(await check_packets.examine(config, NOBODY), verdict)
+    assert text in await only(await check_packets.examine(config, EMPTY), verdict)
 
 
 async def test_an_ordinary_firewall_is_none(sound: Wire, config: Config) -> None:
@@ -235,4 +235,4 @@ async def test_an_ordinary_firewall_is_none(sound: Wire, config: Config) -> None
         "table inet t { chain c { type filter hook input priority 0; policy drop; ct state established accept; "
         "ct state invalid drop; meta l4proto ipv6-icmp accept; tcp dport 443 accept; }; }",
     )
-    assert bad(await check_packets.examine(config, NOBODY)) == []
+    assert bad(await check_packets.examine(config, EMPTY)) == []

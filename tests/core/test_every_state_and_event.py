@@ -24,10 +24,10 @@ from govipd.core.actions import (
     Resign,
     RestartState,
 )
+from govipd.core.fence_deadline import PATIENCE_S
 from govipd.core.lease import HANDOVER_S
 from govipd.core.settings import Settings
 from govipd.core.state import ANSWERING, HOLDING, State, next_state
-from govipd.core.state_machine import PATIENCE_S
 from tests.core.driver import FAILED, LEASE, PASSED, UP, Driver, left_at
 
 VIP = IPv4Interface("192.0.2.100/32")

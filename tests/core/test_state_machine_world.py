@@ -15,9 +15,10 @@ from govipd.core.actions import (
     Resign,
     Verify,
 )
+from govipd.core.fence_deadline import PATIENCE_S
 from govipd.core.settings import Settings
 from govipd.core.state import State, Trigger
-from govipd.core.state_machine import LOSSES_MAX, PATIENCE_S, TAKE_TRIES
+from govipd.core.state_machine import LOSSES_MAX, TAKE_TRIES
 from tests.core.driver import FAILED, LEASE, PASSED, RUNNING, UP, Driver
 
 VIP = IPv4Interface("192.0.2.100/32")

@@ -19,6 +19,7 @@ UNHEALTHY_S = 4.5  # how long a machine with a dead proxy may answer at most: a 
 PASSED_S = 0.1  # how long after its key was deleted a machine that passes the VIP on may answer
 DESERTED_S = 7.0  # how long nobody may answer while a healthy member stands in the queue: two leases, and a retry
 STREWN_S = 3.5  # after which a machine knows what its other interfaces have, whatever became of the kernel's news
+PROCESS = "process"  # the promise that no process crashes; a mutant's crash finds nothing
 QUEUE_MAX = 200  # events that wait in a daemon which is up to date
 
 
@@ -185,12 +186,12 @@ class Oracle:
 
     def broken(self, machine: "Unit", what: str) -> None:
         """A process did what none may do."""
-        self.fail("process", f"{machine.name}: {what}")
+        self.fail(PROCESS, f"{machine.name}: {what}")
 
     def exited(self, machine: "Unit", status: int) -> None:
         """A daemon ended with a fault."""
         if not machine.task_broken:
-            self.fail("process", f"{machine.name}: the daemon exited with status {status}")
+            self.fail(PROCESS, f"{machine.name}: the daemon exited with status {status}")
         machine.task_broken = False
 
     def look_for_deserted(self, address: "IPAddress", standing: "Iterable[Machine]") -> None:

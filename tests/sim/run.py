@@ -19,7 +19,7 @@ from tests.sim.kernel import JIFFY_S, IPAddress
 from tests.sim.kernel_adapters import COMMIT_S
 from tests.sim.machine import Machine
 from tests.sim.network import Network
-from tests.sim.oracle import Oracle, Violation
+from tests.sim.oracle import PROCESS, Oracle, Violation
 from tests.sim.plans import CALM_BEGIN_S
 from tests.sim.schedule import Schedule
 
@@ -40,6 +40,11 @@ class Outcome:
     healed: float  # seconds from the last fault's end until everything was settled
     notes: tuple[Note, ...]
     faults: Counter[str]
+
+    @property
+    def detected(self) -> bool:
+        """Whether it finds a mutation. That a mutant crashes proves nothing: its own code may be wrong."""
+        return self.violation is not None and self.violation.promise != PROCESS
 
     def digest(self) -> str:
         """A hash of the transcript."""

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import math
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -29,7 +30,7 @@ STOP_S = 5.0
 _PYTHON_S = (0.25, 0.5)  # from exec to the daemon's first step
 
 
-class Unit:
+class Unit(ABC):
     """govipd's unit on one machine.
 
     `job` is what systemd is doing to the unit ("stop", "restart", or "" when nobody asked for anything).
@@ -59,17 +60,17 @@ class Unit:
         self._timers: list[Timer] = []
         self._lapse: Timer | None = None
 
+    @abstractmethod
     def plan(self, process: Process) -> Plan:
         """What the configuration says now, for a process.
 
         Raises:
             ConfigError: it is refused.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def clear_fences(self, process: Process, configured: Plan) -> None:
         """Let go of fences that an earlier process left and no group owns."""
-        raise NotImplementedError
 
     # The operator: systemctl
 

@@ -207,9 +207,9 @@ class Claimant:
         Raises:
             EtcdError: not known; may be repeated.
         """
-        surplus = tuple(sorted(self._surplus.keys() - set(self._claims.wanted)))
         if not self._surplus:
             return
+        surplus = tuple(sorted(self._surplus.keys() - set(self._claims.wanted)))
         reply = await self._session.txn((), self._claims.reads(surplus))
         self._claims.look(surplus, reply.gets, key.lease)
         ours = tuple(address for address in surplus if address in self._claims.held)

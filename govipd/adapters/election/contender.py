@@ -17,6 +17,7 @@ from govipd.adapters.election.resignation import Resignation
 from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, Session, sleep
 from govipd.adapters.election.successors import Successors
 from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Put, Store
+from govipd.core.actions import RestartState
 from govipd.core.events import Deposed, Elected, Queued, SuccessorReady
 from govipd.core.sanitize import sanitize_line
 from govipd.errors import EtcdError, LeaseNotFoundError
@@ -97,6 +98,16 @@ class Contender:
         """Want to be in the queue."""
         self.wanted, self._deposed = campaign, False
         self.changed.set()
+
+    def adopt(self, campaign: int, holding: RestartState) -> None:
+        """Go on with an earlier process's place, which the next look has to prove."""
+        place, key = self.place, self._keys.candidate(holding.lease_id)
+        place.key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
+        place.put_unanswered = True  # the earlier process may have had an unanswered put
+        place.not_before = 0.0  # it is ours already
+        place.adopted = True
+        self.claimant.adopt(holding.addresses)
+        self.wanted = campaign
 
     def hand_over(self, campaign: int, successor: str) -> None:
         """Want the successor to become first while we answer."""

@@ -65,7 +65,6 @@ class EtcdElection:
     ) -> None:
         self._sink = sink
         self._keys = keys
-        self._member = member
         self._membership = membership
         self._session = Session(store=store, sink=sink, clock=clock, ttl=ttl)
         self._contender = Contender(
@@ -94,13 +93,7 @@ class EtcdElection:
     def adopt(self, campaign: int, holding: RestartState) -> None:
         """See ports.Election. Nothing of it is believed before etcd has confirmed it."""
         self._session.lease = holding.lease_id
-        place, key = self._contender.place, self._keys.candidate(holding.lease_id)
-        place.key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
-        place.put_unanswered = True  # the earlier process may have had an unanswered put
-        place.not_before = 0.0  # it is ours already
-        place.adopted = True
-        self._contender.claimant.adopt(holding.addresses)
-        self._contender.wanted = campaign
+        self._contender.adopt(campaign, holding)
         self._session.renew_now.set()
 
     async def successors(self) -> Sequence[str]:

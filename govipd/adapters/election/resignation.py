@@ -98,8 +98,9 @@ class Resignation:
         Args:
             lease: ours.
             passed_over: keys behind ours that go with it.
-            successor: the member behind these keys, if known.
-            free: this member was free to take, so no predecessor of its own can answer any more.
+            successor: the member behind these keys, if known. It gets the claims that it wants, and need not write.
+            free: this member was free to take, so no predecessor of its own can answer any more, and it may write the
+                marker.
             in_order: the same, for each claim.
 
         Raises:
@@ -133,39 +134,16 @@ class Resignation:
         free: bool,
         in_order: Callable[[Address], bool],
     ) -> None:
-        """Delete what we have in etcd, except the lease."""
+        """Delete what we have in etcd, except the lease. Where etcd takes no writes, leave no marker."""
         key = self._place.key
         if key is not None and await self._sender.finish(key.lease):
             self._place.key = key = None
             if not self._claims.held:
                 return
         keys = () if key is None else (key, *passed_over)
-        await self.delete(lease, keys, None if key is None else successor, marks=free, in_order=in_order)
-
-    async def delete(
-        self,
-        lease: int,
-        keys: Sequence[KeyValue],
-        successor: Successor | None,
-        *,
-        marks: bool,
-        in_order: Callable[[Address], bool],
-    ) -> None:
-        """Delete these keys, the first of which is ours, and our claims. Where etcd takes no writes, leave no marker.
-
-        Args:
-            lease: ours.
-            keys: our key, and those passed over behind it; empty where only claims are left.
-            successor: the member behind these keys, if known. It gets the claims that it wants, and need not write.
-            marks: this member was free to take, and closed its fence, so it may write the marker.
-            in_order: the same, for each claim.
-
-        Raises:
-            EtcdRefusedError: etcd does not let us.
-            EtcdError: not known to be done; may be repeated.
-        """
+        successor = None if key is None else successor
         try:
-            await self._delete(lease, keys, successor, marks=marks, in_order=in_order)
+            await self._delete(lease, keys, successor, marks=free, in_order=in_order)
         except EtcdWriteRefusedError:
             await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)
 
@@ -178,7 +156,10 @@ class Resignation:
         marks: bool,
         in_order: Callable[[Address], bool],
     ) -> None:
-        """The marker names the last of the keys, which is what the successor has seen ahead of it."""
+        """Delete these keys, the first of which is ours, and our claims; without keys, the claims alone.
+
+        The marker names the last of the keys, which is what the successor has seen ahead of it.
+        """
         name, claims = self._keys.candidate(lease), self._claims
         for _ in range(_TRIES):
             held = tuple(claims.held)

@@ -45,20 +45,15 @@ ELECTION = (
         within=300,
     ),
     # Winning
-    Mutation(
+    one(
         "no proof after winning",
+        "Contender._stand",
+        "key = place.key or await self._join(lease)",
         (
-            Edit(
-                "Contender._disproved",
-                "not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease",
-                "False",
-            ),
-            Edit(
-                "Claimant.look",
-                "(IfCreateRevision(key.key, key.create_revision), IfOldest(self._keys.queue, key.create_revision))",
-                "IfOldest(self._keys.queue, key.create_revision)",
-            ),
-            Edit("Contender._stand", "ahead or own", "ahead or own or (key,)"),
+            "key = place.key\n"
+            "if key is None:\n"
+            "    key, now = await self._join(lease), self._clock.now()\n"
+            "    self._sink(Elected(campaign, lease, now, key.create_revision, now))\n"
         ),
         within=300,
     ),
@@ -75,11 +70,11 @@ ELECTION = (
     ),
     one(
         "adoption without proof",
-        "EtcdElection.adopt",
-        "self._session.renew_now.set()",
+        "Contender.adopt",
+        "self.wanted = campaign",
         (
             "from govipd.core.events import LeaseRenewed\n"
-            "self._session.renew_now.set()\n"
+            "self.wanted = campaign\n"
             "self._sink(LeaseRenewed(holding.lease_id, self._clock.now(), 3.0))\n"
             "self._sink(Elected(campaign, holding.lease_id, self._clock.now(), holding.create_revision))\n"
         ),
@@ -139,7 +134,7 @@ ELECTION = (
     one(
         "the fence is taken for closed when that was only asked for",
         "FenceDeadline.closed_by_itself",
-        "max(self.requested, since) + patience",
+        "max(self.requested, since) + PATIENCE_S",
         "since",
         within=2_000,
     ),

@@ -10,7 +10,7 @@ SURROUNDINGS = (
         "leaving waits until etcd takes writes",
         (
             Edit(
-                "Resignation.delete",
+                "Resignation._release",
                 "await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)",
                 "raise",
             ),
