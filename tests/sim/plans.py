@@ -42,6 +42,8 @@ def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
     at, faults = BEGIN_S + random.uniform(0.0, 3.0), []
     if nodes == 3 and random.random() < 0.3:
         return _edited_by_two(random, nodes, at)
+    if random.random() < 0.2:
+        return edited_in_a_handover(random, nodes, at)
     if random.random() < 0.1:  # just when a new address begins to answer
         length = random.choice((0.1, 1.0)) * random.uniform(0.7, 1.3)
         frozen = Fault(
@@ -71,6 +73,19 @@ def _edited_by_two(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
     between = moved.at + length * random.uniform(0.0, 0.6)  # machines have read the file, and others have not
     second = Fault(random.choice(("one group handed over", *LEAVES)), HOLDER, 2.0, random.random(), between)
     return first, moved, second
+
+
+def edited_in_a_handover(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
+    """A daemon reads the file while the VIP is handed over, and its next messages may be lost."""
+    leaves = Fault(random.choice(LEAVES), HOLDER, random.uniform(1.0, 3.0), random.random(), at)
+    kind = random.choice(("address moved", "address moved", "address removed from the file", *_EDITS))
+    length, reader = random.uniform(0.05, 0.15), random.randrange(2)  # the first machine that reads, or the next
+    read_at = at + random.uniform(0.0, 0.03) - reader * length / nodes
+    edit = Fault(kind, random.choice((HOLDER, *range(nodes))), length, random.random(), read_at)
+    if random.random() < 0.5:
+        return leaves, edit
+    cut, node = random.choice(("deaf", "deaf", "isolated", "cut one way", "govipd frozen")), random.randrange(nodes)
+    return leaves, edit, Fault(cut, node, random.uniform(0.5, 2.5), random.random(), at + random.uniform(0.0, 0.06))
 
 
 def strange(random: Random, nodes: int) -> tuple[Fault, ...]:

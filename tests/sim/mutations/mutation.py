@@ -9,13 +9,18 @@ from tests.sim.mutate import Edit
 class Mutation:
     """A rule without which something breaks, and how it is taken away.
 
-    `within`: in how many schedules it must be found; some ten times what it took when that was measured.
+    Attributes:
+        name: which rule is taken away.
+        edits: of the source.
+        within: in how many schedules it must be found; some ten times what it took when that was measured.
+        edited_in_a_handover: hunted in schedules of that plan only, which chance chooses once in eighty schedules.
     """
 
     name: str
     edits: tuple[Edit, ...]
     within: int
+    edited_in_a_handover: bool = False
 
 
-def one(name: str, where: str, before: str, after: str, within: int) -> Mutation:
-    return Mutation(name, (Edit(where, before, after),), within)
+def one(name: str, where: str, before: str, after: str, within: int, *, edited_in_a_handover: bool = False) -> Mutation:
+    return Mutation(name, (Edit(where, before, after),), within, edited_in_a_handover)
