@@ -56,7 +56,7 @@ class FakeElection:
         """Nothing is handed over to this node."""
 
     def hand_over(self, campaign: int, successor: str = "") -> None:
-        self._calls.append(f"pass on to {successor}" if successor else "pass on")
+        self._calls.append(f"hand over to {successor}" if successor else "hand over")
         self._sink(ev.SuccessorReady(campaign))
 
     async def successors(self) -> list[str]:

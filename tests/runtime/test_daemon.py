@@ -20,7 +20,7 @@ async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> No
         assert w.notifier.said.count("ready") == 1
         before = len(w.calls)
     end = [c for c in w.calls[before:] if c not in {"open", "add"}]
-    assert end == ["pass on", "silence", "close", "resign", "remove", "remove fence", "close addresses"]
+    assert end == ["hand over", "silence", "close", "resign", "remove", "remove fence", "close addresses"]
     assert "stopping" in w.notifier.said
     assert w.elections[0].records[-1]["state"] == "stopped"
 

@@ -117,14 +117,14 @@ async def test_addresses_are_prepared_behind_a_fence_that_is_closed_anew() -> No
 
 
 async def test_a_handover_names_the_successor_to_the_election() -> None:
-    """In the order of the contract: pass on, silence, close, resign."""
+    """In the order of the contract: hand over, silence, close, resign."""
     async with running() as w:
         await w.until(w.leads)
         before = len(w.calls)
         await w.daemon.handover("api", "node3")
         await w.until(lambda: "resign for node3" in w.calls[before:])
         after = [c for c in w.calls[before:] if c not in {"open", "add"}]
-        assert after[:4] == ["pass on to node3", "silence", "close", "resign for node3"]
+        assert after[:4] == ["hand over to node3", "silence", "close", "resign for node3"]
 
 
 async def test_a_handover_that_no_member_could_take_is_refused() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNIT_S = 0.6  # how long one whose proxy's unit has failed may answer, where nothing slows the verdict down
 TAKEN_S = 2.0  # how long after its proxy broke nobody may begin to answer
 UNHEALTHY_S = 4.5  # how long a machine with a dead proxy may answer at most: a lease, a probe and the verdict
-PASSED_S = 0.1  # how long after its key was deleted a machine that passes the VIP on may answer
+HANDED_OVER_S = 0.1  # how long after its key was deleted a machine that hands the VIP over may answer
 DESERTED_S = 7.0  # how long nobody may answer while a healthy member stands in the queue: two leases, and a retry
 STREWN_S = 3.5  # after which a machine knows what its other interfaces have, whatever became of the kernel's news
 PROCESS = "process"  # the promise that no process crashes; a mutant's crash finds nothing
@@ -133,23 +133,23 @@ class Oracle:
         if self._answers.get(machine.name, set()) & {ip for name in names for ip in machine.ips(name)}:
             self.fail("G4", f"{machine.name} answers {self._world.now - since:g} s after it was drained")
 
-    def resigned(self, machine: "Machine", addresses: "Iterable[IPAddress]", *, passed: bool) -> None:
+    def resigned(self, machine: "Machine", addresses: "Iterable[IPAddress]", *, handed_over: bool) -> None:
         """Order is contract: a leader's key goes only when its kernel has stopped answering for the group.
 
-        Where it passes the VIP on, its kernel stops before anybody may take for whom time alone has passed.
+        In a handover, its kernel stops before a member may take that only waits for a time.
         """
         for address in addresses:
             if address in self._answers.get(machine.name, ()) and not machine.kernel.flushed(address):
-                if passed:
+                if handed_over:
                     began = self._began[machine.name, address]
-                    self._world.after(PASSED_S, self._passed, machine, address, began)
+                    self._world.after(HANDED_OVER_S, self._handed_over, machine, address, began)
                 else:
                     self.fail("order", f"{machine.name}'s key is deleted while it answers")
 
-    def _passed(self, machine: "Machine", address: "IPAddress", began: float) -> None:
+    def _handed_over(self, machine: "Machine", address: "IPAddress", began: float) -> None:
         answers = address in self._answers.get(machine.name, ()) and self._began[machine.name, address] == began
         if answers and not machine.kernel.flushed(address):
-            self.fail("order", f"{machine.name} answers {PASSED_S:g} s after it has passed the VIP on")
+            self.fail("order", f"{machine.name} answers {HANDED_OVER_S:g} s after it has handed the VIP over")
 
     def joined(self, machine: "Machine", group: str) -> None:
         """G4: whose proxy is broken, or whom the operator has drained, does not stand for election."""

@@ -215,8 +215,8 @@ class Simulation:
         groups = (*machine.file.groups, *(machine.read.groups if machine.read else ()))
         others = {a.ip for group in groups if group.election != election for a in group.addresses}
         note = f"/{kv.lease:x}"
-        passed = any(key.endswith(note) and "handover/" in key for key in self.cluster.keys)
-        self.oracle.resigned(machine, addresses - others, passed=passed)
+        handed_over = any(key.endswith(note) and "handover/" in key for key in self.cluster.keys)
+        self.oracle.resigned(machine, addresses - others, handed_over=handed_over)
 
     def _lost(self, since: float) -> None:
         """etcd has no majority: what it has confirmed until now is all that anybody may hold by."""

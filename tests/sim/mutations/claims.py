@@ -6,42 +6,42 @@ from tests.sim.mutations.mutation import Mutation, one
 CLAIMS = (
     # Passing the VIP on
     one(
-        "passing on: the fence outlasts the next one's wait",
+        "handover: the fence outlasts the successor's wait",
         "core.lease",
         "HANDOVER_S = 0.07",
         "HANDOVER_S = 0.2",
         within=30_000,
     ),
     one(
-        "passing on: etcd is told before the fence is short",
+        "handover: the keys are deleted before the fence is short",
         "Transitions._hand_over",
         "self._actions.append(ac.Hold(self.fence.begin_handover(now)))",
         "self._actions += [ac.HandOver(self._campaign, self._successor), ac.Hold(self.fence.begin_handover(now))]",
         within=30_000,
     ),
     one(
-        "passing on: a renewal lengthens the fence",
+        "handover: a renewal lengthens the fence",
         "Transitions._hold",
         "HOLDING",
         "HOLDING | {State.HANDING_OVER}",
         within=30_000,
     ),
     one(
-        "passing on: the addresses are put where the fence may have been taken away",
+        "handover: the addresses are put where the fence may have been taken away",
         "KernelWorker._perform",
         "await parts.fence.prepare(action.until)",
         "",
         within=10_000,
     ),
     one(
-        "passing on: the next one is told before the fence is closed",
+        "handover: CLOSED is sent before the fence is closed",
         "HandoverSender._answer",
         "self._closed and self._ready is not None and (self._offer is not None)",
         "self._ready is not None and self._offer is not None",
         within=10_000,
     ),
     one(
-        "passing on: who is passed the VIP takes it at once",
+        "handover: the successor takes the VIP at once",
         "HandoverReceiver.wait",
         "self._offer, self._closed = (offer, closed)",
         ("self._offer, self._closed = (offer, closed)\nclosed()\n"),
@@ -57,7 +57,7 @@ CLAIMS = (
         within=30_000,
     ),
     Mutation(
-        "passing on: claims that the next one does not want go with it",
+        "handover: claims that the successor does not want go with it",
         (
             Edit("HandoverSender.hand_over", "[address for address in held if successor.wants(address)]", "list(held)"),
             Edit(

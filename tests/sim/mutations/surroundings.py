@@ -107,7 +107,7 @@ SURROUNDINGS = (
         within=10_000,
     ),
     one(
-        "passing on: the claims are let go instead of passed on",
+        "handover: the claims are let go instead of handed over",
         "HandoverSender.hand_over",
         "claims.puts(moved, successor.key.lease, successor.name)",
         "claims.let_go(moved, lambda _: True)",
