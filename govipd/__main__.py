@@ -1,4 +1,4 @@
-"""`python -m govipd` is the daemon."""
+"""`python -m govipd` runs the daemon."""
 
 import sys
 

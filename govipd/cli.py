@@ -33,7 +33,7 @@ CONFIG_RETRY_S = 2.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The daemon. Returns the exit status."""
+    """Run the daemon, or the command that the options name. Returns the exit status."""
     args = _arguments().parse_args(argv)
     runtime = runtime_directory()
     journal = journal_for(os.environ, sys.stderr)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.check_config:
             asyncio.run(stay_silent(args.config, args.interface))
         if "NOTIFY_SOCKET" in os.environ and not args.check_config:
-            time.sleep(CONFIG_RETRY_S)  # systemd tries again: a certificate may yet be mounted
+            time.sleep(CONFIG_RETRY_S)  # then systemd starts us again: a missing file may be there by then
         return os.EX_CONFIG
     if args.check_config:
         return 0
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         watchdog=watchdog_interval_s(os.environ),
         job_type=job_type,
     )
-    gc.freeze()  # what is there now stays: looking through it takes 10 ms, in which a VIP may have to move
+    gc.freeze()  # these objects stay: a collection over them takes 10 ms, which may delay a move
     return asyncio.run(daemon.run())
 
 

@@ -1,7 +1,7 @@
-"""How a VIP group is composed of its parts.
+"""Composes a VIP group from its parts.
 
-What the parts need of their machine they get from a `Host`: `govipd.plan` makes this machine's, the simulation makes
-one for each modelled machine. So what the simulation runs is composed as the product is.
+The parts use their machine only through a `Host`. `govipd.plan` makes the Host of this machine; the simulation makes a
+Host for each modelled machine. So the simulation runs the same composition as the product.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ from govipd.runtime.step_timing import StepTimings
 
 
 class StoreFactory(Protocol):
-    """Makes a group's client of etcd."""
+    """Makes a group's etcd client."""
 
     def __call__(
         self,
@@ -60,17 +60,17 @@ class StoreFactory(Protocol):
         noticed: Callable[[str], None],
         believed: Believed,
     ) -> tuple[Store, Callable[[Access], None]]:
-        """The client, and what hands it another access."""
+        """Make the client, and a function that gives the client a new access."""
 
 
 class KnownCluster(Protocol):
-    """Keeps the id of the etcd cluster that is believed (adapters.etcd_cluster.ClusterFile)."""
+    """Keeps the id of the believed etcd cluster (adapters.etcd.cluster.ClusterFile)."""
 
     def load(self) -> int:
-        """The id."""
+        """The id that was kept; adapters.etcd.cluster.UNKNOWN where there is none."""
 
     def save(self, cluster: int) -> None:
-        """Keep this one."""
+        """Keep this id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,21 +80,21 @@ class Host:
     Attributes:
         clock: CLOCK_BOOTTIME.
         journal: where adapters write.
-        identity: of this machine, on an interface (host.machine_identity).
-        kernel: nf_tables, for the fences of this process; None: there is only the addresses' lifetime.
-        reachable: where others can send datagrams; None: nowhere.
-        store: makes a client of etcd.
-        cluster: which etcd cluster is known, for these endpoints.
-        leases: a group's own leases, where these groups are configured.
-        restart_state: what is left for the next process, of a group and an identity.
-        drain: a group's drain.
+        identity: this machine's identity, for an interface (host.machine_identity).
+        kernel: nf_tables, for the fences of this process; None: the addresses' lifetime is the only fence.
+        reachable: the address to which others can send datagrams; None: there is none.
+        store: makes an etcd client.
+        cluster: makes the keeper of the believed cluster's id, for these endpoints.
+        leases: makes the list of this machine's leases, for a group, given the names of all configured groups.
+        restart_state: makes the store of the restart state, for a group's name and an identity.
+        drain: makes the drain of a group.
         udp_socket: makes a temporary UDP socket.
         datagrams: makes a UDP port; its second argument is called when the port is not available.
-        route: a socket for rtnetlink.
-        events: rtnetlink's events.
-        ear: hears who answers on an interface.
-        transmit: sends frames; None: by packet sockets.
-        token: that many secret bytes.
+        route: makes a socket for rtnetlink requests.
+        events: makes a socket for rtnetlink events.
+        ear: makes the Ear of an interface.
+        transmit: sends frames; None: packet sockets send them.
+        token: makes a secret of that many bytes.
     """
 
     clock: Clock
@@ -118,11 +118,11 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What makes a VIP group another one when a reload changes it.
+    """The settings of a VIP group that a reload cannot change in place: the group is released and started anew.
 
     Attributes:
-        keys: where its keys are; the next process may adopt the VIP all the same.
-        holding: what a holding is of: the next process adopts only its own.
+        keys: where the group's keys are. The next process may adopt the VIP even if they differ.
+        holding: the settings that must be equal for the next process to adopt the VIP.
     """
 
     keys: tuple[Hashable, ...] = field()
@@ -130,7 +130,7 @@ class Identity:
 
 
 def group_plan(config: Config, vip: VipConfig, host: Host, endpoints: Sequence[str]) -> GroupPlan:
-    """One VIP group, and how to make its parts."""
+    """The plan of one VIP group, with the function that makes its parts."""
     election = config.election
     identity = Identity(
         keys=(config.etcd.prefix, config.etcd.claims, config.pact),

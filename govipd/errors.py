@@ -1,4 +1,4 @@
-"""The one error tree. An adapter translates its library's errors into these, with `from`."""
+"""All errors that govipd raises on purpose. An adapter translates its library's errors into these, with `from`."""
 
 
 class GovipdError(Exception):
@@ -6,18 +6,18 @@ class GovipdError(Exception):
 
 
 class ConfigError(GovipdError):
-    """The configuration is refused; the text names file, key, value, what is allowed and the remedy."""
+    """The configuration is refused. The text names file, key, value, what is allowed, and the remedy."""
 
 
 class IllegalTransitionError(GovipdError):
-    """An event met a state whose table does not allow it: a fault of ours; the shell releases and exits."""
+    """The table of transitions does not allow this trigger: a fault of govipd. The shell releases and exits."""
 
 
 class KernelError(GovipdError):
     """The kernel refused an address, link or fence operation, or did not answer in time.
 
     Attributes:
-        number: what it refused with (errno.h); None where it did not answer.
+        number: the kernel's error (errno.h); None where the kernel did not answer.
     """
 
     def __init__(self, text: str, number: int | None = None) -> None:
@@ -30,43 +30,43 @@ class InterfaceMissingError(KernelError):
 
 
 class StateFileError(GovipdError):
-    """What one process leaves for the next could not be written, or not be trusted."""
+    """The restart state or the drain file could not be written, or the restart state cannot be trusted."""
 
 
 class RefusedError(GovipdError):
-    """The operator asked for something that this node will not do; the text says why, and what would help."""
+    """The operator's request was refused. The text says why, and what would help."""
 
 
 class NoDaemonError(GovipdError):
-    """govipctl found no daemon that answers by its control socket; the text says where it looked."""
+    """govipctl found no daemon that answers on its control socket. The text says where govipctl looked."""
 
 
 class DeniedError(GovipdError):
-    """The daemon, or its socket's mode, does not let this user do what was asked."""
+    """The daemon, or its socket's mode, does not allow this user's request."""
 
 
 class EtcdError(GovipdError):
-    """Base of what an etcd call can end with."""
+    """Base of the errors of etcd calls."""
 
 
 class EtcdUnavailableError(EtcdError):
-    """No answer, or an answer that does not say whether the request took effect: ask again, on the next endpoint."""
+    """No answer, or one that does not say whether the request took effect. The next endpoint may answer."""
 
 
 class EtcdRefusedError(EtcdError):
-    """etcd answered that this client may not do this: authentication, authorization, a malformed request."""
+    """etcd refused the request: authentication, authorization, or a malformed request."""
 
 
 class EtcdWriteRefusedError(EtcdRefusedError):
-    """etcd reads and renews, but takes no write: its alarm NOSPACE, or a role that may only read.
+    """etcd takes no writes: its alarm NOSPACE, or the user's role may only read.
 
-    What needs no write still works: renewing, deleting, revoking.
+    Operations without a write still work: reading, renewing, deleting, revoking.
     """
 
 
 class LeaseNotFoundError(EtcdError):
-    """etcd says that the lease does not exist: it is lost, and every key attached to it with it."""
+    """etcd says that the lease does not exist: the lease is lost, and every key attached to it."""
 
 
 class WatchLostError(EtcdError):
-    """The watch ended (stream broken, revision compacted): it said nothing; read again."""
+    """The watch ended without an answer (stream broken, revision compacted): read again."""

@@ -1,4 +1,4 @@
-"""How etcd is reached, as the configuration says."""
+"""Makes etcd clients, and the access to etcd, from the configuration."""
 
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address
@@ -12,13 +12,13 @@ from govipd.config.model import Config
 
 
 def nearest_first(endpoints: Sequence[str], own: Collection[IPv4Address | IPv6Address]) -> Sequence[str]:
-    """This machine's own member of etcd before the others: it does not go with another machine that dies."""
+    """The endpoints, with this machine's own etcd member first: it does not fail when another machine dies."""
     here = {"localhost", "127.0.0.1", "::1", *map(str, own)}
     return sorted(endpoints, key=lambda endpoint: urlsplit(endpoint).hostname not in here)
 
 
 def etcd_access(config: Config, endpoints: Sequence[str] = ()) -> Access:
-    """How etcd is reached as configured, or by these endpoints only."""
+    """The configured access to etcd; if `endpoints` is not empty, to these endpoints only."""
     etcd = config.etcd
     ca, cert, key = (Path(p) if p else None for p in (etcd.ca, etcd.cert, etcd.key))
     login = Login(etcd.user, Path(etcd.password_file)) if etcd.user and etcd.password_file else None
@@ -26,11 +26,11 @@ def etcd_access(config: Config, endpoints: Sequence[str] = ()) -> Access:
 
 
 def etcd_timeout(config: Config) -> float:
-    """A call may take as long as the pause between two renewals, in seconds."""
+    """The time-out of a call, in seconds: the pause between two renewals."""
     return config.election.ttl / RENEWALS_PER_TTL
 
 
 def etcd_client(config: Config, endpoints: Sequence[str] = (), timeout: float | None = None) -> EtcdClient:
-    """A client for one question, or a few."""
+    """Make a client for a few calls. `timeout`: seconds per call; None: etcd_timeout()."""
     access = etcd_access(config, endpoints)
     return EtcdClient(access.endpoints, timeout or etcd_timeout(config), access.tls, access.login)

@@ -1,4 +1,4 @@
-"""This machine: its clock, its own addresses, what distinguishes it from others, and the unit's directories."""
+"""This machine: its clock, its own addresses, its identity, and the unit's directories."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ _MACHINE_SALT = b"govipd member identity"
 
 
 class BootClock:
-    """ports.Clock: CLOCK_BOOTTIME, which goes on while the machine sleeps (clock_gettime(2))."""
+    """CLOCK_BOOTTIME (implements ports.Clock), which also counts the time of a suspend (clock_gettime(2))."""
 
     def now(self) -> float:
         """Seconds since boot."""
@@ -24,23 +24,23 @@ class BootClock:
 
 
 def runtime_directory() -> Path | None:
-    """RuntimeDirectory= of the unit: kept over a restart and a crash, gone after a stop and a boot."""
+    """The unit's RuntimeDirectory=: kept over a restart and a crash, gone after a stop or a boot. None without one."""
     return _directory("RUNTIME_DIRECTORY")
 
 
 def state_directory() -> Path | None:
-    """StateDirectory= of the unit: kept over a boot."""
+    """The unit's StateDirectory=: kept over a boot. None without one."""
     return _directory("STATE_DIRECTORY")
 
 
 def _directory(variable: str) -> Path | None:
-    """None where systemd made none, and set no environment variable (systemd.exec(5))."""
+    """The directory that systemd names in this environment variable (systemd.exec(5)); None without it."""
     directory = os.environ.get(variable, "").partition(":")[0]
     return Path(directory) if directory else None
 
 
 def machine_identity(interface: str) -> dict[str, str]:
-    """What distinguishes this machine from another of the same member name, and its address."""
+    """The fields of a member's record that identify this machine: a hash of its machine-id, addresses, version."""
     try:
         machine = Path("/etc/machine-id").read_bytes().strip()
     except OSError:
@@ -54,9 +54,9 @@ def machine_identity(interface: str) -> dict[str, str]:
 
 
 def local_addresses(interface: str = "") -> tuple[IPv4Address | IPv6Address, ...]:
-    """This host's own addresses, or one interface's; not those with a preferred lifetime of 0, as a held VIP has.
+    """This host's own addresses, or one interface's. Addresses with preferred lifetime 0, like a VIP's, are left out.
 
-    None where they cannot be read: they serve for diagnosis only.
+    Empty where they cannot be read: they serve for diagnosis only.
     """
     try:
         command = ["ip", "-json", "address", "show", *(("dev", interface) if interface else ())]
@@ -73,6 +73,6 @@ def local_addresses(interface: str = "") -> tuple[IPv4Address | IPv6Address, ...
 
 
 def first_address(interface: str) -> IPv4Address | IPv6Address | None:
-    """Where an interface's process can be reached by others of its network."""
+    """An address of the interface at which other machines reach its process, IPv4 first; None without one."""
     usable = [a for a in local_addresses(interface) if not a.is_link_local]
     return min(usable, key=lambda a: a.version, default=None)

@@ -1,9 +1,9 @@
-"""The layout of the keys in etcd: no other module composes one.
+"""The layout of the keys in etcd. Only this module composes keys.
 
 | key | value | lives as long as |
 |---|---|---|
 | `<election>/<lease>` | the member's name | the candidacy; the lowest create revision leads |
-| `<claims><ip>` | who may hold the address; empty: let go in order | the holder's lease; the empty one stays |
+| `<claims><ip>` | who may hold the address; empty: let go in order | the holder's lease; an empty claim stays |
 | `<prefix>members/<vip>/<member>` | the member's record | its lease |
 | `<prefix>released/<vip>` | create revision of the last key that was deleted in order | until it is overwritten |
 | `<prefix>pact/<vip>/<lease>/offer`, `.../force` | the pact | the leader's lease |
@@ -22,7 +22,7 @@ PARTS: Mapping[str, str] = {
     "pact/": "where pacts are made",
     "handover/": "where handovers are offered",
 }
-"""What is below `etcd.prefix` beside the elections."""
+"""The keys below `etcd.prefix` other than elections: each part of the path, and what its keys are for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class GroupKeys:
     Attributes:
         election: the election's name.
         vip: the group's name.
-        prefix: of the keys beside the election; ends in "/".
+        prefix: prefix of the keys beside the election; ends in "/".
         claims: prefix of the addresses' claims; the same for every group of one network; ends in "/".
     """
 
@@ -53,7 +53,7 @@ class GroupKeys:
 
     @property
     def release_marker(self) -> str:
-        """The marker of an orderly release."""
+        """The key of the marker."""
         return f"{self.prefix}released/{self.vip}"
 
     @property
@@ -75,15 +75,15 @@ class GroupKeys:
         return f"{self.claims}{ip}"
 
     def offer(self, lease: int) -> str:
-        """The pact that the leader with this lease offers."""
+        """The key of the pact that the leader with this lease offers."""
         return f"{self.pacts}{lease:x}/offer"
 
     def force(self, lease: int) -> str:
-        """Says that this leader's pact is in force."""
+        """The key that says that this leader's pact is in force."""
         return f"{self.pacts}{lease:x}/force"
 
     def handover(self, lease: int) -> str:
-        """The handover that the leader with this lease offers."""
+        """The key of the handover that the leader with this lease offers."""
         return f"{self.handovers}{lease:x}"
 
     def pact(self, lease: int) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What an earlier process left on this machine: fences, addresses, files."""
+"""Cleans up after an earlier process on this machine: fences, addresses, files."""
 
 import asyncio
 import sys
@@ -23,7 +23,9 @@ ORPHAN_PAUSE_S = 0.03
 
 
 async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: RouteSocket) -> Sequence[str]:
-    """See clear_orphans(): an address behind a fence that no group opens would never answer again (docs/adr/0022).
+    """Remove orphan fences: this machine would never answer again for an address behind one (docs/adr/0022).
+
+    See clear_orphans().
 
     Raises:
         KernelError: the kernel refused ORPHAN_TRIES times.
@@ -54,14 +56,14 @@ async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: Rou
 
 
 def forget_orphans(directory: Path | None, plan: Plan) -> None:
-    """A reload may bring a group back: it must not adopt what has been cleared, and whose lease is to be revoked."""
+    """Delete the restart state of groups that are not configured. A reload that brings one back must not adopt it."""
     for path in directory.glob("*.json") if directory else ():
         if path.name.removesuffix(".json") not in plan.groups:
             path.unlink(missing_ok=True)
 
 
 async def clean_up(plan: Plan) -> int:
-    """Do what a daemon does when it stops, for a daemon that could not: remove addresses and fence."""
+    """Remove addresses and fences, for a daemon that was killed. Returns the exit status: 1 after an error."""
     status = 0
     for group in plan.groups.values():
         parts = group.make(lambda _: None)
@@ -81,10 +83,11 @@ async def clean_up(plan: Plan) -> int:
 
 
 async def stay_silent(path: Path, interface: str) -> None:
-    """Close the fence of a VIP for which the file is refused because it is an address of this host.
+    """Close the fence of each VIP that is an address of this host, because of which the configuration was refused.
 
-    It would answer beside the machine that leads. Not where the host itself is reached by it: that would cut the
-    operator off. The fences that an earlier process left for other VIPs stay as they are, closed by their own end.
+    Otherwise this host would answer for the VIP beside the leader. The fence is not closed where the VIP is the address
+    at which others reach this host: that would cut the operator off. The fences of other VIPs stay as an earlier
+    process left them, and close at their deadlines.
     """
     config, vips = refused_vips(path, interface)
     own, reachable = local_addresses(), first_address(interface)

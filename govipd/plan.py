@@ -1,4 +1,4 @@
-"""The composition root: the configuration as a plan for the daemon, with this machine's adapters."""
+"""The composition root: makes the daemon's plan from the configuration, with this machine's adapters."""
 
 import os
 import socket
@@ -54,10 +54,10 @@ from govipd.runtime.process_ports import Journal, Operator, Service, Source
 
 
 def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kernel: NfTables) -> Plan:
-    """The configuration as a plan for the daemon, whose fences share `kernel`.
+    """Make the daemon's plan from the configuration. All fences share `kernel`.
 
     Raises:
-        ConfigError: it is refused.
+        ConfigError: the configuration is refused.
     """
     own = local_addresses()
     config = load(path, hostname=name(), local_addresses=own)
@@ -126,7 +126,7 @@ def _this_host(
 def _services(
     config: Config, interface: str, clock: Clock, journal: Journal, kernel: NfTables
 ) -> Mapping[Hashable, Callable[[Operator], Service]]:
-    """What runs beside the groups, as configured. What is off is not imported."""
+    """The services that are configured. A service that is off is not imported."""
     services: dict[Hashable, Callable[[Operator], Service]] = {}
     if runtime := runtime_directory():
         control = runtime / "control"
@@ -135,7 +135,7 @@ def _services(
         )
     interfaces = list(dict.fromkeys(vip.interface for vip in config.vip))
     if address := config.metrics.address(interfaces.index(interface)):
-        from govipd.adapters.outputs.metrics import Metrics  # noqa: PLC0415  # only where it is wanted
+        from govipd.adapters.outputs.metrics import Metrics  # noqa: PLC0415  # only if configured
         from govipd.adapters.outputs.scrape_server import ScrapeServer  # noqa: PLC0415
 
         services["metrics", address] = lambda operator: Metrics(
@@ -153,10 +153,10 @@ def _services(
 
 
 def _check_restart(config: Config) -> None:
-    """A daemon that hangs must be replaced while its lease runs (docs/adr/0003).
+    """Check that systemd replaces a daemon that hangs while the daemon's lease still runs (docs/adr/0003).
 
     Raises:
-        ConfigError: the unit's watchdog leaves too little time for that.
+        ConfigError: the unit's watchdog time-out is too long for that.
     """
     watchdog = watchdog_interval_s(os.environ)
     election = config.election
@@ -173,13 +173,13 @@ def check(path: Path, interface: str) -> None:
     """Read the configuration as the daemon does.
 
     Raises:
-        ConfigError: it is refused.
+        ConfigError: the configuration is refused.
     """
     read_plan(path, interface, journal_for({}, sys.stderr), HostName(None, nameable), NfTables())
 
 
 def refused_vips(path: Path, interface: str) -> tuple[Config | None, tuple[VipConfig, ...]]:
-    """The interface's VIPs of a file that is refused only because they are addresses of this host."""
+    """The interface's VIPs in a file that is refused only because VIPs are addresses of this host; else empty."""
     try:
         config = load(path, hostname=socket.gethostname())
         return config, config.for_interface(interface)

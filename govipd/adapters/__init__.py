@@ -2,5 +2,5 @@
 
 import os
 
-# gRPC's core writes to standard error what it also returns as errors. It reads this when it is imported.
+# gRPC's core writes errors to standard error that it also returns. It reads this variable when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -2,9 +2,9 @@
 
     magic "gvp1" | kind | id (8) | sequence (8) | revision (8) | HMAC-SHA-256 of all before, first 16 bytes
 
-The id is that of a pact (adapters.pact) or of a handover (election.handover), which has no sequence and revision.
+The id is that of a pact (adapters.pact) or of a handover (election.handover). A handover has no sequence and revision.
 
-Numbers are big-endian and unsigned. The key of the code is known only through etcd.
+Numbers are big-endian and unsigned. Members learn the secret of the authentication code only through etcd.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 
 Endpoint = tuple[str, int]
-"""An IP address and a port of UDP."""
+"""An IP address and a UDP port."""
 
 REBIND_S = 2.0
 
@@ -29,13 +29,13 @@ SIZE = _HEAD.size + _CODE_BYTES
 
 
 class Kind(IntEnum):
-    """Who says what."""
+    """The kinds of datagrams: who sends each, and what it says."""
 
     LIVES = 1  # the leader: I lead; with the revision of the key that says the pact is in force, or 0
     HEARD = 2  # the successor: I have heard the datagram of that sequence
     OVER = 3  # the leader: the pact is over, in order
-    READY = 4  # who is first now: I wait for nothing but your fence
-    CLOSED = 5  # who was first before: my kernel does not answer any more
+    READY = 4  # the new first member: I wait only for your fence to close
+    CLOSED = 5  # the old leader: my kernel does not answer any more
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -43,7 +43,7 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """One of them."""
+    """One datagram between two members."""
 
     kind: Kind
     id: bytes  # 8 bytes
@@ -57,14 +57,14 @@ class Datagram:
 
 
 def id_of(data: bytes) -> bytes | None:
-    """What a datagram claims to belong to; None where it is none of ours."""
+    """The id of the pact or handover that a datagram names; None where it is no datagram of ours."""
     if len(data) != SIZE or not data.startswith(_MAGIC):
         return None
     return data[5:13]
 
 
 def unpacked(data: bytes, secret: bytes) -> Datagram | None:
-    """A datagram of what has that secret; None where its code is wrong."""
+    """Decode a datagram of the pact or handover with that secret; None where its authentication code is wrong."""
     head, code = data[: _HEAD.size], data[_HEAD.size :]
     if not hmac.compare_digest(hmac.digest(secret, head, "sha256")[:_CODE_BYTES], code):
         return None
@@ -73,11 +73,11 @@ def unpacked(data: bytes, secret: bytes) -> Datagram | None:
 
 
 class UdpPort(asyncio.DatagramProtocol):
-    """One UDP socket (implements ports.Datagrams). What the kernel refuses to send is lost, as on the way.
+    """One UDP socket (implements ports.Datagrams). A datagram that the kernel refuses to send is lost.
 
     Args:
         endpoint: where to listen; port 0 lets the kernel choose.
-        refused: called once with the reason why that is not possible; then it is tried again.
+        refused: called once with the reason why listening fails. The port then tries again.
     """
 
     def __init__(self, endpoint: Endpoint, refused: Callable[[str], None] = lambda _: None) -> None:
@@ -89,7 +89,7 @@ class UdpPort(asyncio.DatagramProtocol):
         self._lost = asyncio.Event()
 
     async def run(self, receive: Callable[[bytes, Endpoint], None]) -> None:
-        """Listen until cancelled; where the address is not there (yet), try again."""
+        """Listen until cancelled. Where the address does not exist (yet), try again every REBIND_S seconds."""
         self._receive = receive
         loop = asyncio.get_running_loop()
         while True:
@@ -110,7 +110,7 @@ class UdpPort(asyncio.DatagramProtocol):
             await asyncio.sleep(REBIND_S)
 
     def send(self, data: bytes, to: Endpoint) -> None:
-        """Send, or lose it."""
+        """Send a datagram. It is lost where the socket is not open, or the kernel refuses."""
         if self._transport is not None:
             self._transport.sendto(data, to)
 
@@ -119,18 +119,18 @@ class UdpPort(asyncio.DatagramProtocol):
         self._receive(data, (str(addr[0]), int(addr[1])))
 
     def error_received(self, _exc: Exception) -> None:
-        """A refused datagram is a lost one."""
+        """See asyncio.DatagramProtocol. Does nothing: the datagram is lost."""
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The socket is gone: another one."""
+        """The socket is gone: run() opens another one."""
         self._lost.set()
 
 
 class UdpSocket:
-    """A UDP socket for a moment, at a port that the kernel chooses (implements ports.TemporaryUdpSocket).
+    """A short-lived UDP socket, on a port that the kernel chooses (implements ports.TemporaryUdpSocket).
 
     Args:
-        address: this machine's; None: there is none, and nothing can be received.
+        address: this machine's own address; None: it has none, and the socket receives nothing.
     """
 
     def __init__(self, address: IPv4Address | IPv6Address | None) -> None:

@@ -1,1 +1,1 @@
-"""The configuration file: its records, how it is read, and what it may say."""
+"""The configuration file: its records, its reader, its rules and its profiles."""

@@ -1,4 +1,4 @@
-"""Files that the configuration names: whether each can be used, and the TOML file itself."""
+"""Checks the files that the configuration names, and parses the TOML file itself."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from govipd.errors import ConfigError
 
 
 def unfit_program(name: str) -> str:
-    """What is wrong with a program that is to run with the daemon's rights."""
+    """What is wrong with a program that is to run with the daemon's rights, as a text; "" for nothing."""
     try:
         found = Path(name).stat()
     except OSError as e:
@@ -27,7 +27,7 @@ def unfit_program(name: str) -> str:
 
 
 def unfit_file(name: str, *, secret: bool) -> str:
-    """What is wrong with a file that is to be read."""
+    """What is wrong with a file that the daemon reads, as a text; "" for nothing. `secret`: others may not read it."""
     try:
         mode = Path(name).stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe could block
@@ -43,10 +43,10 @@ def unfit_file(name: str, *, secret: bool) -> str:
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """A TOML file.
+    """Read and parse a TOML file.
 
     Raises:
-        ConfigError: it cannot be read, or is none.
+        ConfigError: the file cannot be read, or is not TOML.
     """
     try:
         return tomli.loads(path.read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def parsed(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: not UTF-8 at byte {e.start}; TOML files are UTF-8") from e
-    except ValueError as e:  # TOMLDecodeError, and what int() says to a number of thousands of digits
+    except ValueError as e:  # TOMLDecodeError, or int() refuses a number with thousands of digits
         raise ConfigError(f"{path}: not TOML: {e}") from e
     except RecursionError as e:
         raise ConfigError(f"{path}: not TOML that can be read: nested too deeply") from e

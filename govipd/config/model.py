@@ -13,7 +13,7 @@ HostAddress = IPv4Address | IPv6Address
 Address = IPv4Interface | IPv6Interface
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=100)]
-# \Z, not $: that would allow a newline at the end.
+# \Z, because $ would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 _PREFIX = r"^[A-Za-z0-9_./-]{1,128}/\Z"
 
@@ -21,7 +21,7 @@ DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 
 
 class EtcdConfig(Struct, frozen=True, kw_only=True):
-    """[etcd]: how to reach it. All endpoints are used in turn."""
+    """[etcd]: how to reach etcd. The client uses the endpoints in turn."""
 
     endpoints: Annotated[tuple[str, ...], Meta(min_length=1)] = ("http://127.0.0.1:2379",)
     ca: str | None = None
@@ -34,7 +34,7 @@ class EtcdConfig(Struct, frozen=True, kw_only=True):
 
 
 class ElectionConfig(Struct, frozen=True, kw_only=True):
-    """[election]: the lease, and this member's name (the host's, when empty)."""
+    """[election]: the lease, the fence, and this member's name (empty: the host's name)."""
 
     ttl: float = 3.0
     margin: float = 0.6
@@ -44,7 +44,7 @@ class ElectionConfig(Struct, frozen=True, kw_only=True):
 
 
 class HealthConfig(Struct, frozen=True, kw_only=True):
-    """[health]: the gates. An empty unit or url switches that gate off."""
+    """[health]: the gates. An empty `unit` or `url` switches that gate off."""
 
     unit: Annotated[str, Meta(pattern=r"^([A-Za-z0-9:_.\\@-]+\.(service|socket|target))?\Z")] = "haproxy.service"
     url: Annotated[str, Meta(pattern=r"^(https?://[^/\s]\S*)?\Z")] = "http://127.0.0.1:8404/healthz"
@@ -59,7 +59,7 @@ class HealthConfig(Struct, frozen=True, kw_only=True):
 
 
 class VipConfig(Struct, frozen=True, kw_only=True):
-    """[[vip]]: a group of addresses that move together, and the election that decides where they are."""
+    """[[vip]]: a group of addresses that move together, and the election that decides who holds them."""
 
     name: Name
     interface: Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}\Z")]
@@ -68,25 +68,25 @@ class VipConfig(Struct, frozen=True, kw_only=True):
 
 
 class PactConfig(Struct, frozen=True, kw_only=True):
-    """[pact]: how long the leader may be silent before its successor takes over. 0: as long as the lease."""
+    """[pact]: `timeout` is the leader's silence, in seconds, after which its successor takes over; 0: no pact."""
 
     timeout: float = 0.0
     port: int = 9178
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True):
-    """[metrics]: where Prometheus finds them. Empty: nowhere."""
+    """[metrics]: the address and port at which Prometheus reads the metrics. Empty: metrics are off."""
 
     listen: str = ""
 
     def address(self, nth: int) -> tuple[str, int] | None:
-        """Host and port for the process of the nth interface, 0 being the first; None when they are off."""
+        """Host and port for the process of the nth interface, counted from 0; None when metrics are off."""
         host, _, port = self.listen.rpartition(":")
         return (host.strip("[]"), int(port) + nth) if self.listen else None
 
 
 class HooksConfig(Struct, frozen=True, kw_only=True):
-    """[hooks]: commands, each a program's absolute path and its arguments. Empty: none."""
+    """[hooks]: a command for each role: a program's absolute path and its arguments. Empty: no command."""
 
     leader: tuple[str, ...] = ()
     standby: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class Config(Struct, frozen=True, kw_only=True):
         """The VIPs of one interface.
 
         Raises:
-            ConfigError: there is none; the interfaces that have one are named.
+            ConfigError: the interface has no VIP; the text names the interfaces that have one.
         """
         found = tuple(vip for vip in self.vip if vip.interface == interface)
         if not found:
@@ -119,7 +119,7 @@ class Config(Struct, frozen=True, kw_only=True):
         return found
 
     def settings(self) -> Settings:
-        """What the decisions depend on."""
+        """The settings for the state machine."""
         health = self.health
         return Settings(
             margin=self.election.margin,

@@ -1,6 +1,7 @@
-"""Profiles: timings that belong together, as the defaults of keys. What the file says itself goes before them.
+"""Profiles: timings that belong together, as defaults of keys. A key in the file overrides the profile.
 
-docs/operations.md has what each gives and costs; `make bench-probe` and the bench measure it. Durations in seconds.
+docs/operations.md says what each profile gives and costs; `make bench-probe` and the bench measure this. Durations are
+seconds.
 """
 
 from collections.abc import Mapping
@@ -8,12 +9,12 @@ from dataclasses import dataclass, field
 
 PROFILES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     "default": {},  # the defaults of config.model
-    # haproxy and peers within a few milliseconds: two checks without an answer, a fifth of a second of silence.
+    # For haproxy and members that answer within milliseconds: two failed checks, or 0.2 s of silence, move the VIP.
     "fast": {
         "health": {"interval": 0.07, "timeout": 0.07},
         "pact": {"timeout": 0.2},
     },
-    # Machines far from each other, etcd on slow disks: an answer may take long, and waiting is cheaper than moving.
+    # For distant machines, or etcd on slow disks: an answer may take long, and a wait costs less than a move.
     "relaxed": {
         "election": {"ttl": 10.0, "margin": 2.0},
         "health": {"interval": 2.0, "timeout": 2.0, "fall": 3, "link_debounce": 1.0},
@@ -23,17 +24,17 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
 
 @dataclass(slots=True)
 class Profile:
-    """The chosen one, and which keys it has decided."""
+    """The chosen profile, and the keys whose values come from it."""
 
     name: str
     decided: set[str] = field(default_factory=set)
 
     def fill(self, where: str, table: Mapping[str, object]) -> dict[str, object]:
-        """The table with the profile's defaults filled in."""
+        """The table `where` of the file, with the profile's defaults filled in."""
         defaults = PROFILES[self.name].get(where, {})
         self.decided |= {f"{where}.{key}" for key in defaults if key not in table}
         return {**defaults, **table}
 
     def origin(self, key: str) -> str:
-        """For a message about a key: where its value comes from, if not from the file."""
+        """A text for a message about a key: " (of profile = ...)" if the profile gave the value, else ""."""
         return f' (of profile = "{self.name}")' if key in self.decided else ""

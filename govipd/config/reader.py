@@ -1,7 +1,7 @@
-"""The configuration: TOML to a frozen Config, or a ConfigError that names every fault.
+"""Reads the configuration: from TOML to a frozen Config, or a ConfigError that names every fault.
 
-A line of the error says file, key, value, what is allowed, and where it helps what to do. Durations are
-seconds. Nothing is applied here: the caller decides what a valid Config means.
+Each line of the error names file, key, value, what is allowed, and often a remedy. Durations are seconds. The reader
+applies nothing: its caller does.
 """
 
 import difflib
@@ -45,7 +45,7 @@ from govipd.errors import ConfigError
 
 
 def load(path: Path, *, hostname: str, local_addresses: Collection[HostAddress] = ()) -> Config:
-    """Read and validate.
+    """Read and validate the configuration.
 
     Args:
         path: the TOML file.
@@ -62,7 +62,7 @@ _S = TypeVar("_S", bound=Struct)
 
 
 class _Reader:
-    """Collects every fault before it gives up."""
+    """Reads one file, and collects all faults before it raises."""
 
     def __init__(self, path: Path, local_addresses: Collection[HostAddress]) -> None:
         self._path = path
@@ -101,7 +101,7 @@ class _Reader:
         self._note(hook_faults(hooks) if hooks else ())
         if self._faults:
             raise ConfigError("\n".join(self._faults))
-        assert etcd and election and health and pact and metrics and hooks  # noqa: PT018  # what is not left a fault
+        assert etcd and election and health and pact and metrics and hooks  # noqa: PT018  # None would be a fault
         return Config(
             path=str(self._path), etcd=etcd, election=election, health=health, pact=pact, metrics=metrics, hooks=hooks,
             vip=tuple(vips.values()),
@@ -119,7 +119,7 @@ class _Reader:
     def _fault(self, key: str, value: object, text: str) -> None:
         try:
             shown = repr(value)
-        except ValueError:  # it has thousands of digits, which only hexadecimal numbers can
+        except ValueError:  # a hexadecimal number with thousands of digits
             shown = "a number of thousands of digits"
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         self._faults.append(f"{self._path}: {key} = {shown}{self._profile.origin(key)}: {text}")
@@ -143,7 +143,7 @@ class _Reader:
                     self._fault(name, table[key], f"no such key; {hint}")
 
     def _struct(self, kind: type[_S], where: str, table: object) -> _S | None:
-        """Convert a table key by key, so that each fault is found; None when there was one."""
+        """Convert a table key by key, so that each fault is found. Returns None where the table has a fault."""
         if not isinstance(table, dict):
             self._fault(where, table, f"must be a table, written [{where}]")
             return None
@@ -168,7 +168,7 @@ class _Reader:
         return kind(**values) if len(self._faults) == before else None
 
     def _vips(self, tables: object) -> dict[int, VipConfig]:
-        """Those without a fault, by their place in the file."""
+        """The VIPs without a fault, by their place in the file, counted from 0."""
         if not isinstance(tables, list) or not tables:
             self._faults.append(f"{self._path}: vip is missing: write a [[vip]] with name, interface and addresses")
             return {}
@@ -182,7 +182,7 @@ class _Reader:
         parsed = []
         for i, value in enumerate(values):
             try:
-                # Not a number, which ip_interface would take for an address; its str() is never one.
+                # ip_interface() would accept a number as an address, so only texts are given to it.
                 parsed.append(ip_interface(value if isinstance(value, str) else ""))
             except ValueError:
                 self._fault(f"{key}[{i}]", value, 'must be an address, such as "192.0.2.100/32" or "2001:db8::100/128"')
@@ -195,6 +195,6 @@ class _Reader:
 
 
 def _allowed(message: str) -> str:
-    """The validator's words in ours: "Expected `int`, got `str`" -> "must be int, not str"."""
+    """Rewrite msgspec's error text: "Expected `int`, got `str`" -> "must be int, not str"."""
     text = message.partition(" - at ")[0].replace("`", "")
     return text.replace("Expected ", "must be ", 1).replace(", got ", ", not ", 1)

@@ -1,6 +1,6 @@
-"""The rules of the configuration: what is refused, and the arithmetic behind it. Durations are seconds.
+"""The rules of the configuration: which values are refused, and the arithmetic behind this. Durations are seconds.
 
-A rule yields a fault for each thing that is wrong: key, value, and a text that follows them.
+A rule yields a fault for each wrong value: its key, the value, and a text that says what is wrong.
 """
 
 import math
@@ -23,30 +23,30 @@ from govipd.config.model import (
 from govipd.keys import PARTS
 
 Fault = tuple[str, object, str]
-"""Key, value, and what is wrong."""
+"""The key, its value, and a text that says what is wrong."""
 
-# What fence = "address" adds to the least margin: the kernel removes an address up to a second late.
+# Seconds that fence = "address" adds to the least margin: the kernel removes an address up to a second late.
 ADDRESS_FENCE_LATE_S = 1.0
 
-# What a machine is called that has not been given a name yet (hostname(7), systemd-hostnamed.service(8)).
+# The host's names of machines that have no name of their own yet (hostname(7), systemd-hostnamed.service(8)).
 _NO_NAMES = frozenset({"localhost", "localhost.localdomain", "localhost4", "localhost6", "(none)"})
 
 
 def least_margin(ttl: float, fence: str) -> float:
-    """The least margin for a TTL; rounded up to the millisecond, so that it can be written.
+    """The least margin for a TTL, in seconds; rounded up to the millisecond, so that a file can state it.
 
-    A sixth of the TTL: 2/13 of it for two clocks' rates (core.lease.CLOCKS_SHARE), and 1/78, 25 ms at the least TTL of
-    2 s, for a kernel that is late (core.lease.KERNEL_S).
+    The least margin is a sixth of the TTL: 2/13 of the TTL for the rates of two clocks (core.lease.CLOCKS_SHARE), and
+    1/78 (25 ms at the least TTL of 2 s) for a kernel that is late (core.lease.KERNEL_S).
     """
     return math.ceil(ttl * 1000 / 6) / 1000 + (ADDRESS_FENCE_LATE_S if fence == "address" else 0.0)
 
 
 def timing_faults(ttl: float, margin: float, fence: str) -> Iterator[Fault]:
-    """Refuse timings under which two machines could answer, or none would for long.
+    """Refuse timings with which two machines could answer, or no machine would answer for long.
 
-    - etcd counts leases in whole seconds, and raises what is below its minimum (2 at its default settings).
+    - etcd counts leases in whole seconds, and raises a TTL below its minimum (2 at its default settings).
     - The margin covers clocks that are slewed by a twelfth each, in opposite directions: see least_margin().
-    - What the margin leaves must outlast an etcd leader's election: half of the TTL at least.
+    - The TTL less the margin must outlast an election of etcd's leader: at least half of the TTL.
     """
     if not (ttl.is_integer() and 2 <= ttl <= 300):
         yield "election.ttl", ttl, "must be whole seconds from 2 to 300; etcd's leases are whole seconds"
@@ -66,7 +66,7 @@ def timing_faults(ttl: float, margin: float, fence: str) -> Iterator[Fault]:
 
 
 def key_faults(prefix: str, claims: str, elections: Mapping[int, tuple[str, str]]) -> Iterator[Fault]:
-    """Refuse queues that hold keys of something else: a candidate waits for the next older key below NAME/.
+    """Refuse elections whose queue would contain other keys: a candidate waits for the next older key below NAME/.
 
     Args:
         prefix: etcd.prefix.
@@ -82,7 +82,7 @@ def key_faults(prefix: str, claims: str, elections: Mapping[int, tuple[str, str]
     names: set[str] = set()
     for i, (name, election) in elections.items():
         if name in names:
-            continue  # that is a fault of its own
+            continue  # vip_faults() reports the double name
         names.add(name)
         below = f"{election}/"
         for other, words in taken.items():
@@ -93,12 +93,12 @@ def key_faults(prefix: str, claims: str, elections: Mapping[int, tuple[str, str]
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether keys below one prefix can be below the other."""
+    """Whether a key can be below both prefixes."""
     return one.startswith(other) or other.startswith(one)
 
 
 def etcd_faults(etcd: EtcdConfig) -> Iterator[Fault]:
-    """Refuse endpoints that cannot be reached, and credentials that do not belong together."""
+    """Refuse endpoints that are no usable URLs, and credentials that are incomplete or cannot be read."""
     for i, endpoint in enumerate(etcd.endpoints):
         key = f"etcd.endpoints[{i}]"
         scheme = endpoint.partition(":")[0]
@@ -121,7 +121,7 @@ def etcd_faults(etcd: EtcdConfig) -> Iterator[Fault]:
 
 
 def health_faults(health: HealthConfig) -> Iterator[Fault]:
-    """Refuse a URL that is none or holds a secret, and a wait that shrinks."""
+    """Refuse a malformed URL, a URL with a secret, and a flap_wait_max below flap_wait."""
     if health.url and (not _host(health.url) or "@" in health.url):  # this file is no place for a secret
         shown, example = "..." if "@" in health.url else health.url, "http://127.0.0.1:8404/healthz"
         yield "health.url", shown, f"must be a URL, such as {example}, without user and password"
@@ -136,8 +136,8 @@ def vip_faults(
     """Refuse names and addresses that occur twice, and addresses that cannot be a VIP.
 
     Args:
-        vips: by their place in the file.
-        etcd: None where its table has a fault.
+        vips: the VIPs by their place in the file.
+        etcd: the table [etcd]; None where it has a fault.
         local: this host's own addresses, which no VIP may be.
     """
     endpoints = {_host(e) for e in etcd.endpoints} if etcd else set()
@@ -177,7 +177,7 @@ def _address_faults(
 
 
 def pact_faults(pact: PactConfig, vips: int, *, fenced: bool) -> Iterator[Fault]:
-    """Refuse a pact that nothing can keep. Each of the `vips` takes a UDP port; `fenced`: by nf_tables."""
+    """Refuse a pact that cannot be kept. `vips`: their number; each takes a UDP port. `fenced`: by nf_tables."""
     if pact.timeout and not 0.1 <= pact.timeout <= 1.0:
         yield "pact.timeout", pact.timeout, "must be from 0.1 to 1, or 0 for none"
     elif pact.timeout and not fenced:
@@ -188,7 +188,7 @@ def pact_faults(pact: PactConfig, vips: int, *, fenced: bool) -> Iterator[Fault]
 
 
 def metrics_faults(metrics: MetricsConfig, interfaces: int, vips: Collection[HostAddress]) -> Iterator[Fault]:
-    """Refuse an address for the metrics. Each of the `interfaces` takes a port; `vips` are no machine's own."""
+    """Refuse a bad address for the metrics. `interfaces`: their number; each takes a port. `vips` are not allowed."""
     if not metrics.listen:
         return
     host, _, port = metrics.listen.rpartition(":")
@@ -210,7 +210,7 @@ def metrics_faults(metrics: MetricsConfig, interfaces: int, vips: Collection[Hos
 
 
 def hook_faults(hooks: HooksConfig) -> Iterator[Fault]:
-    """Refuse commands that cannot be run, or that others could change."""
+    """Refuse commands that cannot be run, or that other users could change."""
     for role in ("leader", "standby", "fault"):
         command: tuple[str, ...] = getattr(hooks, role)
         if any("\0" in word for word in command):
@@ -220,12 +220,12 @@ def hook_faults(hooks: HooksConfig) -> Iterator[Fault]:
 
 
 def nameable(hostname: str) -> bool:
-    """Whether a host's name can be a member's: it is one, and not what a machine without a name is called."""
+    """Whether a host's name can be a member's name: it is valid, and no default name such as localhost."""
     return hostname not in _NO_NAMES and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", hostname) is not None
 
 
 def _host(url: str) -> str | None:
-    """The host of an http or https URL; None where the URL is none."""
+    """The host of an http or https URL; None where the URL is not valid."""
     try:
         parts = urlsplit(url)
         valid = url.startswith(("http://", "https://")) and parts.port != 0 and not parts.fragment
@@ -238,4 +238,4 @@ def _same(ip: HostAddress, host: str | None) -> bool:
     try:
         return host is not None and ip_address(host) == ip
     except ValueError:
-        return False  # a name: resolving it here could hang, and tomorrow it may mean another address
+        return False  # a name: a lookup could hang, and the name's address may change

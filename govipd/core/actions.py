@@ -1,4 +1,4 @@
-"""What the state machine asks for. The order in which a step returns actions is contract."""
+"""The actions that a step of the state machine returns. Their order is part of the contract."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -11,24 +11,24 @@ Address = IPv4Interface | IPv6Interface
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """Join the queue. Answered by Queued and Elected, ended by Deposed, LeaseLost or Resign."""
+    """Join the queue. Answered by Queued and Elected. Deposed, LeaseLost or Resign ends the campaign."""
 
     campaign: int
 
 
 @dataclass(frozen=True, slots=True)
 class RestartState:
-    """What a process that holds the VIP leaves for the next process, to prove that the place is its own."""
+    """What the next process needs to adopt the lease and the key of a process that holds the VIP."""
 
     lease_id: int
     create_revision: int  # of the key
     until: float  # the latest instant, of CLOCK_BOOTTIME, at which the kernel may answer
-    addresses: tuple[Address, ...] = ()  # for which it may answer; () is not known
+    addresses: tuple[Address, ...] = ()  # for which the kernel may answer; (): not known
 
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Go on with an earlier process's lease and key: renew, and prove. Answered as Campaign is."""
+    """Adopt an earlier process's lease and key: renew the lease, and prove the key's place. Answered like Campaign."""
 
     campaign: int
     holding: RestartState
@@ -36,22 +36,22 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class SaveRestartState:
-    """Keep this for the next process; the newest counts."""
+    """Save the restart state for the next process. It replaces the restart state saved before."""
 
     holding: RestartState
 
 
 @dataclass(frozen=True, slots=True)
 class DropRestartState:
-    """The next process has nothing to go on with."""
+    """Delete the saved restart state: the next process has nothing to adopt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resign:
-    """Leave the queue, retried until etcd confirms, in favour of `successor` where one is named. Answered by Resigned.
+    """Leave the queue. The election retries until etcd confirms, then answers with Resigned.
 
-    `contested`: a predecessor's kernel may still answer, so the successor must not find the marker of an orderly
-    release.
+    `successor`: the member that is to lead next; "" is the next in the queue.
+    `contested`: the kernel of an earlier holder may still answer, so no marker may be written.
     """
 
     campaign: int
@@ -73,7 +73,7 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Read this member's place now, not only at the next look. Answered by Elected or Deposed."""
+    """Read this member's place in the queue now, not only at the next periodic read. Answered by Elected or Deposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +83,21 @@ class SeekPact:
 
 @dataclass(frozen=True, slots=True)
 class EnforcePact:
-    """The fence now honours the pact: record it in etcd as active. May be answered by PactEnded."""
+    """Record in etcd that the pact is in force: the fence is now short enough. May be answered by PactEnded."""
 
     pact: str
 
 
 @dataclass(frozen=True, slots=True)
 class EndPact:
-    """Have etcd confirm that the pact is gone, retried until it does. Answered by PactEnded (or Deposed)."""
+    """End the pact in etcd, retried until etcd confirms. Answered by PactEnded, or by Deposed if our key is gone."""
 
     pact: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Close the fence, and see that every address is present behind it, with a lifetime until `until` (CLOCK_BOOTTIME).
+    """Close the fence, then add every address behind the closed fence, with a lifetime until `until` (CLOCK_BOOTTIME).
 
     Answered by Done or Failed.
     """
@@ -107,16 +107,16 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The addresses are behind a closed fence: a leader that hands over to this node may close its own."""
+    """Tell the election that the addresses are present behind a closed fence, so a handover to this node may finish."""
 
     campaign: int
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Open the fence until `until` (CLOCK_BOOTTIME), and only then see that every address is present.
+    """Open the fence until `until` (CLOCK_BOOTTIME), then add every address that is not present.
 
-    Answered by Done or Failed. Refused by the worker when `until` has passed.
+    Answered by Done or Failed. The kernel worker refuses a Hold when `until` has passed.
     """
 
     until: float
@@ -124,9 +124,9 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class AskWire:
-    """Ask the machines on the VIP's link, until `until`, who answers for its addresses. Answered by WireHeard.
+    """Ask the wire question until `until` (CLOCK_BOOTTIME): which machines answer for the VIP? Answered by WireHeard.
 
-    A later one, Hold and CloseFence end it without an answer.
+    A later AskWire, a Hold or a CloseFence ends the question without an answer.
     """
 
     until: float
@@ -134,15 +134,15 @@ class AskWire:
 
 @dataclass(frozen=True, slots=True)
 class CloseFence:
-    """Let this kernel stop answering for the VIP, now. Answered by Done or Failed.
+    """Close the fence now, so that this kernel stops answering for the VIP. Answered by Done or Failed.
 
-    Ends what only a holder does, too: announcements, the pact, the question on the wire.
+    This also ends the announcements, the pact and the wire question.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveAddresses:
-    """See that no address of the group is on the interface. Answered by Done or Failed."""
+    """Remove every address of the group from the interface. Answered by Done or Failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +161,17 @@ class Report:
 
 
 class Conflict(Enum):
-    """What an alarm is about. The names are those of messages.Message, the values the metric's labels."""
+    """What an alarm is about. The names are those of JournalKind, the values labels of the metric govip_conflicts."""
 
-    ADDRESS_ADDED = "address added"  # where this node does not hold the VIP
+    ADDRESS_ADDED = "address added"  # another program added it where this node does not hold the VIP
     ADDRESS_ELSEWHERE = "address elsewhere"  # on another interface of this machine
-    MEMBER_ANSWERS = "member answers"  # another member's kernel, though etcd says that it has left
-    STRANGER_ANSWERS = "stranger answers"  # a machine that is no member's
+    MEMBER_ANSWERS = "member answers"  # a member's kernel answers, though etcd says that the member has left
+    STRANGER_ANSWERS = "stranger answers"  # a machine that is no member answers
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Report something that is wrong, but changes no state."""
+    """Report a problem that changes no state."""
 
     text: str
     conflict: Conflict = Conflict.ADDRESS_ADDED

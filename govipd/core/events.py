@@ -1,7 +1,7 @@
 """The events of the state machine. Times are seconds of CLOCK_BOOTTIME.
 
-Every event says who sends it and when. None of them is trusted to arrive: each sender repeats what
-matters (a probe, a renewal, a re-read), and the state machine compares what is with what should be.
+Each docstring says who sends the event and when. Any event may get lost. So each sender repeats what
+matters (a probe, a renewal, a re-read), and the state machine compares the actual state with the wanted one.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class LeaseRenewed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """From the election: etcd said that this lease does not exist. A failed call never causes this."""
+    """From the election: etcd answered that this lease does not exist. A call without an answer never causes this."""
 
     lease_id: int
     detail: str
@@ -63,10 +63,10 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """From the election: in the queue behind `ahead` (a member's name); at each change of the queue.
+    """From the election, at each change of the queue: this member waits behind the member `ahead`.
 
-    With `claimed` this member is first in its election, but another group has claimed an address: which, and which
-    member, as a text.
+    `claimed`: which address another group has claimed, and which member did, as a text. It is not empty where this
+    member is first in the queue, but must wait for that claim.
     """
 
     campaign: int
@@ -76,23 +76,23 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """From the election, after each linearizable read that proved it.
+    """From the election, after each proof that this member is first.
 
-    My key exists, carries `lease_id`, and has the lowest create revision.
+    A linearizable read showed: this member's key exists, carries `lease_id`, and has the lowest create revision.
     """
 
     campaign: int
     lease_id: int
     proved_at: float  # the clock just before the read was sent
-    create_revision: int = 0  # of my key
-    not_before: float = 0.0  # the predecessor may answer until then; an earlier proof does not allow to take
-    addresses: tuple[Address, ...] | None = None  # that this member may hold; None: the group's
+    create_revision: int = 0  # of this member's key
+    not_before: float = 0.0  # the predecessor may answer until then; an earlier proof does not allow to activate
+    addresses: tuple[Address, ...] | None = None  # that this member may hold; None: all of the group's
     pending: str = ""  # which other addresses another group has claimed, as a text
 
 
 @dataclass(frozen=True, slots=True)
 class Deposed:
-    """From the election: a linearizable read showed that my key is gone or not mine any more."""
+    """From the election: a linearizable read disproved this member's place in the queue. `detail` says why."""
 
     campaign: int
     detail: str
@@ -100,21 +100,21 @@ class Deposed:
 
 @dataclass(frozen=True, slots=True)
 class Resigned:
-    """From the election: my key is confirmed to be gone. Ends the campaign of that number."""
+    """From the election: etcd confirmed that this member's key is gone. The campaign of that number has ended."""
 
     campaign: int
 
 
 @dataclass(frozen=True, slots=True)
 class SuccessorReady:
-    """From the election: the successor is ready and waits only for our fence, or there is none."""
+    """From the election: the successor waits only for this node's fence to close, or no successor will be ready."""
 
     campaign: int
 
 
 @dataclass(frozen=True, slots=True)
 class PactAnswered:
-    """From the pact, for each datagram that the successor has acknowledged. `timeout` is the pact's T."""
+    """From the pact, for each datagram that the successor has acknowledged. `timeout` is the pact's T in seconds."""
 
     pact: str
     timeout: float
@@ -123,7 +123,7 @@ class PactAnswered:
 
 @dataclass(frozen=True, slots=True)
 class PactEnded:
-    """From the pact: etcd has confirmed that it is gone, and with it the right to take over early."""
+    """From the pact: etcd has confirmed that the pact is gone. The successor may not take over early any more."""
 
     pact: str
 
@@ -138,9 +138,10 @@ class EtcdState:
 
 @dataclass(frozen=True, slots=True)
 class EtcdFailed:
-    """From the etcd client, for each call that failed. For the record: it decides nothing.
+    """From the etcd client, for each call that failed. Only counted: this event decides nothing.
 
-    `kind` is one of a few words: "timeout", "closed", "answer" (not one to be believed), or the name of a gRPC status.
+    `kind`: "timeout", "closed", "answer" (an answer that cannot be used), "name" (the endpoint's name has no address),
+    "cluster" (the answer of another cluster), or the name of a gRPC status.
     """
 
     endpoint: str
@@ -149,10 +150,10 @@ class EtcdFailed:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFault:
-    """From the election: what the other members publish contradicts us.
+    """From the election: the other members' records contradict this member's record.
 
-    A non-empty `refused` keeps this member out of the queue (its name is taken); `warning` is only reported.
-    Both empty: the contradiction is gone.
+    `refused`: why this member may not join the queue (another machine has its name). `warning`: a text that is only
+    reported. Both empty: the contradiction is gone.
     """
 
     refused: str = ""
@@ -183,9 +184,9 @@ class AddressLost:
 
 @dataclass(frozen=True, slots=True)
 class AddressFound:
-    """From the netlink monitor: an address of the VIP group is there; when it comes, and at every re-read.
+    """From the netlink monitor, when an address of the VIP group appears on the interface, and at every re-read.
 
-    With its prefix there, which may be another than the group's.
+    `address` has the prefix length that the interface has, which may differ from the group's.
     """
 
     address: Address
@@ -193,7 +194,7 @@ class AddressFound:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """An address of the VIP group, with its prefix there, and the interface that has it."""
+    """An address of the VIP group, with the prefix length it has there, and the interface that has this address."""
 
     address: Address
     interface: str
@@ -205,9 +206,9 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class AddressesElsewhere:
-    """From the netlink monitor: what other interfaces have of the VIP group.
+    """From the netlink monitor: the VIP group's addresses on other interfaces of this machine.
 
-    When that changes, and at every re-read while there is any.
+    Sent when they change, and at every re-read while there are any.
     """
 
     found: tuple[Elsewhere, ...]
@@ -224,7 +225,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class WireHeard:
-    """From the neighbours, once for each AskWire of that `until`: who answered its last question. None: silence."""
+    """From ports.Neighbours, once for each AskWire (same `until`): who answered last. No claims: silence."""
 
     until: float
     claims: tuple[Claim, ...]
@@ -232,7 +233,7 @@ class WireHeard:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """From the announcer, for each round that it sent. For the record: it decides nothing."""
+    """From the announcer, for each round of frames. Only counted: this event decides nothing."""
 
     frames: int
 
@@ -253,7 +254,7 @@ class Reconfigured:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """From the shell: the operator wants this node out of the queue, or back in. At start too, where that is kept."""
+    """From the shell: the operator drains this node, or ends the drain. Sent at start too, where a drain is stored."""
 
     wanted: bool
 
@@ -267,7 +268,7 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """From the shell: release, resign and end; `by` is when to stop waiting for etcd."""
+    """From the shell: release the VIP and end. `by`: the instant at which the state machine stops waiting for etcd."""
 
     by: float
 

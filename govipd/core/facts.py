@@ -1,6 +1,6 @@
 """What is known about the surroundings of one VIP group: gates, etcd, other members, this machine, the operator.
 
-A fact is what an event said last. The state machine decides by facts, not by the events that brought them.
+A fact is the newest value that an event of its kind brought. The state machine decides by facts, not by events.
 """
 
 from govipd.core import events as ev
@@ -14,13 +14,13 @@ class Facts:
     Attributes:
         health: the gates.
         etcd: whether etcd answers usefully.
-        fault: what contradicts the other members.
+        fault: how the other members' records contradict this member's; both texts empty where they do not.
         ahead: the member before us in the queue; "" without one.
         claimed: which addresses of this group another group has claimed, and which member, as a text.
         elsewhere: addresses of the group on other interfaces of this machine.
         mac: the interface's hardware address.
         drained: the operator wants this node out of the queue.
-        stop_by: the daemon ends, at this instant of CLOCK_BOOTTIME at the latest; None while it does not.
+        stop_by: the latest instant (CLOCK_BOOTTIME) at which the daemon ends; None while no stop was requested.
     """
 
     def __init__(self, settings: Settings, now: float) -> None:
@@ -35,7 +35,7 @@ class Facts:
         self.stop_by: float | None = None
 
     def note(self, event: ev.Event, now: float) -> None:
-        """Take a fact in; other events change nothing here."""
+        """Store the fact that an event brings. An event without a fact changes nothing here."""
         match event:
             case ev.ProbeResult() | ev.UnitState() | ev.LinkState():
                 self.health.note(event, now)
@@ -50,7 +50,7 @@ class Facts:
             case _:
                 pass
 
-    # What keeps this node from the queue
+    # What keeps this node out of the queue
 
     def faults(self, gates: tuple[GateStatus, ...]) -> tuple[str, ...]:
         """What is wrong on this node: unhealthy gates, and a member name that another machine has."""
@@ -65,6 +65,6 @@ class Facts:
         )
 
     def withdrawals(self) -> tuple[str, ...]:
-        """Who wants this node out of the queue, though nothing is wrong."""
+        """Why this node is to leave the queue though nothing is wrong: a drain, or the stop of the daemon. As texts."""
         drained = ("drained by the operator",) if self.drained else ()
         return (*drained, "the daemon was told to stop") if self.stop_by is not None else drained

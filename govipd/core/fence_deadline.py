@@ -1,4 +1,4 @@
-"""Until when this kernel may answer for a VIP: the earliest of what lease, pact and handover allow."""
+"""Until when this kernel may answer for a VIP: the earliest deadline of the lease, the pact and the handover."""
 
 from dataclasses import replace
 
@@ -6,8 +6,8 @@ from govipd.core import events as ev
 from govipd.core.lease import HANDOVER_S, Lease
 from govipd.core.pact import LeaderHalf
 
-# How long an order to close the fence may stay without an answer before its deadline counts instead. The
-# order comes first even when the deadline has passed: a machine that was suspended kept the fence's rest.
+# Seconds for which the state machine waits for the answer to CloseFence before it relies on the fence's own deadline.
+# It waits even if that deadline has passed: while a machine is suspended, the fence's time-out stands still.
 PATIENCE_S = 0.2
 
 
@@ -15,9 +15,9 @@ class FenceDeadline:
     """The deadline of one VIP group's fence. All instants are seconds of CLOCK_BOOTTIME.
 
     Attributes:
-        margin: seconds that are kept from the lease's end.
+        margin: seconds from the fence's deadline to the lease's end.
         lease: the lease, as last confirmed; None without one.
-        pact: the pact with the successor; one without an id never limits.
+        pact: the pact with the successor; a pact without an id sets no limit.
         requested: the latest instant that any Hold has named: the kernel may answer until then.
         handover: when the fence ends for a handover; infinite without one.
     """
@@ -39,30 +39,30 @@ class FenceDeadline:
         return None if lease is None else min(lease, self.pact.limit())
 
     def answers_until(self, *, adopting: bool) -> float:
-        """Until when the kernel may answer, while it may. `adopting`: by what an earlier process requested."""
+        """Until when the kernel may answer. `adopting`: an earlier process's request counts, not the lease."""
         deadline = self.by_lease_and_pact()
         return min(self.requested if adopting or deadline is None else deadline, self.handover)
 
     def closed_by_itself(self, since: float) -> float:
-        """When the kernel has closed the fence by itself, after an order at `since` that may stay unanswered."""
+        """The instant from which the fence is closed even if the CloseFence sent at `since` stays unanswered."""
         return max(self.requested, since) + PATIENCE_S
 
     def request(self, until: float) -> None:
-        """A Hold names this instant."""
+        """Note the instant until which a Hold opens the fence."""
         self.requested = max(self.requested, until)
 
     def begin_handover(self, now: float) -> float:
-        """From now on the fence ends within HANDOVER_S, and is not prolonged. Returns when."""
+        """Limit the fence to HANDOVER_S from now, for a handover. Returns the instant at which the fence ends."""
         self.handover = min(now + HANDOVER_S, self.answers_until(adopting=False))
         return self.handover
 
     def end(self) -> None:
-        """The fence is being closed: no pact and no handover counts any more."""
+        """Forget the pact and the handover, because the fence is being closed."""
         self.pact = LeaderHalf()
         self.handover = float("inf")
 
     def proven(self, won: ev.Elected | None, now: float) -> bool:
-        """Whether we lead: by a lease that still runs, and a proof that is not older than a lease."""
+        """Whether this member leads for certain: renewal and proof are both newer than the lease's TTL less margin."""
         if self.lease is None or won is None or won.lease_id != self.lease.id:
             return False
         proof = replace(self.lease, sent_at=min(self.lease.sent_at, won.proved_at))

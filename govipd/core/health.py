@@ -1,7 +1,7 @@
-"""The gates: may this node campaign, and may it go on holding the VIP?
+"""The gates: may this node campaign, and may it keep the VIP?
 
-Three verdicts. UNKNOWN never permits to campaign. A holder survives it for as long as a lease (D-Bus
-restarts must not move the VIP), then it counts as unhealthy.
+A gate has one of three verdicts. UNKNOWN never permits a campaign. A holder keeps the VIP while a gate is UNKNOWN for
+less than `Settings.unknown_limit` (a restart of D-Bus must not move the VIP); then the gate counts as unhealthy.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ SERVING = frozenset({"active", "reloading", "refreshing"})
 
 
 class Gate(Enum):
-    """What is watched."""
+    """The gates: the systemd unit, the probe, and the interface's link."""
 
     UNIT = "unit"
     PROBE = "probe"
@@ -24,7 +24,7 @@ class Gate(Enum):
 
 
 class Verdict(Enum):
-    """What is known of it."""
+    """What is known of a gate."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -33,7 +33,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GateStatus:
-    """A gate's verdict, since when, and the words of the observation behind it."""
+    """A gate's verdict, since when (CLOCK_BOOTTIME), and the last observation as a text."""
 
     gate: Gate
     verdict: Verdict
@@ -57,7 +57,7 @@ class Health:
         self._fit_since: float | None = None
 
     def reconfigure(self, settings: Settings) -> None:
-        """Go on with what was observed, judged by the new numbers from the next observation on."""
+        """Keep the observations. The new settings apply from the next observation on."""
         self._settings = settings
         self._counted = self._counting()
 
@@ -74,7 +74,7 @@ class Health:
         return tuple(s for s in self._counted if s.verdict is not Verdict.HEALTHY)
 
     def against_holding(self, now: float) -> tuple[GateStatus, ...]:
-        """The gates that forbid to stay: unhealthy ones, and those unknown for longer than the lease."""
+        """The gates that forbid to hold the VIP: unhealthy ones, and those UNKNOWN for `Settings.unknown_limit`."""
         return tuple(
             s
             for s in self._counted
@@ -82,7 +82,7 @@ class Health:
         )
 
     def unhealthy(self) -> bool:
-        """Whether some gate is known to be bad (rather than not known)."""
+        """Whether at least one gate is UNHEALTHY. UNKNOWN does not count."""
         return any(s.verdict is Verdict.UNHEALTHY for s in self._counted)
 
     def fit_since(self) -> float | None:
@@ -90,7 +90,7 @@ class Health:
         return self._fit_since
 
     def note(self, event: ProbeResult | UnitState | LinkState, now: float) -> None:
-        """Take an observation in."""
+        """Update the verdict of the gate that the event is about."""
         match event:
             case ProbeResult():
                 self._note_probe(event, now)
@@ -163,35 +163,38 @@ class SlidingWindowCounter:
         self._times: list[float] = []
 
     def note(self, now: float) -> None:
-        """It happened."""
+        """Count one occurrence."""
         self._times = [t for t in self._times if now - t < self.window]
         self._times.append(now)
 
     def count(self, now: float) -> int:
-        """How often."""
+        """The number of occurrences within the window."""
         return sum(1 for t in self._times if now - t < self.window)
 
 
 class Damping:
-    """Slows a flapping node down: each further fall within the window doubles the wait, up to a bound."""
+    """Slows a flapping node down: each further fall within `flap_window` doubles the wait, up to `flap_wait_max`.
+
+    A fall: this node left the queue or the VIP because it was not healthy.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._falls = SlidingWindowCounter(settings.flap_window)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Judge the falls seen so far by the new numbers."""
+        """Apply new settings, also to the falls counted so far."""
         self._settings = settings
         self._falls.window = settings.flap_window
 
     def fell(self, now: float) -> None:
-        """This node left the queue or the VIP because it was not healthy."""
+        """Count a fall."""
         self._falls.note(now)
 
     def wait(self, now: float) -> float:
-        """Seconds that every gate must have been healthy before the next campaign."""
+        """Seconds for which every gate must have been healthy before the next campaign."""
         falls = self._falls.count(now)
         if falls < 2:
             return 0.0
-        doublings = min(falls - 2, 64)  # beyond any bound, and within a float
+        doublings = min(falls - 2, 64)  # more than any limit needs, and no float overflow
         return min(self._settings.flap_wait * 2.0**doublings, self._settings.flap_wait_max)

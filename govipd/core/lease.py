@@ -1,23 +1,23 @@
-"""The deadline. This module owns it: nothing else computes until when this node may answer for a VIP."""
+"""The lease's deadline. Only this module computes until when a lease lets this node answer for a VIP."""
 
 from dataclasses import dataclass
 
 from govipd.core.events import LeaseRenewed
 
-# How far the rate of a sound machine's clock may be off while its time is corrected: chrony slews CLOCK_MONOTONIC, and
+# The largest rate error of a sound machine's clock while its time is corrected: chrony slews CLOCK_MONOTONIC, and
 # with it CLOCK_BOOTTIME, by up to 83333 ppm (maxslewrate in chrony.conf(5), the default). ntpd and systemd-timesyncd
-# leave that to the kernel: 500 ppm.
+# leave slewing to the kernel: 500 ppm.
 SLEW = 1 / 12
-# What to take off a time that a slow clock measures, as a share of it, so that it is over before a fast clock has
-# measured the whole of it: (1 - share) / (1 - SLEW) = 1 / (1 + SLEW). That is 2/13.
+# The share to take off a duration, so that a slow clock measures the shortened duration before a fast clock has
+# measured the full one: (1 - share) / (1 - SLEW) = 1 / (1 + SLEW). The share is 2/13.
 CLOCKS_SHARE = 2 * SLEW / (1 + SLEW)
-# How long a kernel of 100 Hz may answer after the instant that was ordered: its timer is up to two jiffies late, and
-# the fence asks for half of that less (adapters.fence). Kernels of 250 Hz are never late.
+# Seconds for which a kernel of 100 Hz may answer after the fence's deadline: its timer is up to two jiffies late, and
+# the fence orders a time-out that is shorter by half of that (adapters.kernel.fence). A kernel of 250 Hz is never late.
 KERNEL_S = 0.01
 
-# How long a leader goes on answering while its successor becomes first (state HANDING_OVER). A member that finds
-# itself first, and does not know that fence to be closed, waits longer (election.claimant.UNORDERLY_S), also where
-# both clocks are slewed, in opposite directions.
+# Seconds for which a leader still answers while its successor becomes first (state HANDING_OVER). A member that becomes
+# first without knowing that this fence is closed waits longer (election.claimant.UNORDERLY_S), even where the two
+# clocks are slewed in opposite directions.
 HANDOVER_S = 0.07
 
 
@@ -26,9 +26,9 @@ class Lease:
     """An etcd lease as last confirmed.
 
     etcd restarts a lease's life when it *handles* a renewal, which is after the renewal was sent. So the
-    instant before sending, plus the granted TTL, is never later than the end of the lease in etcd; the time
-    of the reply may be. The margin covers the difference of the two machines' clock rates over one TTL and
-    the time from the deadline to the kernel's silence.
+    instant before sending, plus the granted TTL, is never later than the end of the lease in etcd. The instant
+    of the reply, plus the TTL, may be later. The margin covers the difference of the two machines' clock rates over
+    one TTL, and the time from the deadline to the kernel's silence.
     """
 
     id: int

@@ -1,10 +1,10 @@
-"""Is a watchdog ping earned?
+"""Whether the daemon may send systemd a watchdog ping.
 
-A ping says: the event loop completed a whole step recently, and every task that must run is running. It
-never depends on etcd's answering: an etcd outage leads to a release, not to a crash loop.
+A ping says: the event loop completed a whole step recently, and every task that must run is running. A ping
+never depends on an answer of etcd: an etcd outage leads to a release, not to a crash loop.
 """
 
-START_S = 0.8  # from a process's end to the next process's adoption, without systemd's watchdog
+START_S = 0.8  # seconds from a process's end until the next process has adopted; the watchdog's time comes on top
 
 
 class Liveness:

@@ -2,6 +2,6 @@
 
 
 def sanitize_line(text: str, longest: int = 200) -> str:
-    """One printable line: other characters are replaced, and what is too long is cut."""
+    """One printable line: replaces unprintable characters, and cuts the text after `longest` characters."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: longest + 1])
     return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."

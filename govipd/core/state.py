@@ -1,6 +1,6 @@
 """The states of a VIP group on this node, and every transition between them.
 
-Rule: a transition that is not in TRANSITIONS does not exist. The diagram in docs/design.md is made of it.
+Rule: a transition that is not in TRANSITIONS does not exist. The diagram in docs/design.md is generated from it.
 """
 
 from enum import Enum
@@ -11,14 +11,14 @@ from govipd.errors import IllegalTransitionError
 class State(Enum):
     """What this node is doing about the VIP."""
 
-    ADOPTING = "adopting"  # an earlier process held the VIP; whether it is still ours is being proven
-    STARTING = "starting"  # what an earlier process left in the kernel is being removed
+    ADOPTING = "adopting"  # an earlier process held the VIP; its lease and key are being proven
+    STARTING = "starting"  # the fence is being closed, and an earlier process's addresses removed
     INELIGIBLE = "ineligible"  # not in the queue: a gate, a rule or the operator forbids it
     CANDIDATE = "candidate"  # in the queue
     ACTIVATING = "activating"  # leads, proven; the fence is being opened, then the address added
     LEADER = "leader"  # this kernel answers for the VIP
-    HANDING_OVER = "handing-over"  # it answers for some hundredths of a second more, until its successor can
-    DEACTIVATING = "deactivating"  # the fence is being closed; the key is kept until that is certain
+    HANDING_OVER = "handing-over"  # this kernel still answers, for HANDOVER_S at most, until the successor can
+    DEACTIVATING = "deactivating"  # the fence is being closed; the key is kept until it is closed for certain
     RESIGNING = "resigning"  # the fence is closed; the address is being removed and the key deleted
     STOPPED = "stopped"
 
@@ -26,19 +26,19 @@ class State(Enum):
 class Trigger(Enum):
     """Why a transition happens."""
 
-    ADOPTED = "adopted"  # what an earlier process held is proven to be ours still
+    ADOPTED = "adopted"  # the lease and the key of an earlier process are proven
     CLEANED = "cleaned"  # nothing of an earlier process is left
     ELIGIBLE = "eligible"  # every gate is healthy
-    INELIGIBLE = "ineligible"  # a gate is not, or the operator wants this node out
+    INELIGIBLE = "ineligible"  # a gate is not healthy, or the operator wants this node out
     WON = "won"  # the election is won, proven, and the lease is fresh
     ACTIVATED = "activated"  # the kernel confirmed fence and addresses
     LOST = "lost"  # etcd says that the key or the lease is gone
     EXPIRED = "expired"  # the lease was not confirmed in time
-    KERNEL_FAILED = "kernel failed"  # the kernel does not do what holding needs
+    KERNEL_FAILED = "kernel failed"  # the kernel refuses, or another program keeps removing an address
     HANDOVER = "handover"  # the operator gives the VIP to another member
     WITHDRAWN = "withdrawn"  # the operator wants this node out, or the daemon ends, and every gate is healthy
     SUCCESSOR_READY = "successor ready"  # the successor is ready, or none will be in time
-    CLOSED = "closed"  # the kernel confirmed the closed fence, or its own deadline has closed it
+    CLOSED = "closed"  # the kernel confirmed the closed fence, or the fence's own deadline has passed
     RESIGNED = "resigned"  # the key is confirmed to be gone
     STOP = "stop"  # nothing is held, and the daemon ends
 

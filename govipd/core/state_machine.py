@@ -1,11 +1,10 @@
 """The decision for one VIP group on one node: step(event, now) -> actions.
 
-Level-triggered: an event only updates what is known, then what is known decides. Within a step the
-deadline comes first, before the event: after a stall, nothing that waited in the queue can make an
-expired holder go on holding.
+The state machine is level-triggered: an event only updates the facts, then the facts decide. A step checks the
+deadline before the event. So after a stall, no event that waited can make an expired holder keep the VIP.
 
-What it does not guarantee: that the kernel is silent at the deadline. That is the fence's promise, made
-with the very instant that Hold carries.
+The state machine does not guarantee that the kernel is silent at the deadline. The fence guarantees it, for the
+instant that Hold carries.
 """
 
 from govipd.core import actions as ac
@@ -20,19 +19,19 @@ from govipd.core.wire_question import Question
 
 RETRY_S = 0.2  # between tries of a kernel action that failed
 TAKE_TRIES = 5
-LOSSES_MAX = 5  # addresses removed by another program within LOSSES_WINDOW_S before this node gives way
+LOSSES_MAX = 5  # addresses that another program may remove within LOSSES_WINDOW_S before this node releases the VIP
 
 
 class VipStateMachine(Transitions):
-    """What events say, and what follows from it: step() takes one event and returns actions."""
+    """The state machine of one VIP group: step() takes one event and returns actions."""
 
-    # What it is asked
+    # What the shell calls
 
     def start(self, left: ac.RestartState | None, now: float) -> list[ac.Action]:
         """The first actions.
 
-        What an earlier process held is kept while it may be ours, which is until its own deadline. Anything
-        else it left goes: not leader means absent.
+        `left`: the restart state of an earlier process, or None. Before its deadline the state machine tries to adopt;
+        otherwise it closes the fence and removes the addresses.
         """
         if left is None or now >= left.until:
             return [ac.CloseFence()]
@@ -65,7 +64,7 @@ class VipStateMachine(Transitions):
         return [*self._actions, *self._reports]
 
     def next_deadline(self, now: float) -> float | None:
-        """When to call step(Tick()) if nothing else happens before."""
+        """When to call step(Tick()) if no event comes before; None: no need."""
         instants = [self.facts.health.next_deadline(now), self._retry_at]
         if self.state in ANSWERING:
             instants.append(self._answers_until())
@@ -84,20 +83,20 @@ class VipStateMachine(Transitions):
 
     @property
     def adoptable(self) -> bool:
-        """Whether the next process finds what it needs to go on."""
+        """Whether the next process can adopt the lease and the key."""
         taking_again = self.state is State.ACTIVATING and self.trigger is Trigger.ADOPTED
         return taking_again or self.state in (State.ADOPTING, State.LEADER)
 
     def blockers(self, now: float) -> tuple[str, ...]:
-        """What keeps this node from the queue, as texts; empty when nothing does."""
+        """What keeps this node out of the queue, as texts; empty when nothing does."""
         return (*self._faults(now), *self.facts.foreign_addresses(), *self.facts.withdrawals())
 
     def wait(self, now: float) -> float:
-        """Seconds until damping lets this healthy node campaign; 0 when it does."""
+        """Seconds until damping lets this healthy node campaign; 0 where there is no wait."""
         at = self._campaign_at(now)
         return 0.0 if at is None else max(0.0, at - now)
 
-    # What is known
+    # Updating what is known
 
     def _expire(self, now: float) -> None:
         if self.state in ANSWERING and now >= self._answers_until():
@@ -140,7 +139,7 @@ class VipStateMachine(Transitions):
             case ev.AddressLost():
                 self._note_address_lost(event, now)
             case ev.AddressFound() if self.state in ABSENT and not self.present:
-                self.present = True  # reconciled: not leader means absent
+                self.present = True  # until the removal below is confirmed
                 holder = (
                     f"{self.facts.ahead} is ahead of us in the election" if self.facts.ahead else "we do not hold it"
                 )
@@ -175,7 +174,7 @@ class VipStateMachine(Transitions):
         self._hold_due = True
 
     def _note_link(self, event: ev.LinkState) -> None:
-        if event.mac not in ("", self.facts.mac):  # a bond that failed over: the neighbours know the old one
+        if event.mac not in ("", self.facts.mac):  # a bond failed over: the neighbours know the old MAC
             self.facts.mac = event.mac
             self._announce_due = True
             self._hold_due = True
@@ -188,7 +187,7 @@ class VipStateMachine(Transitions):
                 self._actions.append(ac.Alarm(f"{text}; {follows}", ac.Conflict.ADDRESS_ELSEWHERE))
         self.facts.elsewhere = event.found
         if event.found and self.state is State.INELIGIBLE:
-            self._actions.append(ac.CloseFence())  # nothing else sets it up again where it was deleted
+            self._actions.append(ac.CloseFence())  # nothing else restores a fence that was deleted
 
     def _note_lost(self, event: ev.LeaseLost, now: float) -> None:
         if self.fence.lease is None or self.fence.lease.id != event.lease_id:
@@ -227,7 +226,7 @@ class VipStateMachine(Transitions):
                 self._actions += [ac.RemoveAddresses(), ac.DropRestartState()]
             case ac.RemoveAddresses():
                 self._retry_at = None
-                # Where a Hold was asked for since, this removal is not the last word.
+                # A Hold that came after this removal adds the addresses again.
                 self.present = self.state in HOLDING or self.state is State.DEACTIVATING
                 if self.state is State.STARTING:
                     self._fire(Trigger.CLEANED, "", now)
@@ -253,7 +252,7 @@ class VipStateMachine(Transitions):
         self._announce_due = True
         self._hold_due = True
 
-    # What follows from it
+    # Deciding by what is known
 
     def _decide(self, now: float) -> None:
         if self.state in ANSWERING:

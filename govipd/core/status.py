@@ -1,11 +1,11 @@
-"""What one node knows of itself, for people and programs. Times are seconds since 1970 (UTC), durations seconds."""
+"""The status of one node, for people and programs. Times are seconds since 1970 (UTC), durations are seconds."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """One gate, its verdict ("healthy", "unhealthy", "unknown") since when, and the last observation as a text."""
+    """One gate: its verdict ("healthy", "unhealthy", "unknown"), since when, and the last observation as a text."""
 
     gate: str
     verdict: str
@@ -15,7 +15,7 @@ class GateReport:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The node came into `state`: when, by which trigger, and what was said of it."""
+    """One transition: when, the new state, its trigger, and the detail as a text."""
 
     at: float
     state: str
@@ -32,9 +32,9 @@ class GroupStatus:
         lease_left: seconds until this node drops the VIP if etcd confirms nothing more; None without a lease.
         pact: seconds of this leader's silence after which its successor takes over; 0 where it has to wait
             for the end of the lease.
-        campaigns_in: seconds until damping lets this node campaign; 0 where it does.
+        campaigns_in: seconds until damping lets this node campaign; 0 where there is no wait.
         blockers: what keeps this node out of the queue, as texts.
-        etcd: what is wrong with it; "" where it answers.
+        etcd: what is wrong with etcd; "" where etcd answers.
         warning: what the members disagree about, or who claims an address of this group; "" where nothing is wrong.
         next: what this node does next, as a text.
         transitions: the newest ones, the oldest first.

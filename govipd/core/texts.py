@@ -1,4 +1,4 @@
-"""The words for people: what happened, why, and what happens next. One place, so that they agree everywhere."""
+"""The texts for people: what happened, why, and what happens next. One module keeps the words the same everywhere."""
 
 from collections.abc import Sequence
 
@@ -72,12 +72,12 @@ def what(state: State) -> str:
 
 
 def because(trigger: Trigger, detail: str) -> str:
-    """Why it came into its state."""
+    """Why the node came into its state, as a text."""
     return f"{_WHY[trigger]}: {detail}" if detail else _WHY[trigger]
 
 
 def next_step(state: State) -> str:
-    """What comes after a state, if all goes well."""
+    """What the node does next in this state, if all goes well."""
     return _NEXT[state]
 
 
@@ -89,14 +89,14 @@ def drained(*, wanted: bool) -> str:
 
 
 def pact(timeout: float) -> str:
-    """One line for the journal: the successor may take over early, or not any more."""
+    """One line for the journal: a pact of T = `timeout` seconds is in force; 0: no pact any more."""
     if timeout:
         return f"a pact with the successor: it takes over when this node is silent for {timeout:g} s"
     return "no pact any more: no member takes over before the lease has ended"
 
 
 def claimed(text: str) -> str:
-    """One line for the journal: which addresses another group has claimed, or "" when none is any more."""
+    """One line for the journal: which addresses another group has claimed. `text` "": no address any more."""
     if text:
         return (
             f"not taken: {text}; next: take it when that member lets it go. If this is not meant, two files name one "
@@ -106,7 +106,7 @@ def claimed(text: str) -> str:
 
 
 def left_behind(found: Sequence[Elsewhere]) -> str:
-    """One line for the journal: the fence stays, closed, as the addresses are on this machine."""
+    """One line for the journal: the fence stays closed, because the addresses `found` are still on this machine."""
     where = ", ".join(map(str, found))
     first = found[0]
     return (
@@ -116,7 +116,7 @@ def left_behind(found: Sequence[Elsewhere]) -> str:
 
 
 def trouble(state_machine: VipStateMachine) -> str:
-    """What is wrong around this node, though it changes no state; "" when nothing is."""
+    """What is wrong but changes no state, as a text; "" when nothing is wrong."""
     fault, question = state_machine.facts.fault, state_machine.question
     strewn = state_machine.state in ANSWERING and ", ".join(map(str, state_machine.facts.elsewhere))
     parts = (
@@ -128,7 +128,7 @@ def trouble(state_machine: VipStateMachine) -> str:
 
 
 def adopting(left: float) -> str:
-    """One line for the journal: an earlier process's lease is taken over, with `left` seconds to prove it."""
+    """One line for the journal: this process tries to adopt a lease that runs for `left` seconds more."""
     return f"{_WHAT[State.ADOPTING]} (its lease runs {left:.1f} s more); next: {_NEXT[State.ADOPTING]}"
 
 

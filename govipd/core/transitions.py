@@ -9,19 +9,19 @@ from govipd.core.settings import Settings
 from govipd.core.state import HOLDING, State, Trigger, next_state
 from govipd.core.wire_question import AGAIN_S, Question
 
-REPEAT_S = 5.0  # what the election was asked for is asked again this often: no request or answer is trusted to arrive
-LOSSES_WINDOW_S = 10.0  # in which lost addresses are counted
+REPEAT_S = 5.0  # seconds after which a request to the election is repeated: it or its answer may be lost
+LOSSES_WINDOW_S = 10.0  # the seconds over which lost addresses are counted
 
 
 class Transitions:
     """One VIP group's state and everything that decides its next step.
 
     Attributes:
-        state: what this node is doing about the VIP; since when, by which trigger, and why in detail.
+        state: what this node is doing about the VIP; `since`, `trigger` and `detail` say since when and why.
         facts: what is known about the surroundings.
         fence: until when the kernel may answer.
         present: an address of the group may be on the interface.
-        question: the one on the wire, in this campaign; None without one.
+        question: the wire question of this campaign; None without one.
     """
 
     def __init__(self, settings: Settings, now: float) -> None:
@@ -40,9 +40,9 @@ class Transitions:
         self._waits = False  # in ACTIVATING: the predecessor's fence may still be open
         self._successor = ""  # the member that the operator gives the VIP to; "" is the next in the queue
         self._unwritten: list[ac.SaveRestartState] = []  # restart state for the newest Hold, not yet written
-        self._hold_due = False  # a Hold may have to be renewed: step() looks, once, after everything else
+        self._hold_due = False  # a new Hold may be needed: step() decides that once, at its end
         self._announce_due = False
-        self._retry_at: float | None = None  # when to repeat the kernel action that the state wants and that failed
+        self._retry_at: float | None = None  # when to repeat a kernel action that failed
         self._repeat_at = now
         self._take_failures = 0
         self._losses = SlidingWindowCounter(LOSSES_WINDOW_S)
@@ -83,12 +83,12 @@ class Transitions:
                 self._actions.append(ac.RemoveAddresses())
                 self._actions.append(ac.DropRestartState())
             case _:
-                pass  # nothing to do but to be there
+                pass  # the other states start no action
         if trigger is Trigger.KERNEL_FAILED or (trigger is Trigger.INELIGIBLE and self.facts.health.unhealthy()):
             self._damping.fell(now)
 
     def _hand_over(self, now: float) -> None:
-        """Shorten the fence first; only when the kernel confirms, let etcd hand over."""
+        """Shorten the fence. Only when the kernel has confirmed, HandOver lets the successor become first."""
         if self._settings.fenced:
             self._actions.append(ac.Hold(self.fence.begin_handover(now)))
         else:
@@ -125,9 +125,9 @@ class Transitions:
             self._save_restart_state()
 
     def _awaits_silence(self, won: ev.Elected, expired_at: float, now: float) -> bool:
-        """Whether a predecessor's kernel may answer yet, by the proof that is there and by what the wire says.
+        """Whether a predecessor's kernel may still answer, by the proof `won` and by the wire question.
 
-        `expired_at`: when a lease that ended before this instant would have run out.
+        `expired_at`: the instant by which any lease that was lost before now would have run out by itself.
         """
         early = won.proved_at < won.not_before
         if early and self.question is None:
@@ -138,7 +138,7 @@ class Transitions:
         return early or (self.question is not None and not self.question.silent)
 
     def _save_restart_state(self) -> None:
-        """Write the restart state after the activation, so that serving does not wait for the file."""
+        """Write the restart state after the activation, so that the activation does not wait for the file."""
         self._actions += self._unwritten
         self._unwritten.clear()
 

@@ -1,15 +1,15 @@
-"""The question on the wire: does another kernel still answer for what this node is about to answer for?
+"""The wire question: does another kernel still answer for the VIP that this node is about to activate?
 
-Asked while a predecessor that left without a marker may not know yet that it has left: its lease was revoked, its key
-deleted, etcd's data lost, or it is a member of another etcd. It closes its fence as soon as it learns of it, but a
-process that does not run learns nothing, and its kernel answers until the fence ends by itself.
+A predecessor without a marker may not know yet that it has lost its place: its lease was revoked, its key was deleted,
+etcd lost its data, or the predecessor uses another etcd. A predecessor that learns of the loss closes its fence at
+once. But a process that does not run learns nothing, and its kernel answers until the fence ends by itself.
 
-A member that has answered may fall silent without having learned of it: its link goes down, or its fence ends and a
-process that gets little time opens it again. What it may have proven to itself ends a lease's life after its key was
-gone. So once a member has answered, silence counts from then on.
+A member that has answered may fall silent without having learned of the loss: its link goes down, or its fence ends
+and a process that gets little CPU time opens the fence again later. Such a member's last proof lapses a lease's life
+after its key was gone (`expired_at`). So once a member has answered, silence counts only from `expired_at` on.
 
-What it does not guarantee: that no kernel answers. A question or its answer may get lost, and the machine may be on
-another link. G1 stands on etcd; this is for the case that etcd breaks its promise.
+Silence does not guarantee that no kernel answers: a question or an answer may get lost, and the other machine may be on
+another link. G1 rests on etcd. The wire question is for the case that etcd breaks its promise.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from govipd.core.actions import Alarm, Conflict
 from govipd.core.events import Claim, WireHeard
 
-AGAIN_S = 0.05  # from one question to the next while a machine answers, at first
-AGAIN_MAX_S = 0.5  # it grows with a tenth of the time that was waited
-UNHEARD_S = 0.5  # an answer that is later than this does not come any more: ask again
+AGAIN_S = 0.05  # seconds from one question to the next while a machine answers; the shortest pause
+AGAIN_MAX_S = 0.5  # the longest pause: a pause is a tenth of the time that was waited so far
+UNHEARD_S = 0.5  # an answer that is later than this does not come any more: then ask again
 
 
 @dataclass(slots=True)
 class Question:
-    """Asked once for each time that this node is first after a predecessor without a marker.
+    """The wire question of one campaign in which this node follows a predecessor without a marker.
 
     Attributes:
-        not_before: the instant that the election named; before it nothing is opened anyway.
+        not_before: Elected.not_before: the fence stays closed until then in any case.
         until: when the newest question ends.
-        expired_at: when every fence has ended that a member opened under the lease that is gone.
-        silent: no machine has to be waited for.
+        expired_at: the instant by which every fence has ended that was opened under a lost lease.
+        silent: the activation need not wait for any machine.
     """
 
     not_before: float
@@ -39,15 +39,15 @@ class Question:
     silent: bool = False
     member_answered: bool = False
     stranger_waits: bool = False
-    claims: tuple[Claim, ...] = ()  # the newest, and what is waited for
+    claims: tuple[Claim, ...] = ()  # of the newest answer that had claims; empty once silence counts
     pending: bool = True
 
     def awaits(self, event: WireHeard) -> bool:
-        """Whether this answers the newest question."""
+        """Whether `event` answers the newest question."""
         return self.pending and event.until == self.until
 
     def heard(self, event: WireHeard, now: float, *, stranger_waits: bool) -> list[Alarm]:
-        """Take an answer in. Returns the alarms: each machine once."""
+        """Note an answer. Returns an alarm for each machine that did not answer before."""
         self.pending, self.stranger_waits = False, stranger_waits
         self.member_answered |= any(claim.member for claim in event.claims)
         counts = not self.member_answered or now >= self.expired_at
@@ -58,7 +58,7 @@ class Question:
         return [self._alarm(claim) for claim in event.claims if claim not in before]
 
     def again(self, now: float) -> float | None:
-        """Until when to ask again, if it is time to."""
+        """The `until` of a new question that is due now; None where none is due."""
         if self.silent or (self.pending and now < self.until + UNHEARD_S):
             return None
         self.until = now + min(max(AGAIN_S, (now - self.not_before) / 10), AGAIN_MAX_S)
@@ -68,12 +68,12 @@ class Question:
         return self.until
 
     def next_deadline(self) -> float | None:
-        """When again() has something to say, though nothing was heard."""
+        """When to call again() if no answer comes; None where no question is needed any more."""
         return None if self.silent else self.until + UNHEARD_S
 
     @property
     def trouble(self) -> str:
-        """Which machines answer, and what follows, as a text; "" when none does."""
+        """Which machines answer, and what this node does next, as a text; "" when no machine answers."""
         return "; ".join(self._alarm(claim).text for claim in self.claims)
 
     def _alarm(self, claim: Claim) -> Alarm:

@@ -1,1 +1,1 @@
-"""govipctl, the operator's command."""
+"""govipctl, the operator's command line."""

@@ -1,4 +1,4 @@
-"""Asks the daemons of this machine, by their control sockets (varlink, see adapters/control/service.py)."""
+"""Calls the daemons of this machine over their control sockets (varlink, see adapters/control/service.py)."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from govipd.core.status import NodeStatus
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
 
 RUNTIME = Path("/run/govipd")
-REPLY_S = 5  # a daemon that asks etcd who could take over answers within that
+REPLY_S = 5  # seconds: a daemon that has to ask etcd for the successors answers within that time
 REPLY_MAX = 16 * 1024 * 1024  # bytes
 _INTERFACE = "org.govipd.Node"
 
@@ -29,10 +29,10 @@ class _Reply(msgspec.Struct):
 
 
 def instances(interface: str | None, runtime: Path = RUNTIME) -> tuple[str, ...]:
-    """The interfaces whose daemons are asked: the named one, or all that run here.
+    """The interfaces whose daemons are called: `interface`, or those of all daemons that run here.
 
     Raises:
-        NoDaemonError: none runs.
+        NoDaemonError: no daemon runs.
     """
     if interface:
         return (interface,)
@@ -43,7 +43,7 @@ def instances(interface: str | None, runtime: Path = RUNTIME) -> tuple[str, ...]
 
 
 def hostname(runtime: Path = RUNTIME) -> str:
-    """The host's name as a daemon of this machine uses it (adapters.hostname); the host's of now where none is seen."""
+    """The host's name that a daemon here uses (adapters.state.hostname); without a daemon, the host's present name."""
     for path in sorted(runtime.glob("*/hostname")):
         try:
             return path.read_text()
@@ -53,11 +53,11 @@ def hostname(runtime: Path = RUNTIME) -> str:
 
 
 def status(interface: str, runtime: Path = RUNTIME, patience: int = REPLY_S) -> NodeStatus:
-    """What a daemon knows of itself, in states and triggers that exist.
+    """The status of a daemon. Every state and trigger in it is one that this version knows.
 
     Raises:
-        NoDaemonError: it does not answer.
-        DeniedError: this user may not ask it.
+        NoDaemonError: the daemon does not answer, or its answer is no valid status.
+        DeniedError: this user may not call the daemon.
     """
     reply = call(interface, "Status", runtime, patience)
     try:
@@ -72,18 +72,18 @@ def status(interface: str, runtime: Path = RUNTIME, patience: int = REPLY_S) -> 
 
 
 def _known(state: str, trigger: str) -> None:
-    """Raises ValueError where one does not exist."""
+    """Raises ValueError where the state or the trigger does not exist."""
     State(state)
     Trigger(trigger)
 
 
 def call(interface: str, method: str, runtime: Path = RUNTIME, patience: int = REPLY_S, **parameters: str) -> bytes:
-    """The reply's parameters, as JSON; a parameter that is empty is left out, `patience` in seconds.
+    """Call a method. Returns the reply's parameters, as JSON. Empty `parameters` are left out; `patience` is seconds.
 
     Raises:
-        NoDaemonError: it does not answer.
-        DeniedError: this user may not ask for that.
-        RefusedError: it will not do it; the text says why.
+        NoDaemonError: the daemon does not answer.
+        DeniedError: this user may not call the method.
+        RefusedError: the daemon refuses; the text says why.
     """
     given = {name: value for name, value in parameters.items() if value}
     try:
@@ -107,9 +107,9 @@ def call(interface: str, method: str, runtime: Path = RUNTIME, patience: int = R
 
 
 def _exchange(path: Path, method: str, parameters: Mapping[str, str], patience: int) -> _Reply:
-    """One request, one reply. Raises OSError, or ValueError for what is no reply."""
+    """Send a request, and receive its reply. Raises OSError, or ValueError for an answer that is no reply."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        # The kernel's time-outs: with Python's, connect() would fail at once where many others wait to be let in.
+        # The kernel's time-outs: with Python's, connect() would fail at once where the server's backlog is full.
         for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", patience, 0))
         connection.connect(os.fspath(path))

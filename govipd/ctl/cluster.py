@@ -1,4 +1,4 @@
-"""The whole cluster, as its members show it in etcd."""
+"""Reads the queues and the members' records of all VIPs from etcd."""
 
 import asyncio
 import json
@@ -10,11 +10,11 @@ from govipd.config.model import Config, VipConfig
 from govipd.errors import EtcdUnavailableError
 
 Cluster = dict[str, dict[str, Any]]
-"""By VIP: `leader` (a name, or None), `queue` (names, in order), `members` (each one's record). Foreign text."""
+"""By VIP: `leader` (a name, or None), `queue` (names, in order), `members` (records, by name). Untrusted text."""
 
 
 def read(config: Config) -> Cluster:
-    """Ask etcd, each endpoint once.
+    """Read from etcd. Tries each endpoint once.
 
     Raises:
         EtcdError: no endpoint answered, or etcd refused.
@@ -23,7 +23,7 @@ def read(config: Config) -> Cluster:
 
 
 async def _read(config: Config) -> Cluster:
-    from govipd.etcd_access import etcd_client  # noqa: PLC0415  # 0.3 s: only what asks etcd waits for it
+    from govipd.etcd_access import etcd_client  # noqa: PLC0415  # takes 0.3 s, so imported only if needed
 
     store = etcd_client(config)
     tries = len(config.etcd.endpoints)
@@ -40,7 +40,7 @@ async def _read(config: Config) -> Cluster:
 
 
 async def read_vip(store: Store, config: Config, vip: VipConfig) -> dict[str, Any]:
-    """One VIP's part."""
+    """Read one VIP's leader, queue and records."""
     members = f"{config.etcd.prefix}members/{vip.name}/"
     reply = await store.txn((), (Get(f"{vip.election}/", prefix=True), Get(members, prefix=True)))
     queue = [_text(kv) for kv in sorted(reply.gets[0], key=lambda kv: kv.create_revision)]
@@ -53,7 +53,7 @@ def _text(kv: KeyValue) -> str:
 
 
 def _record(kv: KeyValue) -> dict[str, Any]:
-    """A member's record. A value that is no JSON object, or too long, is shown as an empty one."""
+    """A member's record. A value that is no JSON object, or is too long, counts as an empty record."""
     if len(kv.value) > RECORD_BYTES_MAX:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""`govipctl history`: the transitions that this machine's journal has, with their reasons; or each move's steps."""
+"""`govipctl history`: reads the transitions and their reasons, or the steps of each move, from the journal."""
 
 import json
 import subprocess
@@ -14,19 +14,19 @@ LINES = 50
 
 
 def read(vip: str | None, interface: str | None, lines: int) -> list[dict[str, str]]:
-    """The newest transitions, the oldest of them first.
+    """The newest transitions, `lines` at most, in the order of time.
 
     Raises:
-        NoDaemonError: there is no journal to be read.
+        NoDaemonError: the journal cannot be read.
     """
     return [entry(text) for text in _ask(command(vip, interface, lines, [f"GOVIP_STATE={s.value}" for s in State]))]
 
 
 def moves(vip: str | None, interface: str | None, lines: int) -> list[dict[str, Any]]:
-    """The newest take-overs and releases, the oldest of them first, each with its steps.
+    """The newest take-overs and releases, `lines` at most, in the order of time, each with its steps.
 
     Raises:
-        NoDaemonError: there is no journal to be read.
+        NoDaemonError: the journal cannot be read.
     """
     return [move(text) for text in _ask(command(vip, interface, lines, [f"GOVIP_MOVE={m.value}" for m in Operation]))]
 
@@ -42,8 +42,8 @@ def _ask(journalctl: Sequence[str]) -> list[str]:
 
 
 def command(vip: str | None, interface: str | None, lines: int, alternatives: Sequence[str]) -> Sequence[str]:
-    """journalctl's, with matches: values of one field are alternatives, different fields must all match."""
-    matches = ["_UID=0", *alternatives]  # other users can write the same fields, not the same user id
+    """The journalctl command. In its matches, values of one field are alternatives; different fields must all match."""
+    matches = ["_UID=0", *alternatives]  # other users can write the same fields, but not with this user id
     if vip:
         matches.append(f"GOVIP_VIP={vip}")
     if interface:
@@ -52,7 +52,7 @@ def command(vip: str | None, interface: str | None, lines: int, alternatives: Se
 
 
 def entry(text: str) -> dict[str, str]:
-    """One line of journalctl's JSON, for people and programs."""
+    """A transition from one line of journalctl's JSON output."""
     fields = json.loads(text)
     return {
         "at": _at(fields),
@@ -64,7 +64,7 @@ def entry(text: str) -> dict[str, str]:
 
 
 def move(text: str) -> dict[str, Any]:
-    """One take-over or release: `began` in seconds of CLOCK_BOOTTIME, steps in ms since then."""
+    """A take-over or release from one line: `began` in seconds of CLOCK_BOOTTIME, the steps in ms since then."""
     fields = json.loads(text)
     try:
         began = float(fields["GOVIP_BEGAN"])
@@ -86,5 +86,5 @@ def _at(fields: Mapping[str, str]) -> str:
 
 
 def _text(value: object) -> str:
-    """A field: journalctl gives what is not printable as a list of bytes, and several values as a list of texts."""
+    """A field as a text. journalctl prints unprintable values as lists of bytes, and several values as a list."""
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)

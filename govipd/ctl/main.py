@@ -1,8 +1,8 @@
-"""govipctl: what this node and the cluster do and why, and what the operator may ask of them.
+"""govipctl's command line: it shows what this node and the cluster do and why, and sends the operator's requests.
 
-Exit status: 0 when all is as asked (status: every VIP has a leader; is-leader: this node leads), 1 when not, or
-refused; 69 (EX_UNAVAILABLE) when no daemon answers, 77 (EX_NOPERM) when this user may not, 78 (EX_CONFIG) for a refused
-configuration.
+Exit status: 0 on success (status: every VIP has a leader; is-leader: this node leads); 1 otherwise, also when the
+request is refused; 69 (EX_UNAVAILABLE) when no daemon answers; 77 (EX_NOPERM) when this user may not call the daemon;
+78 (EX_CONFIG) for a refused configuration.
 """
 
 import argparse
@@ -28,7 +28,7 @@ WHY_MAX = 5000  # characters of a paragraph
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit status."""
+    """Run the command. Returns the exit status."""
     args = _arguments().parse_args(argv)
     work: Callable[[argparse.Namespace], int] = args.work
     try:
@@ -97,8 +97,8 @@ def _is_leader(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    """Check the file as each interface's daemon would."""
-    from govipd.plan import check  # noqa: PLC0415  # 0.3 s: a script that asks is-leader does not wait for it
+    """Check the configuration as the daemon of each interface would."""
+    from govipd.plan import check  # noqa: PLC0415  # takes 0.3 s, which is-leader must not wait for
 
     config = load(args.config, hostname=client.hostname())
     for interface in sorted({vip.interface for vip in config.vip}):
@@ -128,7 +128,7 @@ def _arguments() -> argparse.ArgumentParser:
     def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         added.set_defaults(work=work)
-        _common(added, argparse.SUPPRESS, argparse.SUPPRESS)  # after the command as before it
+        _common(added, argparse.SUPPRESS, argparse.SUPPRESS)  # the options may stand after the command, too
         return added
 
     status = command("status", _status, "this node, and every member as seen in etcd; each also without the other")

@@ -1,4 +1,4 @@
-"""What changes something: drain, undrain, handover, and waiting until it has come about."""
+"""The operations drain, undrain and handover, and the wait until each has taken effect."""
 
 import time
 from collections.abc import Callable
@@ -18,11 +18,11 @@ _ABSENT = (State.INELIGIBLE.value, State.STOPPED.value)
 def targets(
     interface: str | None, vip: str | None, runtime: Path = client.RUNTIME
 ) -> list[tuple[NodeStatus, GroupStatus]]:
-    """The groups that are meant: of one VIP, or every one.
+    """The groups that an operation applies to: the group of one VIP, or all, each with its node.
 
     Raises:
         NoDaemonError: a daemon does not answer.
-        DeniedError: this user may not ask it.
+        DeniedError: this user may not call a daemon.
         RefusedError: no daemon of this machine has that VIP.
     """
     nodes = [client.status(name, runtime) for name in client.instances(interface, runtime)]
@@ -34,22 +34,22 @@ def targets(
 
 
 def is_leader(interface: str | None, vip: str | None) -> int:
-    """0 where this node leads every VIP that is meant, else 1."""
+    """The exit status: 0 if this node leads the VIP (None: every VIP of this machine), else 1."""
     return 0 if all(group.state == State.LEADER.value for _, group in targets(interface, vip)) else 1
 
 
 def drain(interface: str | None, vip: str | None, *, wanted: bool) -> None:
-    """Drain or undrain, and wait for the answer.
+    """Drain, or end the drain, and wait for the daemon's answer.
 
     Raises:
-        RefusedError: it could not be kept.
+        RefusedError: the daemon refused, for example because it cannot write the drain file.
     """
     for node, group in targets(interface, vip):
         client.call(node.interface, "Drain" if wanted else "Undrain", vip=group.vip)
 
 
 def wait_drained(interface: str | None, vip: str | None, timeout: float) -> None:
-    """Until this node is out of the queue, and the VIP off it.
+    """Wait until this node is out of the queue, and does not hold the VIP. `timeout` is seconds.
 
     Raises:
         RefusedError: not in time.
@@ -63,23 +63,23 @@ def wait_drained(interface: str | None, vip: str | None, timeout: float) -> None
 
 
 def handover(interface: str | None, vip: str | None, to: str | None) -> list[tuple[NodeStatus, GroupStatus]]:
-    """Give away what is led here; what that was.
+    """Hand over each VIP that this node leads. Returns their groups.
 
     Raises:
-        RefusedError: this node leads nothing, or no member could take it over.
+        RefusedError: this node leads no VIP, or no member could take one over.
     """
     meant = targets(interface, vip)
     led = [(node, group) for node, group in meant if group.state == State.LEADER.value]
-    for node, group in led or meant:  # what is not led is refused by the daemon, which says who leads
+    for node, group in led or meant:  # the daemon refuses a VIP that it does not lead, and says who leads
         client.call(node.interface, "Handover", vip=group.vip, to=to or "")
     return led
 
 
 def wait_handed_over(config: Path, given: list[tuple[NodeStatus, GroupStatus]], timeout: float) -> None:
-    """Until another member shows in etcd that it answers for each VIP.
+    """Wait until etcd shows, for each VIP, that another member is its leader. `timeout` is seconds.
 
     Raises:
-        ConfigError: etcd cannot be asked.
+        ConfigError: the configuration is refused, so etcd cannot be read.
         RefusedError: not in time.
     """
     loaded = load(config, hostname=client.hostname())
@@ -102,7 +102,7 @@ def _held_by_another(vip: dict[str, Any], member: str) -> bool:
 
 def _wait(missing: Callable[[], str], timeout: float) -> None:
     until = time.monotonic() + timeout
-    time.sleep(POLL_S)  # to look at once would take the processor from who is to act
+    time.sleep(POLL_S)  # an earlier look would take CPU time from the daemon
     while text := missing():
         if time.monotonic() >= until:
             raise RefusedError(f"not within {timeout:g} s: {text}; it goes on without being waited for")

@@ -1,4 +1,4 @@
-"""What people see: rich renderings of what was found. Foreign text passes through cell(), and nowhere else."""
+"""Renders govipctl's findings for people, with rich. Untrusted text is shown only through sanitize_cell()."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ _OPEN = (State.ADOPTING.value, State.ACTIVATING.value, State.LEADER.value, State
 
 
 def sanitize_cell(value: object, longest: int = 500) -> Text:
-    """Foreign text: without markup, and without control of the terminal."""
+    """Make untrusted text safe to show: without markup, and without control characters for the terminal."""
     text = sanitize_line(str(value), longest)
     return Text(text, style=_STYLES.get(text, ""))
 
@@ -31,7 +31,7 @@ def whole(
     missing: Sequence[str],
     now: float,
 ) -> RenderableType:
-    """This machine's nodes, the cluster, and what could not be found out."""
+    """This machine's nodes, the cluster, and texts about what is missing. `now`: seconds since 1970."""
     parts: list[RenderableType] = [node_table(node, now) for node in nodes.values()]
     if cluster is not None:
         parts.append(cluster_table(cluster))
@@ -40,7 +40,7 @@ def whole(
 
 
 def node_table(node: NodeStatus, now: float) -> Table:
-    """One process: what it does about each VIP, and everything that decides it."""
+    """One daemon: for each VIP its state, and the gates, lease, fence and etcd on which the state depends."""
     table = Table.grid(padding=(0, 2))
     table.add_row(
         Text("this node", style="bold"), sanitize_cell(f"{node.member}, {node.interface}, govipd {node.version}")
@@ -71,7 +71,7 @@ def node_table(node: NodeStatus, now: float) -> Table:
 
 
 def cluster_table(cluster: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Every member of every VIP, as they show themselves in etcd."""
+    """Every member of every VIP, as its record in etcd shows it."""
     table = Table("VIP", "member", "state", "since", "place", "gates", "reason")
     for name, vip in cluster.items():
         for member, record in sorted(vip["members"].items()):
@@ -89,7 +89,7 @@ def cluster_table(cluster: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def history_table(entries: Sequence[Mapping[str, str]]) -> Table:
-    """Transitions in the journal's words, the oldest first. Times are UTC."""
+    """The journal's messages about transitions, the oldest first. Times are UTC."""
     table = Table.grid(Column(no_wrap=True), Column(), padding=(0, 2))
     for entry in entries:
         table.add_row(sanitize_cell(entry["at"]), sanitize_cell(entry["message"]))
@@ -97,7 +97,7 @@ def history_table(entries: Sequence[Mapping[str, str]]) -> Table:
 
 
 def moves_table(moves: Sequence[Mapping[str, Any]]) -> Table:
-    """Take-overs and releases, the oldest first: when each step was done, and what it took."""
+    """Take-overs and releases, the oldest first: for each step, when it was done and how long it took."""
     table = Table("at (UTC)", "VIP", "step", "at ms", "took ms")
     for move in moves:
         table.add_row(

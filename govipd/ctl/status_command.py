@@ -1,4 +1,4 @@
-"""`govipctl status`: this machine by its control sockets, the cluster by etcd, each also without the other."""
+"""`govipctl status`: this machine's status from its daemons, and the cluster's from etcd. Either may be missing."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from govipd.errors import ConfigError, DeniedError, EtcdError, NoDaemonError
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What could be found out, and what is missing, as texts. `refused`: the configuration is faulty."""
+    """The status of daemons and cluster; `missing`: what could not be read; `refused`: the configuration is refused."""
 
     nodes: dict[str, NodeStatus]
     cluster: cluster.Cluster | None
@@ -27,7 +27,7 @@ class Found:
     refused: bool
 
     def exit_status(self) -> int:
-        """0 when every VIP has a leader, 1 when one has none, and more when that cannot be known."""
+        """0 when every VIP has a leader, 1 when a VIP has no leader, and a higher status when this is not known."""
         if self.refused:
             return os.EX_CONFIG
         if self.cluster is not None:
@@ -38,19 +38,19 @@ class Found:
         return os.EX_UNAVAILABLE
 
     def as_json(self) -> str:
-        """For programs."""
+        """The status as JSON, for programs."""
         nodes = {interface: asdict(node) for interface, node in self.nodes.items()}
         return json.dumps({"nodes": nodes, "cluster": self.cluster, "missing": self.missing}, indent=2)
 
 
 def find(config: Path, interface: str | None, runtime: Path = client.RUNTIME) -> Found:
-    """Ask the daemons and etcd. What is missing does not keep the rest from being shown."""
+    """Ask the daemons and etcd. If one does not answer, the others are still shown."""
     nodes, missing = _nodes(interface, runtime)
     members, refused = None, False
     try:
         members = cluster.read(load(config, hostname=client.hostname(runtime)))
     except ConfigError as e:
-        # TLS keys are root's: that another user cannot read them is no fault of the file.
+        # Only root can read TLS keys: for another user, this error is no fault of the configuration.
         refused = os.geteuid() == 0 or not nodes
         missing.append(f"the cluster is not shown, etcd cannot be asked with this configuration: {e}")
     except EtcdError as e:
@@ -76,7 +76,7 @@ def _nodes(interface: str | None, runtime: Path) -> tuple[dict[str, NodeStatus],
 
 
 def status(config: Path, interface: str | None, *, as_json: bool, watch: float | None) -> int:
-    """Show it, once or again and again. Returns the exit status."""
+    """Show the status: once, or every `watch` seconds. Returns the exit status."""
     console = Console()
     if watch is not None:
         return _watch(console, config, interface, watch)

@@ -9,11 +9,11 @@ from govipd.core.status import GroupStatus
 
 
 def why(member: str, group: GroupStatus, now: float) -> str:
-    """Of one VIP on one node.
+    """The paragraph for one VIP on one node.
 
     Args:
         member: the node's name.
-        group: what the node knows, in states and triggers that exist.
+        group: the group's status, with states and triggers that exist.
         now: seconds since 1970.
     """
     state = State(group.state)
@@ -39,7 +39,7 @@ def why(member: str, group: GroupStatus, now: float) -> str:
 
 
 def _change(state: State, group: GroupStatus) -> str:
-    """What would change it."""
+    """What would change the node's state."""
     match state:
         case State.LEADER:
             gates = _list([gate.gate for gate in group.gates])
@@ -58,7 +58,7 @@ def _conditions(group: GroupStatus) -> list[str]:
     sentences = []
     if group.drained:
         sentences.append("govipctl undrain lets it in again.")
-    if len(group.blockers) > int(group.drained):  # the drain is one of them
+    if len(group.blockers) > int(group.drained):  # the drain is one of the blockers
         sentences.append(f"Next: {group.next}.")
     if not group.blockers and group.campaigns_in > 0:
         sentences.append(f"It stands for election in {duration(group.campaigns_in)}, if its gates stay healthy.")
@@ -79,7 +79,7 @@ def _list(texts: Sequence[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people: two units at most."""
+    """A duration for people, in two units at most."""
     whole = max(0, round(seconds))
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:

@@ -1,1 +1,1 @@
-"""The daemon at work: the event loop of the process, the groups, and what they report."""
+"""The running daemon: the event loop of the process, the VIP groups, and their reports."""

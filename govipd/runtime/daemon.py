@@ -1,4 +1,4 @@
-"""The shell: one queue of events, one timer, signals. It runs the groups and earns the watchdog's pings."""
+"""The shell: one queue of events, one timer, signals. The shell runs the groups and pings systemd's watchdog."""
 
 import asyncio
 import contextlib
@@ -20,13 +20,13 @@ from govipd.runtime.parts import Plan
 from govipd.runtime.ports import Clock
 from govipd.runtime.process_ports import Journal, Notifier, Service
 
-BEAT_S = 0.25  # the loop steps at least this often, so that a stall differs from a quiet time
-STALL_S = 0.5  # a beat that is later than this is a stall
+BEAT_S = 0.25  # longest time between two steps of the loop, so that a stall differs from a quiet time
+STALL_S = 0.5  # a step that is later than this is a stall
 STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
-ASK_S = 0.3  # systemd's time to answer why it stops us; without an answer the VIP is released
+ASK_S = 0.3  # systemd's time to answer why it stops the daemon; without an answer the VIP is released
 PACT_END_S = 0.3  # etcd's time to end the pact before a restart
-CLOSE_S = 0.2  # and to take the lease back; it would end by itself
-SERVICES_S = 0.7  # for the services' end, which comes last: a hook that has begun may go on for a moment
+CLOSE_S = 0.2  # etcd's time to take the lease back; otherwise the lease ends by itself
+SERVICES_S = 0.7  # the services' time to end, after everything else: a running hook may finish
 
 
 class Daemon:
@@ -34,9 +34,9 @@ class Daemon:
 
     Args:
         plan: what to run.
-        load: reads and validates the configuration. Raises ConfigError, which changes nothing.
+        load: reads and validates the configuration. May raise ConfigError; then nothing changes.
         watchdog: systemd's watchdog time-out in seconds, or None.
-        job_type: answers why systemd stops the process: "restart" leaves the VIP to the next process.
+        job_type: asks systemd for the unit's job. For "restart", the VIP is left to the next process.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Daemon:
         now = clock.now()
         self._liveness = Liveness(limit=watchdog or 2 * BEAT_S + STALL_S, now=now)
         self._groups: dict[str, Group] = {}
-        self._left_for_adoption: list[Group] = []  # theirs is the next process's
-        self._leaving: list[Group] = []  # no longer configured; each goes when it has released
+        self._left_for_adoption: list[Group] = []  # the next process adopts these
+        self._leaving: list[Group] = []  # no longer configured; each ends when it has released its VIP
         self._sources: dict[Hashable, asyncio.Task[None]] = {}
         self._services: dict[Hashable, tuple[Service, asyncio.Task[None]]] = {}
         self._queue: asyncio.Queue[tuple[Group | None, Event]] = asyncio.Queue()
@@ -77,7 +77,7 @@ class Daemon:
         self._tell_at = 0.0
 
     async def run(self) -> int:
-        """Run until told to stop. The process's exit status: 0 after an orderly release, 1 after a fault."""
+        """Run until stop(). Returns the process's exit status: 0 after an orderly release, 1 after a fault."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -85,12 +85,12 @@ class Daemon:
         self._apply(self._plan)
         try:
             await self._loop()
-        except Exception as e:  # noqa: BLE001  # the task boundary: whatever it is, the VIP is released
+        except Exception as e:  # noqa: BLE001  # the task boundary: after any fault the VIP is released
             self._fault = e
         return await self._end()
 
     def stop(self) -> None:
-        """End: hand over when systemd restarts us, else release and resign."""
+        """End the daemon: leave the VIP to the next process if systemd restarts the unit; else release it."""
         if not self._stop_wanted:
             self._stop_wanted = True
             for group in self._all():
@@ -112,7 +112,7 @@ class Daemon:
         self._post(None, Stop(by=self._clock.now() + STOP_S))
 
     async def _leave_for_adoption(self) -> None:
-        """The groups that hold their VIP are left as they are; the next process goes on with them."""
+        """Leave each group that holds its VIP as it is, for the next process to adopt."""
         for name, group in list(self._groups.items()):
             if group.state_machine.state is State.LEADER:
                 with contextlib.suppress(TimeoutError):  # then the VIP may move, as after a crash
@@ -125,7 +125,7 @@ class Daemon:
                 self._journal.write(JournalKind.STAYS, text, {"GOVIP_VIP": name})
 
     def reload(self) -> None:
-        """Read the configuration again and apply the difference; a bad one changes nothing."""
+        """Read the configuration again and apply the difference. A refused configuration changes nothing."""
         self._reload_wanted = True
         self._post(None, Tick())
 
@@ -144,29 +144,29 @@ class Daemon:
             self._journal.write(JournalKind.CONFIG_APPLIED, "configuration applied", {})
         self._notifier.ready()
 
-    # What the operator asks for (ports.Operator)
+    # What the operator asks for (process_ports.Operator)
 
     def status(self) -> NodeStatus:
-        """See ports.Operator."""
+        """See process_ports.Operator."""
         return replace(self._plan.node, groups=tuple(group.reporter.status() for group in self._groups.values()))
 
     async def drain(self, vip: str, *, wanted: bool) -> None:
-        """See ports.Operator."""
+        """See process_ports.Operator."""
         drained: list[Group] = []
         while groups := [group for group in self._named(vip, returning=True) if group not in drained]:
             for group in groups:
                 await group.drain(wanted=wanted)
             drained += groups
             if vip:
-                break  # else a reload may have brought other groups meanwhile
+                break  # else a reload may have added groups meanwhile
 
     async def handover(self, vip: str, to: str) -> None:
-        """See ports.Operator."""
+        """See process_ports.Operator."""
         for group in self._named(vip):
             await group.handover(to)
 
     def _named(self, vip: str, *, returning: bool = False) -> list[Group]:
-        """The group of that name, or all; with `returning` also those that begin again after a reload or a restart."""
+        """The group `vip`, or all for "". `returning`: also groups that start again after a reload or a restart."""
         groups = dict(self._groups)
         if returning:
             groups |= {group.plan.name: group for group in self._leaving if group.plan.name in self._plan.groups}
@@ -236,7 +236,7 @@ class Daemon:
                 self._leaving.append(self._groups.pop(name))
                 group.others = (
                     self._addresses
-                )  # a group that leaves neither removes nor guards what another group has now
+                )  # a leaving group neither removes nor guards an address that another group has now
                 group.handle(Stop(by=float("inf")))
             else:
                 group.reconfigure(new)
@@ -255,11 +255,11 @@ class Daemon:
         self._begin_new()
 
     def _addresses(self) -> frozenset[Address]:
-        """Those of the groups that are configured, and run."""
+        """The addresses of the groups that are configured and run."""
         return frozenset(address for group in self._groups.values() for address in group.plan.addresses)
 
     def _begin_new(self) -> None:
-        """Start configured groups that do not run. A group that replaces another waits until that has left."""
+        """Start configured groups that do not run. A group waits until the group that it replaces has left."""
         leaving = {group.plan.name for group in self._leaving}
         for name, plan in self._plan.groups.items():
             if name in self._groups or name in leaving or self._stop_wanted:
@@ -271,7 +271,7 @@ class Daemon:
             group.start()
 
     def _retire(self) -> None:
-        """End the groups that have released and are not wanted any more."""
+        """End the groups that are no longer configured and have released their VIP."""
         for group in [g for g in self._leaving if g.stopped]:
             self._leaving.remove(group)
             for task in [t for t, owner in self._tasks.items() if owner is group]:
@@ -304,11 +304,11 @@ class Daemon:
         self._post(None, Tick())
 
     async def _end(self) -> int:
-        """The one way out. After a fault the VIP is released without asking the state machine."""
+        """End the process, in every case. After a fault, release the VIP without the state machine."""
         services = {task for _, task in self._services.values()}
         tasks = [task for task in self._tasks if task not in services]
         self._tasks.clear()
-        for task in tasks:  # before anything is closed: a renewal under way would open the fence again
+        for task in tasks:  # before any fence is closed: a renewal under way would open it again
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         released = self._all()
@@ -319,7 +319,7 @@ class Daemon:
                 try:
                     await group.release()
                 except KernelError as e:
-                    released.remove(group)  # its lease runs out later than its fence: it must not be given back
+                    released.remove(group)  # keep its lease, which outlasts the fence: do not give it back
                     name = group.plan.name
                     self._journal.write(JournalKind.NOT_RELEASED, f"{name}: not released: {e}", {"GOVIP_VIP": name})
         for group in self._left_for_adoption:
@@ -329,14 +329,14 @@ class Daemon:
             await asyncio.wait(closing, timeout=CLOSE_S)
         for task in services:
             task.cancel()
-        if services:  # a VIP that is handed over must be adopted soon
+        if services:  # a VIP that is left for adoption leaves no time to wait
             await asyncio.wait(services, timeout=0.0 if self._left_for_adoption else SERVICES_S)
         return 0 if self._fault is None else 1
 
     # What systemd sees
 
     def _publish_status(self, now: float) -> None:
-        """Report a new state at once, the rest of the status once in a beat: making it costs as much as a step."""
+        """Send STATUS= at once after a change of state, else once per BEAT_S: the text costs as much as a step."""
         states = [group.state_machine.state for group in self._all()]
         if states == self._told_states and now < self._tell_at:
             return

@@ -1,4 +1,4 @@
-"""The shell around one VIP group's state machine: it starts the actions and reports what operators should see."""
+"""The shell around one VIP group's state machine: it executes the actions, and reports to the operator."""
 
 import asyncio
 from collections import deque
@@ -20,14 +20,14 @@ from govipd.runtime.process_ports import Journal
 from govipd.runtime.reporter import Reporter
 from govipd.runtime.step_timing import Operation
 
-REPORT_DELAY_S = 0.02  # by which reports wait, so that they do not hold up a move (docs/adr/0008)
+REPORT_DELAY_S = 0.02  # longest delay of reports, so that they do not delay a take-over or a release (docs/adr/0008)
 PACT_END_POLL_S = 0.005
 _MOVING = frozenset({State.ACTIVATING, State.HANDING_OVER, State.DEACTIVATING, State.RESIGNING})
 _RELEASED = frozenset({State.INELIGIBLE, State.STOPPED})  # states in which a release has finished
 
 
 class Group:
-    """One VIP group: its state machine, and the parts that do what it decides."""
+    """One VIP group: its state machine, and the parts that execute its actions."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class Group:
         self._sink: Sink = lambda event: post(self, event)
         self._parts = plan.make(self._sink)
         self.others: Callable[[], Collection[ev.Address]] = lambda: ()  # addresses of this process's other groups
-        self.left_for_adoption = False  # this process ends, and the next process goes on with this group
+        self.left_for_adoption = False  # this process ends, and the next process adopts this group's VIP
         self._unreported: deque[tuple[ev.Event, Sequence[ac.Action], float]] = deque()
-        self._report_by: float | None = None  # while reports wait
+        self._report_by: float | None = None  # the instant until which reports may wait; None: none waits
         self.reporter = Reporter(
             plan.name,
             plan.addresses,
@@ -60,16 +60,16 @@ class Group:
 
     @property
     def stopped(self) -> bool:
-        """Nothing is held, and nothing will be."""
+        """Whether this group has ended: it holds no address, and will hold none."""
         return self.state_machine.state is State.STOPPED
 
     @property
     def reports_pending(self) -> bool:
-        """A move is under way, and its reports wait."""
+        """Whether reports wait because a take-over or a release is under way."""
         return bool(self._unreported)
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """What must run for as long as the group exists, by name."""
+        """The tasks that must run while the group exists, by name."""
         return {
             f"{self.plan.name}: election": self._parts.election.run(),
             f"{self.plan.name}: kernel worker": self._worker.run(),
@@ -80,7 +80,7 @@ class Group:
         }
 
     def start(self) -> None:
-        """Begin: adopt what an earlier process held, remove everything else that it left."""
+        """Start: try to adopt the VIP of an earlier process, or else remove what that process left."""
         left = None
         try:
             left = self._parts.restart_state.load()
@@ -97,16 +97,16 @@ class Group:
             self.handle(ev.Drain(wanted=True))
 
     def handle(self, event: ev.Event) -> None:
-        """One step.
+        """Give an event to the state machine, and execute its actions.
 
         Raises:
-            IllegalTransitionError: a fault of ours.
+            IllegalTransitionError: a fault of govipd.
         """
         now = self._clock.now()
         if isinstance(event, ev.AddressFound) and self._is_of_another(event.address):
             return
         if isinstance(event, ev.Elected) and event.addresses is not None:
-            # Before anything is held by this proof, which may be older than a reload.
+            # The proof may be older than a reload, so addresses that have left the group are dropped first.
             self._worker.readdress(tuple(address for address in event.addresses if address in self.plan.addresses))
         actions = self.state_machine.step(event, now)
         self._time(actions)
@@ -119,14 +119,14 @@ class Group:
         self._report()
 
     def _late(self, now: float) -> bool:
-        """Whether reports have waited long enough; the first time, see that this is asked again."""
+        """Whether reports have waited for REPORT_DELAY_S. The first call starts a timer that calls handle() again."""
         if self._report_by is None:
             self._report_by = now + REPORT_DELAY_S
             asyncio.get_running_loop().call_later(REPORT_DELAY_S, self._sink, ev.Tick())
         return now >= self._report_by
 
     def _report(self) -> None:
-        """ac.Report what has happened, in its order: in the journal the cause comes before its effect."""
+        """Report all steps in their order, so that in the journal a cause comes before its effect."""
         while self._unreported:
             event, actions, now = self._unreported.popleft()
             self._observe(self.plan.name, event, actions, now)
@@ -140,7 +140,7 @@ class Group:
                 self.reporter.timings(self._parts.timings.end())
 
     def stopping(self) -> None:
-        """The end is near, unless it is a restart."""
+        """Note that the daemon is to stop: the timing of a release begins."""
         if self.state_machine.state is State.LEADER:
             self._parts.timings.begin(Operation.RELEASE, "told to stop")
 
@@ -157,7 +157,7 @@ class Group:
                     self._parts.timings.mark(action.state.value)
 
     def reconfigure(self, plan: GroupPlan) -> None:
-        """Apply a plan of the same identity: only the difference, without letting go of the VIP."""
+        """Apply a plan of the same identity: only the difference, without a release of the VIP."""
         if plan.addresses != self.plan.addresses:
             held = self._worker.wanted if self.state_machine.state in ANSWERING else plan.addresses
             self._worker.readdress(tuple(address for address in plan.addresses if address in held))
@@ -170,13 +170,13 @@ class Group:
         self.reporter.publish()
 
     def _is_of_another(self, address: ev.Address) -> bool:
-        """Whether this group leaves, and another one of this process has the address."""
+        """Whether this group is leaving, and another group of this process has the address."""
         return address.ip in {other.ip for other in self.others()}
 
     # What the operator asks for
 
     async def drain(self, *, wanted: bool) -> None:
-        """See ports.Operator."""
+        """See process_ports.Operator."""
         if wanted and self.state_machine.state is State.LEADER:
             await self._check_writes()
         try:
@@ -187,13 +187,13 @@ class Group:
         except StateFileError as e:
             raise RefusedError(f"{self.plan.name}: it could not be kept over a reboot, so nothing was done: {e}") from e
         if self.left_for_adoption:
-            return  # the next process finds it
+            return  # the next process finds the drain file
         if wanted is not self.state_machine.facts.drained:
             self.reporter.line(JournalKind.DRAINED if wanted else JournalKind.UNDRAINED, texts.drained(wanted=wanted))
         self.handle(ev.Drain(wanted=wanted))
 
     async def handover(self, to: str) -> None:
-        """See ports.Operator."""
+        """See process_ports.Operator."""
         name, ahead = self.plan.name, self.state_machine.facts.ahead
         if self.state_machine.state is not State.LEADER:
             where = f"; {ahead} is ahead of it in the queue" if ahead else ""
@@ -222,16 +222,16 @@ class Group:
             text = "etcd takes no writes, and without them this node cannot stand for election again"
             raise RefusedError(f"{self.plan.name}: {text}, so nothing was done: {e}; free etcd's space first") from e
         except EtcdError:
-            return  # that etcd does not answer is no reason: the node may have to leave
+            return  # no answer is no reason to refuse: the node may have to leave
 
     async def release(self) -> None:
-        """Last resort, when the state machine can no longer be asked: stop answering, then remove.
+        """Close the fence and remove the addresses without the state machine, after a fault.
 
-        The next process must not go on with a lease that is given back after this: the revocation may take effect
-        long after it was asked for.
+        The restart state is deleted: the next process must not adopt a lease that is given back after this, because
+        the revocation may take effect long after the call.
 
         Raises:
-            KernelError: the kernel did not confirm; the fence's own deadline closes it.
+            KernelError: the kernel did not confirm; the fence closes at its own deadline.
         """
         self._parts.announcer.stop()
         await self._parts.fence.close()
@@ -239,7 +239,7 @@ class Group:
         await self._parts.addresses.remove()
 
     async def part_from_pact(self) -> None:
-        """End the pact and wait until the fence is as long as the lease: the next process needs the time."""
+        """End the pact, and wait until the fence is open as long as the lease allows: the next process needs time."""
         if not self.state_machine.fence.pact.id:
             self._parts.pact.stop()
             return
@@ -252,12 +252,12 @@ class Group:
             await asyncio.sleep(PACT_END_POLL_S)
 
     def leave_for_adoption(self) -> None:
-        """End without letting go: fence, addresses and lease stay as they are, for the next process to adopt."""
+        """End without a release: fence, addresses and lease stay as they are, for the next process to adopt."""
         self._parts.announcer.stop()
         self._parts.addresses.close()
 
     async def close(self) -> None:
-        """After the end: give the lease back, and take the fence down where nothing is left behind it."""
+        """After the end: give the lease back, and remove the fence if its addresses are not on this machine."""
         if self.stopped and not self.state_machine.present:
             try:
                 found = await self._parts.addresses.anywhere()
@@ -285,7 +285,7 @@ class Group:
             case ac.Campaign():
                 self._parts.election.campaign(action.campaign)
             case ac.HandOver():
-                self._parts.pact.stop()  # etcd ends it in the same transaction
+                self._parts.pact.stop()  # the transaction of the handover deletes the pact's keys
                 self._parts.election.hand_over(action.campaign, action.successor)
             case ac.Resign():
                 self._parts.election.resign(action.campaign, action.successor, contested=action.contested)
@@ -320,7 +320,7 @@ class Group:
                 pass  # written by _report()
 
     def _save_restart_state(self, holding: ac.RestartState) -> None:
-        """Keep it for the next process. A failure costs the next process the adoption; this process keeps the VIP."""
+        """Save the restart state. After a failure, this process keeps the VIP, but the next one cannot adopt it."""
         try:
             self._parts.restart_state.save(replace(holding, addresses=self._worker.applied))
         except StateFileError as e:

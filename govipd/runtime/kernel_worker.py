@@ -1,4 +1,4 @@
-"""Does one VIP group's kernel actions, one after the other, in the order in which they were decided."""
+"""Executes one VIP group's kernel actions, one after the other, in the order of the state machine's decisions."""
 
 import asyncio
 from collections import deque
@@ -17,16 +17,16 @@ from govipd.runtime.reporter import Reporter
 _A = TypeVar("_A")
 
 READDRESS_RETRY_S = 0.5
-REMOVE_AFTER_S = 0.002  # behind a closed fence an address has time: the deletion of the key goes before
+REMOVE_AFTER_S = 0.002  # seconds by which the removal of addresses waits, so that the deletion of the key goes first
 
 
 @dataclass(frozen=True, slots=True)
 class _Readdress:
-    """See that the kernel's parts know the addresses that are wanted now."""
+    """Give the wanted addresses to the fence and the other adapters."""
 
 
 class KernelWorker:
-    """The kernel's part of one VIP group.
+    """The kernel worker of one VIP group.
 
     Args:
         parts: the group's adapters.
@@ -37,8 +37,8 @@ class KernelWorker:
 
     Attributes:
         wanted: the addresses that this node may hold.
-        applied: the addresses that the kernel's parts know; more than `wanted` while they differ.
-        confirmed_until: until when the fence is open, as the kernel has confirmed.
+        applied: the addresses that the adapters have; all of `wanted`, and others while a change is under way.
+        confirmed_until: the instant (CLOCK_BOOTTIME) of the last Hold that the kernel has confirmed.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class KernelWorker:
         self._reporter = reporter
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
-        self._prepared = False  # the addresses are there, behind a closed fence
+        self._prepared = False  # the addresses are present behind a closed fence
 
     def queue(self, action: KernelAction | _Readdress) -> None:
-        """Hand an action to the kernel worker; what a later Hold or CloseFence overtakes is dropped."""
+        """Queue an action. A Hold or CloseFence drops each Prepare and Hold that still waits."""
         self._pending = queued(self._pending, action)
         self._work_waits.set()
 
     def readdress(self, addresses: tuple[Address, ...]) -> None:
-        """The addresses that this node may hold from now on."""
+        """Set the addresses that this node may hold."""
         if addresses != self.wanted or addresses != self.applied:
             self.wanted, self.applied = addresses, union(addresses, self.applied)
             self.queue(_Readdress())
 
     async def run(self) -> None:
-        """Do kernel actions, one after the other, in the order in which they were decided."""
+        """Execute queued actions until cancelled."""
         while True:
             await self._work_waits.wait()
             if not self._pending:
@@ -100,7 +100,7 @@ class KernelWorker:
                 await self._apply_addresses()
                 await self._perform(action)
             case Prepare():
-                await parts.fence.prepare(action.until)  # a firewall that was loaded again may have deleted it
+                await parts.fence.prepare(action.until)  # a reload of the firewall may have deleted the fence
                 await parts.addresses.add(action.until)
                 self._prepared = True
                 parts.timings.mark("addresses there")
@@ -111,7 +111,7 @@ class KernelWorker:
                 if not self._prepared:
                     await parts.addresses.add(action.until)
                     parts.timings.mark("addresses there")
-                self._prepared = False  # the next Hold renews their lifetime
+                self._prepared = False  # the next Hold renews the addresses' lifetime
                 parts.announcer.hold(action.until)
             case CloseFence():
                 if self.applied != self.wanted:
@@ -127,7 +127,7 @@ class KernelWorker:
                 await self._apply_addresses()
 
     async def _apply_addresses(self) -> None:
-        """First the fence guards what was and what will be; then addresses go; then the fence lets go of those.
+        """Change the addresses: guard the old and the new ones, remove the old ones, then stop guarding these.
 
         Raises:
             KernelError: not confirmed; may be repeated.
@@ -145,17 +145,17 @@ class KernelWorker:
             parts.election.unclaim(gone)
 
     async def _guard_all(self) -> None:
-        """The fence and the addresses know what was and what will be."""
+        """Give the old and the new addresses to the fence and to the adapter of the addresses."""
         await self._parts.fence.replace(self.applied)
         await self._parts.addresses.replace(self.applied)
 
 
 def queued(pending: Iterable[_A], action: _A) -> deque[_A]:
-    """The queue with one more action, without what it supersedes: a Hold or CloseFence drops each Prepare and Hold."""
+    """The queue with one more action. A Hold or CloseFence replaces each Prepare and Hold in the queue."""
     kept = (a for a in pending if not (isinstance(action, Hold | CloseFence) and isinstance(a, Prepare | Hold)))
     return deque((*kept, action))
 
 
 def union(first: tuple[Address, ...], second: tuple[Address, ...]) -> tuple[Address, ...]:
-    """The addresses of both, those of the first in front."""
+    """The addresses of both tuples, those of `first` in front."""
     return (*first, *(address for address in second if address not in first))

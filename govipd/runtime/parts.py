@@ -1,4 +1,4 @@
-"""What the daemon runs: the configuration as a plan, and the adapters that the composition makes for each VIP group."""
+"""The plan that the daemon runs (the configuration in its terms), and the adapters of each VIP group."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -38,14 +38,15 @@ class Parts:
     drain: DrainMark
     pact: Pact
     timings: StepTimings
-    reach: Callable[[Any], None] = lambda _: None  # etcd, as in GroupPlan.access
+    reach: Callable[[Any], None] = lambda _: None  # takes a new GroupPlan.access for the etcd client
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """One VIP group as configured. Another `identity` is another election: release, then start again.
+    """One VIP group as configured.
 
-    `access` is how etcd is reached; another one is handed to `Parts.reach`, without letting go of the VIP.
+    `identity`: a reload that changes it releases the VIP, then starts the group anew.
+    `access`: how to reach etcd. A reload that changes it calls `Parts.reach`; the VIP stays.
     """
 
     name: str
@@ -60,8 +61,8 @@ class GroupPlan:
 class Plan:
     """A validated configuration, in the daemon's terms.
 
-    Two sources, or services, with the same key are the same one: a reload leaves it running. `node` is what the node's
-    status begins with; it has no groups yet.
+    A reload leaves a source or a service running if the new plan has the same key. `node` is the node's status, without
+    its groups.
     """
 
     node: NodeStatus

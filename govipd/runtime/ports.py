@@ -1,7 +1,7 @@
-"""What a VIP group needs of the outside, as protocols. `compose` plugs the adapters in; tests plug fakes in.
+"""The protocols by which a VIP group uses the outside. `compose` passes the adapters in; tests pass fakes in.
 
-Every coroutine here ends by itself within a bound that its implementation states, raises only errors of
-`govipd.errors`, and may be cancelled. `run()` coroutines never return: the shell takes a return as a fault.
+Every coroutine here ends within a time limit that its implementation states, raises only errors of `govipd.errors`, and
+may be cancelled. `run()` coroutines never return: the shell treats a return as a fault.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,14 +12,14 @@ from govipd.core.actions import RestartState
 from govipd.core.events import Address, Elsewhere, Event
 
 Sink = Callable[[Event], None]
-"""Where adapters put events; never blocks, callable only from the event loop's thread."""
+"""Takes events from adapters. Never blocks; may be called only from the event loop's thread."""
 
 
 class Clock(Protocol):
-    """Time. One clock for everything that is compared with a deadline."""
+    """The clock of every instant and deadline."""
 
     def now(self) -> float:
-        """Seconds of CLOCK_BOOTTIME (clock_gettime(2)): it goes on while the machine sleeps."""
+        """Seconds of CLOCK_BOOTTIME (clock_gettime(2)), which also counts the time of a suspend."""
 
 
 class Election(Protocol):
@@ -29,22 +29,22 @@ class Election(Protocol):
         """Keep a lease alive, and stay in the queue while a campaign is wanted, until cancelled."""
 
     def campaign(self, campaign: int) -> None:
-        """Want to be in the queue, under this campaign number. Replies come as events."""
+        """Join the queue, under this campaign number. Queued and Elected follow."""
 
     def adopt(self, campaign: int, holding: RestartState) -> None:
-        """Before run(): go on with an earlier process's lease and key, as with a campaign of one's own."""
+        """Adopt an earlier process's lease and key; call before run(). The events of a campaign follow."""
 
     def resign(self, campaign: int, successor: str = "", *, contested: bool = False) -> None:
-        """Want to be out of the queue, and `successor` to be first in it. Resigned follows once etcd confirmed it.
+        """Leave the queue, and let `successor` become first ("": the next one). Resigned follows once etcd confirms.
 
-        `contested`: without the marker of an orderly release, see core.actions.Resign.
+        `contested`: write no marker; see core.actions.Resign.
         """
 
     def hand_over(self, campaign: int, successor: str = "") -> None:
-        """Let `successor` become first while this node answers. SuccessorReady follows, then call resign()."""
+        """Let `successor` become first while this node still answers. SuccessorReady follows; then call resign()."""
 
     def prepared(self, campaign: int) -> None:
-        """The addresses are behind a closed fence: this node can take the VIP at once."""
+        """Note that the addresses are behind a closed fence: an activation only has to open the fence."""
 
     async def successors(self) -> Sequence[str]:
         """The members to which this member could hand the VIP over, the next first.
@@ -54,16 +54,16 @@ class Election(Protocol):
         """
 
     def claim(self, addresses: Sequence[Address]) -> None:
-        """Want these addresses from now on. Elected names those that this member may hold."""
+        """Set the addresses to claim. Elected names those that this member may hold."""
 
     def unclaim(self, addresses: Sequence[Address]) -> None:
-        """The kernel does not answer for these any more, and will not: other groups may have them."""
+        """Let go of the claims on these addresses: the kernel does not answer for them any more, and will not."""
 
     async def check_writes(self) -> None:
-        """See that etcd takes writes, without which this member could not campaign again.
+        """Check that etcd takes writes. Without writes, this member could not campaign again.
 
         Raises:
-            EtcdWriteRefusedError: it does not.
+            EtcdWriteRefusedError: etcd takes no writes.
             EtcdError: etcd did not answer.
         """
 
@@ -71,54 +71,54 @@ class Election(Protocol):
         """Read this member's place now. Elected or Deposed follows while a campaign runs."""
 
     def publish(self, record: Mapping[str, object]) -> None:
-        """What other tools see of this member; the newest wins, written as soon as etcd allows."""
+        """Set this member's record. The newest record is written as soon as etcd allows."""
 
     async def close(self) -> None:
-        """Give the lease back (best effort, bounded by one call's deadline)."""
+        """Give the lease back: one try, within one call's deadline."""
 
 
 class Fence(Protocol):
-    """Lets this kernel answer for the VIP until an instant, and not a moment longer by itself."""
+    """Lets this kernel answer for the VIP until a deadline. The kernel itself ends the answers at the deadline."""
 
     async def open(self, until: float) -> None:
-        """Answer until `until` (CLOCK_BOOTTIME), or a little less. Opening an open fence moves the instant, atomically.
+        """Open until `until` (CLOCK_BOOTTIME), or a little less. Opening an open fence moves the deadline, atomically.
 
         Raises:
             KernelError: the kernel refused, or `until` has passed.
         """
 
     async def prepare(self, until: float) -> None:
-        """Close, and do beforehand what open(until) would have to do.
+        """Close, and do the work of a later open(until) in advance.
 
         Raises:
             KernelError: as close() and open().
         """
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Guard these addresses from now on; those that are no longer among them are closed and let go.
+        """Guard exactly these addresses. Any other address is closed, and not guarded any more.
 
         Raises:
             KernelError: not confirmed; may be repeated.
         """
 
     async def close(self) -> None:
-        """Stop answering. Returns when the kernel acknowledged it; closing a closed fence succeeds.
+        """Close. Returns when the kernel has acknowledged. Closing a closed fence succeeds.
 
         Raises:
-            KernelError: it is not known whether the kernel stopped.
+            KernelError: it is not known whether the kernel has stopped answering.
         """
 
     async def guard(self, addresses: tuple[Address, ...]) -> None:
-        """Guard these as well from now on: closed until the fence is opened next. The others are as they were.
+        """Guard these addresses, too. They are closed until the next open(). The others stay as they are.
 
         Raises:
             KernelError: not confirmed; may be repeated.
         """
 
     async def remove(self, present: Collection[IPv4Address | IPv6Address] = ()) -> None:
-        """Take the fence down, when no address is left behind it. Succeeds when there is none.
+        """Remove the fence, after its addresses were removed. Succeeds where there is no fence.
 
-        `present`: what is on this machine all the same, on whichever interface. It keeps the fence up, closed.
+        `present`: addresses that are still on this machine, on any interface. If the fence guards one, it stays closed.
 
         Raises:
             KernelError: the kernel did not confirm.
@@ -129,10 +129,10 @@ class Addresses(Protocol):
     """The VIP group's addresses on its interface."""
 
     def close(self) -> None:
-        """Close what it keeps open. Nothing is removed."""
+        """Close the socket. Removes no address."""
 
     async def add(self, until: float) -> None:
-        """See that every address is present with exactly its prefix, to vanish at about `until` at the latest.
+        """Add or renew every address, with exactly its prefix length and a lifetime to about `until` at the latest.
 
         Raises:
             InterfaceMissingError: the interface does not exist.
@@ -140,21 +140,21 @@ class Addresses(Protocol):
         """
 
     async def remove(self) -> None:
-        """See that no address of the group is on the interface. A missing interface has none.
+        """Remove every address of the group from the interface. A missing interface is a success.
 
         Raises:
             KernelError: the kernel refused.
         """
 
     async def anywhere(self) -> tuple[Elsewhere, ...]:
-        """Where on this machine an address of the group is, with any prefix, on any interface.
+        """The addresses of the group that are on any interface of this machine, with any prefix length.
 
         Raises:
             KernelError: the kernel did not answer.
         """
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
-        """The group consists of these from now on; those that are no longer among them are removed.
+        """Set the group's addresses. An address that leaves the group is removed from the interface.
 
         Raises:
             KernelError: the kernel refused; may be repeated.
@@ -165,66 +165,66 @@ class Announcer(Protocol):
     """Announces to the neighbours where the VIP is."""
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Announce these from now on."""
+        """Announce these addresses from now on."""
 
     def start(self) -> None:
-        """Announce at once, then repeat, then periodically, until stop(). A start while active begins again."""
+        """Announce at once, then repeat, then periodically, until stop(). A second call begins anew."""
 
     def hold(self, until: float) -> None:
-        """The kernel answers until then (CLOCK_BOOTTIME): no frame leaves later. Moves with each renewal."""
+        """Send no frame at `until` (CLOCK_BOOTTIME) or later: the kernel answers until then. Called at each renewal."""
 
     def stop(self) -> None:
-        """No frame leaves after this returns."""
+        """Stop announcing: no frame is sent after this call has returned."""
 
     async def run(self) -> None:
-        """The task that sends."""
+        """Send what start() asks for, until cancelled."""
 
 
 class Neighbours(Protocol):
-    """The other machines on the VIP's link, which are asked who answers for its addresses."""
+    """Asks the wire question: which other machines on the VIP's link answer for the VIP's addresses?"""
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Ask about these from now on."""
+        """Ask about these addresses from now on."""
 
     def ask(self, until: float) -> None:
-        """Ask until then (CLOCK_BOOTTIME), without a frame that changes a neighbour's cache. WireHeard follows."""
+        """Ask until `until` (CLOCK_BOOTTIME), with frames that change no neighbour cache. WireHeard follows."""
 
     def stop(self) -> None:
-        """The answer is not wanted any more."""
+        """End the question. No WireHeard follows."""
 
     async def run(self) -> None:
-        """The task that asks."""
+        """Ask each question of ask(), until cancelled."""
 
 
 class AddressMonitor(Protocol):
-    """Reports the link (LinkState), and addresses of the group that others remove, add, or have put elsewhere."""
+    """Reports the link's state, and which of the group's addresses are present, lost, or on another interface."""
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Watch these from now on."""
+        """Watch these addresses from now on."""
 
     async def run(self) -> None:
         """Observe until cancelled."""
 
 
 class RestartStateStore(Protocol):
-    """What one process leaves for the next (the unit's runtime directory)."""
+    """Keeps the restart state, in the unit's runtime directory."""
 
     def load(self) -> RestartState | None:
-        """What the last process left; None when there is nothing that could be ours.
+        """The restart state of the last process; None where there is none.
 
         Raises:
-            StateFileError: something is there that cannot be trusted; the text says why.
+            StateFileError: there is a restart state that cannot be trusted; the text says why.
         """
 
     def save(self, holding: RestartState) -> None:
-        """Replace what is kept, whole or not at all.
+        """Replace the restart state atomically.
 
         Raises:
-            StateFileError: it could not be written; what was there stays.
+            StateFileError: the write failed; the earlier restart state stays.
         """
 
     def forget(self) -> None:
-        """Keep nothing. Never raises: what stays is out of date, and refused or disproved by the next process."""
+        """Delete the restart state. Never raises: the next process refuses or disproves one that stays."""
 
 
 class Leases(Protocol):
@@ -234,70 +234,70 @@ class Leases(Protocol):
         """Leases of processes before this one, and of groups that are not configured any more."""
 
     def granted(self, lease: int) -> None:
-        """This process has this lease. Never raises: then a successor waits for the lease's end."""
+        """Note a lease of this process. Never raises: without the note, the next process cannot revoke the lease."""
 
     def ended(self, lease: int) -> None:
-        """That lease of this machine was given back."""
+        """Note that this lease has ended."""
 
 
 class Datagrams(Protocol):
-    """A UDP port."""
+    """A UDP port for datagrams between members."""
 
     async def run(self, receive: Callable[[bytes, tuple[str, int]], None]) -> None:
         """Listen until cancelled; `receive` gets each datagram and its source."""
 
     def send(self, data: bytes, to: tuple[str, int]) -> None:
-        """Send one. Never raises, never waits: what cannot be sent is lost."""
+        """Send one datagram. Never raises, never waits: a datagram that cannot be sent is lost."""
 
 
 class TemporaryUdpSocket(Protocol):
-    """A UDP socket at a port that is chosen for one exchange."""
+    """A UDP socket for one exchange, on a port that the kernel chooses."""
 
     def open(self, receive: Callable[[bytes, tuple[str, int]], None]) -> tuple[str, int] | None:
-        """Listen until close(), at an address and a port that others can send to; None where there is none."""
+        """Listen until close(). Returns the address and port to which others can send; None where there is none."""
 
     def send(self, data: bytes, to: tuple[str, int]) -> None:
-        """Send one. Never raises, never waits: what cannot be sent is lost."""
+        """Send one datagram. Never raises, never waits: a datagram that cannot be sent is lost."""
 
     def close(self) -> None:
-        """Listen no more. Closing a closed one does nothing."""
+        """Stop listening. Closing a closed socket does nothing."""
 
 
 class Pact(Protocol):
     """The pact between the leader and its successor, which may take over early (core.pact)."""
 
     async def run(self) -> None:
-        """Keep this member's half of the pact, until cancelled."""
+        """Keep this member's side of the pact, until cancelled."""
 
     def lead(self) -> None:
-        """This node answers for the VIP: seek a pact with the successor. PactAnswered follows."""
+        """Seek a pact with the successor: this node leads. PactAnswered follows if the successor agrees."""
 
     def stop(self) -> None:
-        """This node stops answering, or leaves the queue: send and acknowledge nothing."""
+        """Send and acknowledge nothing more: this node stops answering, or leaves the queue."""
 
     def enforce(self, pact: str) -> None:
-        """The fence is short: etcd may say that the pact is in force."""
+        """Record in etcd that the pact is in force: the fence is short by now."""
 
     def end(self, pact: str) -> None:
-        """Want the pact's end. PactEnded follows once etcd confirmed it."""
+        """End the pact. PactEnded follows once etcd confirms."""
 
 
 class DrainMark(Protocol):
-    """Whether the operator wants this node out of a VIP's queue, kept over a reboot (the unit's state directory)."""
+    """The drain of one VIP group on this node, kept over a reboot (in the unit's state directory)."""
 
     def is_set(self) -> bool:
-        """Whether it is to stay out."""
+        """Whether this node is drained."""
 
     def set(self) -> None:
-        """Keep it out.
+        """Drain this node.
 
         Raises:
-            StateFileError: it could not be written.
+            StateFileError: the file could not be written.
         """
 
     def clear(self) -> None:
-        """Let it in.
+        """End the drain.
 
         Raises:
-            StateFileError: it could not be removed.
+            StateFileError: the file could not be removed.
         """

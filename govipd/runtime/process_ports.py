@@ -1,4 +1,4 @@
-"""What the daemon's process needs of the outside, and offers to it, as protocols. See runtime.ports."""
+"""The protocols between the daemon's process and the outside. Those of one VIP group are in runtime.ports."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,20 +10,21 @@ from govipd.core.status import NodeStatus
 
 
 class Operator(Protocol):
-    """The daemon as the operator meets it, by the control socket; `vip` "" is every VIP of this process."""
+    """What the operator may ask of the daemon, over the control socket. `vip`: "" means every VIP of this process."""
 
     def status(self) -> NodeStatus:
-        """What this node knows of itself."""
+        """The status of this node."""
 
     async def drain(self, vip: str, *, wanted: bool) -> None:
-        """Keep this node out of the queue, over a reboot; or let it in again.
+        """Drain this node, also over a reboot, or end the drain.
 
         Raises:
-            RefusedError: no such VIP, it cannot be kept, or a leader could not come back since etcd takes no writes.
+            RefusedError: there is no such VIP, the drain file cannot be changed, or etcd takes no writes, so that a
+                leader that left could not campaign again.
         """
 
     async def handover(self, vip: str, to: str) -> None:
-        """Give the VIP to the member `to`, or with "" to the next in the queue. Begun when this returns.
+        """Give the VIP to the member `to`; "" is the next in the queue. Returns when the handover has begun.
 
         Raises:
             RefusedError: this node does not lead, or no member (or not `to`) could take over.
@@ -31,13 +32,13 @@ class Operator(Protocol):
 
 
 class Service(Protocol):
-    """Runs beside the VIP groups, sees every step of each, and may ask the daemon: control socket, metrics, hooks."""
+    """A part that runs beside the VIP groups and sees each of their steps: control socket, metrics, hooks."""
 
     async def run(self) -> None:
         """Serve until cancelled."""
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
-        """A group's state machine took `event` in and asked for `actions`, now begun. Never raises, never blocks."""
+        """Note a step: the state machine of `vip` got `event` and returned `actions`. Never raises, never blocks."""
 
 
 class Source(Protocol):
@@ -63,11 +64,11 @@ class Notifier(Protocol):
         """WATCHDOG=1."""
 
     def reloading(self) -> None:
-        """RELOADING=1 with MONOTONIC_USEC; ready() ends it."""
+        """RELOADING=1 with MONOTONIC_USEC; ready() ends the reload."""
 
 
 class Journal(Protocol):
-    """Where lines for people go, with fields for programs."""
+    """Takes journal entries: lines for people, with fields for programs."""
 
     def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
-        """One journal entry. Never raises, never blocks long."""
+        """Write one journal entry. Never raises, never blocks long."""

@@ -1,13 +1,13 @@
-"""Trouble that lasts: reported when it begins, from time to time while it goes on, and when it is over."""
+"""Filters repeated trouble: a line when it begins, from time to time while it lasts, and when it is over."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from govipd.core.journal_kinds import JournalKind
 
-FIRST_S = 10.0  # the first "still: ..." comes when the trouble is this old, each further one at twice that age
-LONGEST_S = 3600.0  # but no later than this after the one before
-FORGOTTEN_S = 60.0  # trouble that was not seen for this long is over
+FIRST_S = 10.0  # the trouble's age at the first "still: ..." line; each further line comes at twice the age
+LONGEST_S = 3600.0  # longest time between two "still: ..." lines
+FORGOTTEN_S = 60.0  # trouble that was not reported for so long counts as new when it comes again
 
 Write = Callable[[JournalKind, str, Mapping[str, str]], None]
 
@@ -21,7 +21,7 @@ class _Trouble:
 
 
 class RepeatFilter:
-    """Collapses what repeats, by kind and subject. The text may differ from try to try; the newest is reported.
+    """Collapses repeated reports of the same kind and subject. Their texts may differ; the newest text is written.
 
     Args:
         write: takes a kind, a line, and fields.
@@ -32,7 +32,7 @@ class RepeatFilter:
         self._troubles: dict[tuple[JournalKind, str], _Trouble] = {}
 
     def report(self, kind: JournalKind, text: str, now: float, *, next_step: str = "", subject: str = "") -> None:
-        """It happened, or happened again. `next_step` is reported once."""
+        """Report trouble, each time it happens. `next_step` is written only when the trouble begins."""
         trouble = self._troubles.get((kind, subject))
         if trouble is None or now - trouble.seen > FORGOTTEN_S:
             self._troubles[kind, subject] = _Trouble(began=now, seen=now, due=now + FIRST_S, tries=1)
@@ -46,7 +46,7 @@ class RepeatFilter:
             self._write(kind, f"still: {text}, {_lasted(age, trouble.tries)}", _fields(age, trouble.tries))
 
     def resolve(self, kind: JournalKind, over: JournalKind, text: str, now: float, *, subject: str = "") -> None:
-        """It is over, which is a line of the kind `over`; nothing where it had not begun."""
+        """Report that the trouble is over, in a line of the kind `over`. Does nothing where there was none."""
         if trouble := self._troubles.pop((kind, subject), None):
             age = now - trouble.began
             self._write(over, f"{text}, after {_lasted(age, trouble.tries)}", _fields(age, trouble.tries))

@@ -18,16 +18,16 @@ from govipd.runtime.repeat_filter import RepeatFilter
 from govipd.runtime.step_timing import OperationTimings
 
 TRANSITIONS_KEPT = 20
-_BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # nothing has been looked at yet
+_BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # no gate has been observed yet
 
 
 class Reporter:
-    """Reports each thing once, in the texts of core.texts.
+    """Reports each change once, with the texts of core.texts.
 
     Args:
-        name: the VIP group's.
-        addresses: its addresses; a reload changes them.
-        state_machine: whose state is reported.
+        name: the VIP group's name.
+        addresses: the group's addresses; a reload changes them.
+        state_machine: the state machine whose state is reported.
         publish: takes the member's record for etcd.
     """
 
@@ -62,7 +62,7 @@ class Reporter:
         return f"{self._name}: {texts.status(self._state_machine, addresses, self._clock.now())}"
 
     def status(self) -> GroupStatus:
-        """Everything that is known."""
+        """The group's whole status."""
         state_machine, now = self._state_machine, self._clock.now()
         deadline = state_machine.fence.by_lease()
         return GroupStatus(
@@ -89,7 +89,7 @@ class Reporter:
         )
 
     def report(self, report: Report) -> None:
-        """A transition."""
+        """Report a transition."""
         self._transitions.append(
             Transition(self._wall(report.since), report.state.value, report.trigger.value, report.detail)
         )
@@ -99,7 +99,7 @@ class Reporter:
         self.publish()
 
     def changes(self, event: Event, now: float) -> None:
-        """Lines for what changed without a transition: gates, etcd, the other members."""
+        """Report changes without a transition: gates, etcd, the pact, claims, the other members."""
         changed = False
         for gate in self._state_machine.facts.health.gates():
             if self._reported_gates.get(gate.gate.value) is not gate.verdict:
@@ -141,11 +141,11 @@ class Reporter:
             self.line(JournalKind[f"GATE_{gate.verdict.name}"], f"gate {gate}", fields)
 
     def line(self, kind: JournalKind, text: str, fields: Mapping[str, str] | None = None) -> None:
-        """One entry of the journal."""
+        """Write one journal entry."""
         self._journal.write(kind, f"{self._name}: {text}", {"GOVIP_VIP": self._name, **(fields or {})})
 
     def timings(self, story: OperationTimings | None) -> None:
-        """How long each step of a move took."""
+        """Report how long each step of a take-over or a release took; nothing for None."""
         if story is not None:
             steps = "[" + ", ".join(f'["{step}", {ms:.3f}]' for step, ms in story.steps) + "]"
             fields = {"GOVIP_MOVE": story.move.value, "GOVIP_BEGAN": f"{story.began:.6f}", "GOVIP_STEPS": steps}
@@ -156,7 +156,7 @@ class Reporter:
         return datetime.now(UTC).timestamp() - (self._clock.now() - then)
 
     def publish(self) -> None:
-        """Show other tools the newest state: the member's record in etcd."""
+        """Publish the newest state in the member's record in etcd."""
         state_machine = self._state_machine
         since = datetime.fromtimestamp(self._wall(state_machine.since), UTC)
         gates = {

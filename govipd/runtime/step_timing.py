@@ -1,6 +1,6 @@
-"""Where the time goes when a VIP is taken or released: each step with its instant, in memory while it lasts.
+"""Times the steps of a move, that is, of a take-over or a release of a VIP. The times are kept until the move ends.
 
-Nothing is noted between operations: a node that holds its VIP, or waits in the queue, pays nothing.
+Between moves nothing is timed: a node that holds its VIP, or waits in the queue, spends no time on it.
 """
 
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from enum import Enum
 
 from govipd.runtime.ports import Clock
 
-STEPS_MAX = 100  # different steps of one operation; an operation that never ends must not grow
+STEPS_MAX = 100  # different steps of one move: a move that never ends must not use more and more memory
 
 
 class Operation(Enum):
-    """What is under way."""
+    """The kind of a move."""
 
     TAKE = "take-over"
     RELEASE = "release"
@@ -21,9 +21,9 @@ class Operation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OperationTimings:
-    """One move: when it began, in seconds of CLOCK_BOOTTIME, and each step in ms since then.
+    """One move: its begin, in seconds of CLOCK_BOOTTIME, and the time of each step, in ms since the begin.
 
-    A step that was tried again and again is there twice: its first time, and with their number its last.
+    A repeated step has two entries: the first time, and the last time with the number of repetitions.
     """
 
     move: Operation
@@ -37,7 +37,7 @@ class OperationTimings:
 
 @dataclass(slots=True)
 class _Step:
-    """How often it was marked; at which number of all marks, and when, for the first and the last time."""
+    """How often a step was marked; for its first and its last mark, the number among all marks, and the instant."""
 
     times: int = 0
     first: tuple[int, float] = (0, 0.0)
@@ -56,7 +56,7 @@ class _Step:
 
 
 class StepTimings:
-    """One VIP group's move under way."""
+    """Times the move of one VIP group that is under way."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -65,7 +65,7 @@ class StepTimings:
         self._steps: dict[str, _Step] = {}
 
     def begin(self, move: Operation, step: str) -> None:
-        """The first step of a move; only a further one where that move is under way."""
+        """Begin a move with this step. If a move of the same kind is under way, only mark the step."""
         if self._move is not move:
             self._move = move
             self._steps = {}
@@ -73,13 +73,13 @@ class StepTimings:
         self.mark(step)
 
     def mark(self, step: str) -> None:
-        """A step of the move under way; nothing where there is none."""
+        """Note the time of a step. Does nothing where no move is under way."""
         if self._move is not None and (step in self._steps or len(self._steps) < STEPS_MAX):
             self._marks += 1
             self._steps.setdefault(step, _Step()).marks(self._marks, self._clock.now())
 
     def end(self) -> OperationTimings | None:
-        """The move is over: what it was; None where there was none."""
+        """End the move. Returns its timings; None where no move was under way."""
         move, self._move = self._move, None
         if move is None:
             return None

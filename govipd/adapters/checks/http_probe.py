@@ -1,4 +1,4 @@
-"""An HTTP check, with requests, in a thread that is kept from check to check."""
+"""The probe: an HTTP check with the library requests, in a thread that is kept from check to check."""
 
 import asyncio
 import threading
@@ -12,30 +12,30 @@ from govipd.core.events import ProbeResult
 from govipd.core.sanitize import sanitize_line
 from govipd.runtime.ports import Clock, Sink
 
-_LEFT_MAX = 4  # threads that were left behind in a check, and have not returned
+_LEFT_MAX = 4  # abandoned threads that still hang in their check
 
 _Answer = asyncio.Future[ProbeResult]
 
 
 class HttpProbe:
-    """GETs a URL at a fixed rate (ports.Source).
+    """GETs a URL at a fixed rate (process_ports.Source).
 
-    A check is scored at its deadline, not when its thread returns: a server that accepts and then hangs, or
-    sends a byte now and then, defeats the socket's own time-out. Each check makes a new connection, since a
-    kept one hides a full accept queue. The request is prepared once and handed to requests' adapter itself: a Session
-    costs half as much again, follows what looks like a redirect, and heeds proxies of the environment.
+    A check fails at its deadline, not when its thread returns: a server that accepts and then hangs, or sends a byte
+    now and then, defeats the socket's own time-out. Each check makes a new connection, because a kept connection hides
+    a full accept queue. The request is prepared once and given to requests' HTTPAdapter: a requests.Session costs half
+    as much again, follows redirects, and uses the proxies of the environment.
 
-    A thread whose check was given up is left behind: it ends when that check returns, and the next one begins another.
-    While four hang, a check fails without a fifth. The threads are daemonic: one that hangs does not keep the process
-    from exiting.
+    A thread whose check is past its deadline is abandoned: it ends when its check returns, and the next check starts a
+    new thread. While four abandoned threads hang, each check fails without a fifth thread. The threads are daemonic, so
+    a thread that hangs does not keep the process from exiting.
 
     Args:
         url: http or https.
-        interval_s: from the start of one check to the start of the next.
-        timeout_s: for the whole check, name resolution included.
+        interval_s: seconds from the start of one check to the start of the next.
+        timeout_s: seconds for the whole check, name resolution included.
         sink: where ProbeResult goes, once per check.
-        clock: gives the grid on which checks start.
-        expect_status: the one that passes.
+        clock: CLOCK_BOOTTIME.
+        expect_status: the HTTP status that passes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class HttpProbe:
         self._sink = sink
         self._clock = clock
         self._expect_status = expect_status
-        self._wanted: SimpleQueue[_Answer | None] | None = None  # what the thread takes; None where there is none
+        self._wanted: SimpleQueue[_Answer | None] | None = None  # the thread's requests; None without a thread
         self._left = 0
 
     async def run(self) -> None:
@@ -65,13 +65,13 @@ class HttpProbe:
             while True:
                 start = self._clock.now()
                 self._sink(await self.check())
-                # At once after a check that took the whole interval: a proxy that hangs costs no second one.
+                # After a check that took the whole interval, the next check starts at once.
                 await asyncio.sleep(max(0.0, start + self._interval_s - self._clock.now()))
         finally:
             self.close()
 
     async def check(self) -> ProbeResult:
-        """Check once. close() ends the thread that is kept for the next."""
+        """Check once. The thread stays for the next check, until close()."""
         loop = asyncio.get_running_loop()
         if self._wanted is None:
             if self._left >= _LEFT_MAX:
@@ -80,7 +80,7 @@ class HttpProbe:
             threading.Thread(target=self._work, args=(self._wanted, loop), name="probe", daemon=True).start()
         answer: _Answer = loop.create_future()
         self._wanted.put(answer)
-        # Not asyncio.timeout(), which drops an answer that came in time where it is this process that was late.
+        # Not asyncio.timeout(): where this process itself is late, it would drop an answer that came in time.
         await asyncio.wait([answer], timeout=self._timeout_s)
         if answer.done():
             return answer.result()
@@ -88,14 +88,14 @@ class HttpProbe:
         return ProbeResult(passed=False, detail=f"no answer within {self._timeout_s:g} s")
 
     def close(self) -> None:
-        """Let the thread end, after the check that it may be in. The object can be used again."""
+        """Let the thread end, after its present check. The object can be used again."""
         if self._wanted is not None:
             self._wanted.put(None)
             self._wanted = None
             self._left += 1
 
     def _work(self, wanted: SimpleQueue[_Answer | None], loop: asyncio.AbstractEventLoop) -> None:
-        """The thread: makes one check for each request."""
+        """The thread's function: makes one check for each request in `wanted`."""
         with suppress(RuntimeError):  # the loop has ended meanwhile
             while answer := wanted.get():
                 loop.call_soon_threadsafe(_give, answer, self._get())
@@ -105,17 +105,17 @@ class HttpProbe:
         self._left -= 1
 
     def _get(self) -> ProbeResult:
-        """One request, in a thread; blocks for as long as the server pleases."""
+        """Make one request, in the thread. Blocks until the server answers, without a limit."""
         began = self._clock.now()
         try:
-            if self._request is None:  # not before: requests refuses addresses that look well to others
+            if self._request is None:  # not earlier: requests may refuse a URL that the configuration accepts
                 self._request = requests.Request("GET", self._url, {"Connection": "close"}).prepare()
             with self._adapter.send(self._request, stream=True, timeout=self._timeout_s) as reply:
                 status = reply.status_code
         except Exception as error:  # noqa: BLE001  # a thread that ends without a result would be counted for ever
             return ProbeResult(passed=False, detail=_in_words(error, self._timeout_s))
         took = self._clock.now() - began
-        if took > self._timeout_s:  # it dribbled
+        if took > self._timeout_s:  # the server sent a byte now and then
             return ProbeResult(passed=False, detail=f"no answer within {self._timeout_s:g} s", took=took)
         if status != self._expect_status:
             return ProbeResult(passed=False, detail=f"HTTP {status}", took=took)

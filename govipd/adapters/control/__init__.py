@@ -1,1 +1,1 @@
-"""The control socket: varlink, and the methods that the daemon serves there."""
+"""The control socket: the varlink protocol, and the methods that the daemon serves over it."""

@@ -1,6 +1,6 @@
-"""The control socket: what `govipctl` and `varlinkctl` ask this process (implements ports.Service).
+"""The control socket, over which `govipctl` and `varlinkctl` call this process (implements process_ports.Service).
 
-Every user that may open the socket may read; only root may change something.
+Every user that may open the socket may read the status. Only root may call the other methods.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -80,11 +80,11 @@ class _Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ControlSocket:
-    """Serves one process's socket.
+    """The control socket of one process.
 
     Args:
-        path: where; its directory's mode and group say who may come near.
-        version: of this program.
+        path: the socket's path; the directory's mode and group say who may connect.
+        version: govipd's version.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class ControlSocket:
         )
 
     async def run(self) -> None:
-        """See ports.Service."""
+        """See process_ports.Service."""
         await self._server.run()
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
-        """See ports.Service: the socket sends nothing unasked."""
+        """See process_ports.Service. Does nothing: the socket only answers calls."""
 
     async def _answer(self, call: varlink.Call, uid: int) -> object:
         try:
@@ -127,10 +127,10 @@ class ControlSocket:
             raise varlink.ErrorReply(f"{NAME}.Refused", reason=str(e)) from e
 
     def _method(self, call: varlink.Call, uid: int) -> Callable[[varlink.Call], Awaitable[object]]:
-        """What does it.
+        """The function that executes the call.
 
         Raises:
-            ErrorReply: there is no such method, or it is not this user's.
+            ErrorReply: there is no such method, or this user may not call it.
         """
         interface = call.method.rpartition(".")[0]
         if interface not in _DESCRIPTIONS:

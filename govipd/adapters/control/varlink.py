@@ -1,7 +1,7 @@
 """The varlink protocol as the control socket speaks it (varlink.org): calls and replies, without input or output.
 
-A message is a JSON object and a NUL byte. `org.varlink.service` describes what else there is, so that `varlinkctl`
-and other clients need nothing of ours. Why not a library: docs/adr/0014.
+A message is a JSON object and a NUL byte. `org.varlink.service` describes the interfaces of a service, so that
+`varlinkctl` and other clients need no code of ours. For why no library is used, see docs/adr/0014.
 """
 
 import re
@@ -27,11 +27,11 @@ error PermissionDenied ()
 error ExpectedMore ()
 """
 
-_NAME_MAX = 100  # of a method or interface that is asked for: longer ones are cut in the reply
+_NAME_MAX = 100  # characters of a method's or interface's name; the reply cuts a longer name
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request. Unknown keys are ignored, as varlink wants it."""
+    """One request. Unknown keys are ignored, as varlink prescribes."""
 
     method: str
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
@@ -39,11 +39,11 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class ErrorReply(Exception):  # noqa: N818  # an error of the protocol's, not of ours
-    """A call that is answered with an error.
+    """Raised where a call is answered with an error.
 
     Args:
-        name: the error, with its interface.
-        parameters: what the interface's description says of it.
+        name: the error's name, with its interface.
+        parameters: the error's parameters, as in the interface's description.
     """
 
     def __init__(self, name: str, **parameters: str) -> None:
@@ -56,20 +56,20 @@ _Parameters = TypeVar("_Parameters", bound=msgspec.Struct)
 
 
 class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of a method that takes none."""
+    """The parameters of a method without any."""
 
 
 class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of GetInterfaceDescription."""
+    """The parameters of GetInterfaceDescription."""
 
     interface: str
 
 
 def parse(message: bytes) -> Call:
-    """One message, without its end.
+    """Decode one message, given without its NUL byte.
 
     Raises:
-        ValueError: it is no call; the connection has lost its meaning.
+        ValueError: the message is no call, so the connection is of no further use.
     """
     try:
         return msgspec.json.decode(message, type=Call)
@@ -78,10 +78,10 @@ def parse(message: bytes) -> Call:
 
 
 def parameters(call: Call, kind: type[_Parameters]) -> _Parameters:
-    """A call's parameters.
+    """Decode a call's parameters as `kind`.
 
     Raises:
-        ErrorReply: they are not of this kind.
+        ErrorReply: the parameters do not fit `kind`.
     """
     given = bytes(call.parameters)
     try:
@@ -93,20 +93,20 @@ def parameters(call: Call, kind: type[_Parameters]) -> _Parameters:
 
 
 def method_not_found(call: Call) -> ErrorReply:
-    """The answer to a call of what is not there."""
+    """The answer to a call of an unknown method."""
     return ErrorReply(f"{SERVICE}.MethodNotFound", method=call.method[:_NAME_MAX])
 
 
 def interface_not_found(name: str) -> ErrorReply:
-    """The answer to a question about what is not there."""
+    """The answer to a question about an unknown interface."""
     return ErrorReply(f"{SERVICE}.InterfaceNotFound", interface=name[:_NAME_MAX])
 
 
 def reply(result: Any) -> bytes:
-    """A successful reply, with its end; `result` is a mapping or a dataclass."""
+    """A successful reply, with its NUL byte; `result` is a mapping or a dataclass."""
     return msgspec.json.encode({"parameters": result}) + END
 
 
 def error(e: ErrorReply) -> bytes:
-    """An error's reply, with its end."""
+    """An error's reply, with its NUL byte."""
     return msgspec.json.encode({"error": e.name, "parameters": e.parameters}) + END

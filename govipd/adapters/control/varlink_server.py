@@ -1,7 +1,7 @@
-"""Serves varlink at a socket, with a bound on everything that a peer can do.
+"""Serves varlink on a socket, with limits on everything that a peer can do.
 
-Nobody who talks to it, or does not, can hold the process up: every message, reply, connection and pause has a bound,
-and the calls of all connections take turns and leave half of the loop's time to everything else.
+No peer can hold the process up. Every message, reply, connection and pause has a limit. The calls of all connections
+take turns, and leave half of the event loop's time to the other tasks.
 """
 
 import asyncio
@@ -17,21 +17,21 @@ from pathlib import Path
 from govipd.adapters.control import varlink
 
 Answer = Callable[[varlink.Call, int], Awaitable[object]]
-"""The result of one user's call; raises varlink.ErrorReply. What else it raises is a fault of the process's own."""
+"""Answers one user's call (user id); may raise varlink.ErrorReply. Any other error is a fault of the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a peer can take.
+    """The limits for peers.
 
     Attributes:
-        message: bytes of a request; one of ours has less than 1 KiB.
-        patience_s: for the next request to be whole, and for a reply to be read.
-        of_one_user: connections.
-        of_others: connections of all users but root, who must not be kept out.
-        backlog: connections that wait to be let in, and that the loop lets in at once.
-        slice_s: after so much work on calls, the loop's other tasks have as much time undisturbed.
-        check_s: how often the socket's place is looked at, or tried again.
+        message: bytes of a request; govipctl's requests have less than 1 KiB.
+        patience_s: seconds until the next request must be complete, and until a reply must be read.
+        of_one_user: connections of one user.
+        of_others: connections of all users but root: other users must not keep root out.
+        backlog: connections that wait in the kernel, and that the loop accepts at once.
+        slice_s: seconds of work on calls, after which the loop's other tasks get as much time undisturbed.
+        check_s: seconds between two checks that the socket's file is in its place, and between tries to listen.
     """
 
     message: int = 64 * 1024
@@ -47,13 +47,13 @@ LIMITS = Limits()
 
 
 class VarlinkServer:
-    """One socket. Where none can be made, that is reported once, and tried again.
+    """One socket. If the server cannot listen, it reports that once, and tries again.
 
     Args:
-        path: where; its directory's mode and group say who may come near. A file that an earlier process left is
-            replaced.
-        answer: does what is asked.
-        report: takes the report about that.
+        path: the socket's path; the directory's mode and group say who may connect. A file that an earlier process
+            left is replaced.
+        answer: answers a call.
+        report: called with a text when the server cannot listen.
     """
 
     def __init__(self, *, path: Path, answer: Answer, report: Callable[[str], None], limits: Limits = LIMITS) -> None:
@@ -79,7 +79,7 @@ class VarlinkServer:
                 task.cancel()
 
     async def _serve(self) -> None:
-        """Until the socket is not in its place any more. Raises what a call has broken in the daemon."""
+        """Serve until the socket's file is not in its place any more. Raises a fault that a call has caused."""
         try:
             server = await self._listen()
         except OSError as e:
@@ -94,10 +94,10 @@ class VarlinkServer:
             while inode and self._inode() == inode:
                 await self._pause()
         finally:
-            server.close()  # connections go on
+            server.close()  # open connections stay
 
     async def _listen(self) -> asyncio.Server:
-        """A new socket in its place. Raises OSError."""
+        """Listen on a new socket, which replaces an old file. Raises OSError."""
         self._path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(
             self._connected, self._path, limit=self._limits.message, backlog=self._limits.backlog
@@ -123,10 +123,10 @@ class VarlinkServer:
     # Connections
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Let the connection in, or close it: too many of its kind are open."""
+        """Accept the connection, or close it where its user has too many, or all users but root have."""
         try:
             uid = _peer(writer)
-        except OSError:  # it is gone
+        except OSError:  # the peer is gone
             writer.transport.abort()
             return
         others = self._connections.total() - self._connections[0]
@@ -146,7 +146,7 @@ class VarlinkServer:
             self._fault.set_exception(error)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, uid: int) -> None:
-        """Answer until the peer closes, is too slow, or says what is no call."""
+        """Answer calls until the peer closes, is too slow, or sends a message that is no call."""
         try:
             while (message := await self._receive(reader)) is not None:
                 await self._take_turn()
@@ -158,10 +158,10 @@ class VarlinkServer:
             with suppress(OSError):
                 async with asyncio.timeout(self._limits.patience_s):
                     await writer.wait_closed()
-            writer.transport.abort()  # what it has not read by now, it never will
+            writer.transport.abort()  # drops the bytes that the peer has not read by now
 
     async def _receive(self, reader: asyncio.StreamReader) -> bytes | None:
-        """The next message, without its end; None when the peer has closed, is too slow, or sends too much."""
+        """The next message, without its NUL byte; None when the peer has closed, is too slow, or sends too much."""
         try:
             async with asyncio.timeout(self._limits.patience_s):
                 return (await reader.readuntil(varlink.END))[:-1]
@@ -169,7 +169,7 @@ class VarlinkServer:
             return None
 
     async def _send(self, writer: asyncio.StreamWriter, answer: bytes) -> bool:
-        """Whether the peer takes it."""
+        """Send a reply. Returns whether the peer has read fast enough."""
         try:
             writer.write(answer)
             async with asyncio.timeout(self._limits.patience_s):
@@ -187,9 +187,9 @@ class VarlinkServer:
             await asyncio.sleep(pause)
 
     async def _answer(self, message: bytes, uid: int) -> bytes | None:
-        """The reply's bytes: empty for a call that wants no reply; None for bytes that are no call.
+        """The reply's bytes: empty for a call that wants no reply; None for a message that is no call.
 
-        What it raises ends `run()`.
+        Any error that is raised here ends `run()`.
         """
         began = time.thread_time()
         try:

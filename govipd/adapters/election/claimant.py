@@ -12,8 +12,8 @@ from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock
 from govipd.runtime.step_timing import StepTimings
 
-REREAD_S = 2.0  # between two readings of one's place when nothing happens
-UNORDERLY_S = 0.1  # to wait for the fence of a holder that left without a marker; longer than core.lease.HANDOVER_S
+REREAD_S = 2.0  # seconds between two reads of the member's place when nothing happens
+UNORDERLY_S = 0.1  # wait for the fence of a holder that left without a marker; longer than core.lease.HANDOVER_S
 
 
 class Claimant:
@@ -28,11 +28,11 @@ class Claimant:
         timings: where the steps of a take-over are noted.
 
     Attributes:
-        due: this member may be first: the next look claims.
-        settled: the holders before us let go of every address in order.
-        blocked: another group's claims keep us from taking, though we are first.
-        strays_due: our lease may have claims that we do not want: a predecessor attaches them, an earlier process or
-            a call without an answer leaves them.
+        due: this member may be first, so the next look() creates the missing claims.
+        settled: the earlier holders let go of every address in order.
+        blocked: this member is first, but must not activate because of another group's claims.
+        strays_due: our lease may carry claims that we do not want: attached by a predecessor, or left by an earlier
+            process or by a call without an answer.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Claimant:
         self._timings = timings
         self._grant_at: dict[Address, float] = {}  # when an address that we claimed while leading may be held
         self._surplus: dict[Address, bool] = {}  # claims to be let go; True: our kernel closed its fence before
-        self._refused_until = 0.0  # etcd takes no writes: no claim is tried before
-        self._unclaimed = False  # so the addresses are held without claims, by the last look
-        self._granted: frozenset[Address] = frozenset()  # that we hold, and claim
-        self._may_hold: frozenset[Address] = frozenset()  # as last reported, or as an earlier process did
-        self._was_held: frozenset[Address] = frozenset()  # when it was taken out of the group
+        self._refused_until = 0.0  # until then no claim is tried, because etcd refused a write
+        self._unclaimed = False  # at the last look, etcd refused writes: addresses are held without claims
+        self._granted: frozenset[Address] = frozenset()  # addresses that we hold with a claim
+        self._may_hold: frozenset[Address] = frozenset()  # as last reported, or as adopted
+        self._was_held: frozenset[Address] = frozenset()  # addresses that we held when they left the group
 
     def want(self, addresses: Sequence[Address]) -> None:
-        """The group's addresses from now on."""
+        """Set the group's addresses."""
         gone = [a for a in self._claims.wanted if a not in addresses]
         never_held = [a for a in gone if a not in self._may_hold]
         self._was_held |= self._may_hold.intersection(gone)
@@ -67,63 +67,63 @@ class Claimant:
         self.due = True
 
     def give_up(self, addresses: Sequence[Address]) -> None:
-        """The kernel does not answer for these any more, and they are not the group's.
+        """Let go of the claims on these addresses: they left the group, and our kernel is silent for them.
 
-        A claim on an address that we did not hold is let go out of order: another member may have attached it to our
-        lease in a handover, and its kernel may answer yet.
+        A claim on an address that we did not hold is deleted, not emptied: another member may have attached the claim
+        to our lease in a handover, and that member's kernel may still answer.
         """
         self._claims.give_up(addresses)
         self._surplus |= {address: address in self._was_held for address in addresses}
 
     def adopt(self, addresses: Sequence[Address]) -> None:
-        """An earlier process held these under our lease; () is not known."""
+        """Adopt the addresses that an earlier process held under our lease; (): not known, so the group's."""
         self._may_hold = frozenset(addresses or self._claims.wanted)
         self._was_held = self._may_hold.difference(self._claims.wanted)
         self._claims.keep(addresses)
         self.strays_due = True
 
     def joined(self) -> None:
-        """Our key is in the queue: nothing is held by it yet."""
+        """Start anew, because our key has just joined the queue: we hold no address yet."""
         self.settled = self.due = True
         self.blocked = False
         self._grant_at.clear()
         self._granted = self._may_hold = self._was_held = frozenset()
-        self._surplus = dict.fromkeys(self._surplus, False)  # a claim that is ours now came after we had left
+        self._surplus = dict.fromkeys(self._surplus, False)  # we had left when such a claim was attached
 
     def first(self) -> None:
-        """We have become first: no address may be held before the whole group may."""
+        """Note that we have become first. From here on, the wait for the whole group covers every address."""
         self._grant_at.clear()
         self.strays_due = True
 
     def forget(self) -> None:
-        """The lease is gone, and every claim with it."""
+        """Forget all claims: the lease is gone, and every claim with it."""
         self._claims.forget()
         self._surplus.clear()
 
     async def look(
         self, key: KeyValue, lease: int, gets: Sequence[Get], *, leading: bool
     ) -> tuple[TxnResult, Standing]:
-        """Read our place and our claims; where we may be first, claim in the same transaction what we miss.
+        """Read our place and our claims. Where we may be first, the same transaction creates our missing claims.
 
         Args:
-            key: ours.
-            lease: ours.
-            gets: what to read beside the claims; the queue first.
-            leading: we are first, by an earlier look.
+            key: our key in the queue.
+            lease: our lease.
+            gets: what to read besides the claims; the first Get must read the queue.
+            leading: an earlier look has shown that we are first.
 
         Raises:
-            EtcdError: not known; may be repeated.
+            EtcdError: the outcome is not known; may be repeated.
         """
         wanted, now = self._claims.wanted, self._clock.now()
         reads = (*gets, *self._claims.reads(wanted))
         compare, puts = self._claims.take(lease, self._member, partly=leading) if self.due else ({}, ())
         self._timings.mark("proof asked")
         if puts:
-            self.strays_due = True  # without an answer they may be created when the addresses are not wanted any more
+            self.strays_due = True  # a put without an answer may take effect after its address has left the group
             place = (IfCreateRevision(key.key, key.create_revision), IfOldest(self._keys.queue, key.create_revision))
             try:
                 reply = await self._session.txn((*place, *compare.values()), (*puts, *reads), reads)
-            except EtcdWriteRefusedError:  # it answers, and the election is valid without claims
+            except EtcdWriteRefusedError:  # etcd answers, and the election is valid without claims
                 self._refused_until = now + REREAD_S
                 reply = await self._session.txn((), reads)
         else:
@@ -164,30 +164,30 @@ class Claimant:
         return min((at - now for at in self._grant_at.values() if at > now), default=REREAD_S)
 
     def held_in_order(self, address: Address) -> bool:
-        """Whether the wait for an address's earlier holder is over: its kernel does not answer any more."""
+        """Whether the wait for the address's earlier holder is over: that holder's kernel is silent by now."""
         return self._clock.now() >= self._grant_at.get(address, 0.0)
 
     # Letting go
 
     async def find_strays(self, lease: int) -> None:
-        """Read all claims once, and note those of our lease that the group does not want.
+        """Read all claims once, and note those under our lease on addresses that are not the group's.
 
         Raises:
-            EtcdError: not known; may be repeated.
+            EtcdError: the outcome is not known; may be repeated.
         """
         found = (await self._session.txn((), (self._claims.every(),))).gets[0]
         self._surplus |= dict.fromkeys(self._claims.unwanted(found, lease), False)
         self.strays_due = False
 
     async def find_remains(self, lease: int, out: Callable[[], bool]) -> KeyValue | None:
-        """Find our key or claims while we are out of the queue: a restored etcd or a given-up call brings them.
+        """Find our key or claims while we are out of the queue: a restored etcd or a late call may bring them back.
 
         Args:
             lease: ours.
             out: whether we are still out of the queue; the claims found count only then.
 
         Raises:
-            EtcdError: not known; may be repeated.
+            EtcdError: the outcome is not known; may be repeated.
         """
         wanted = self._claims.wanted
         every = (self._claims.every(),) if self.strays_due else ()
@@ -205,7 +205,7 @@ class Claimant:
         """Let go of claims on addresses that are not the group's any more.
 
         Raises:
-            EtcdError: not known; may be repeated.
+            EtcdError: the outcome is not known; may be repeated.
         """
         if not self._surplus:
             return
@@ -218,10 +218,10 @@ class Claimant:
             self._surplus.clear()
 
     async def let_go(self, key: KeyValue, ours: Sequence[Address], in_order: Callable[[Address], bool]) -> bool:
-        """Let go of claims that we hold. False where etcd takes no writes: they end with the lease, at the latest.
+        """Let go of claims that we hold. Returns False where etcd takes no writes: the claims end with the lease.
 
         Raises:
-            EtcdError: not known; may be repeated.
+            EtcdError: the outcome is not known; may be repeated.
         """
         compare: list[Compare] = [IfCreateRevision(key.key, key.create_revision), *self._claims.unchanged(ours)]
         try:

@@ -1,11 +1,12 @@
 """Claims: who may hold an address, over all groups, elections and prefixes (docs/adr/0031).
 
-An election makes one leader for its name. Two files that give one address to two names have two leaders. So each
-address has a key of its own, `<claims><ip>`, attached to its holder's lease. The transaction that proves the place in
-the election also creates every claim of the group, or none. While another group has a claim, the group does not take.
+An election makes one leader per group name. Where the configuration files of two machines give one address to two
+groups, the address has two leaders. So each address has a key of its own, `<claims><ip>`, attached to its holder's
+lease. The transaction that proves a member's place also creates every claim of the group, or none. A group is not
+activated while another group has a claim on one of its addresses.
 
-A holder that closed its fence lets go of its claims in the transaction that deletes its key: the value becomes empty,
-without a lease. So an empty claim says that the last holder does not answer any more. An absent claim does not say
+A holder that closed its fence lets go of its claims in the transaction that deletes its key: a claim's value becomes
+empty, without a lease. So an empty claim says that the last holder's kernel is silent. An absent claim does not say
 that: the lease may have ended early. Then the next holder waits, as behind a member that left without a marker.
 """
 
@@ -60,27 +61,27 @@ class Claims:
         self.wanted: tuple[Address, ...] = ()
         self.held: Mapping[Address, bytes] = {}  # value of each claim that is ours, as last confirmed
         self._keys = keys
-        self._ours: set[IPAddress] = set()  # that our kernel may answer for: their claims stay until it does not
-        self._absent: frozenset[Address] = frozenset()  # as last read
-        self._others: frozenset[Address] = frozenset()  # the same
+        self._ours: set[IPAddress] = set()  # our kernel may answer for these: their claims stay until it is silent
+        self._absent: frozenset[Address] = frozenset()  # without a claim, as last read
+        self._others: frozenset[Address] = frozenset()  # claimed by other members, as last read
         self._serial = count(1)  # a transaction that was given up must not hit a later claim of the same lease
         self.want(addresses)
 
     def want(self, addresses: Sequence[Address]) -> None:
-        """The group's addresses from now on."""
+        """Set the group's addresses."""
         self.wanted = tuple(addresses)
         self.keep(addresses)
 
     def keep(self, addresses: Iterable[Address]) -> None:
-        """Our kernel may answer for these, too, as an earlier process held them."""
+        """Note that our kernel may answer for these addresses: their claims must stay."""
         self._ours.update(address.ip for address in addresses)
 
     def give_up(self, addresses: Iterable[Address]) -> None:
-        """Our kernel does not answer for these any more, and they are not wanted."""
+        """Note that our kernel is silent for these addresses: their claims need not stay."""
         self._ours.difference_update(address.ip for address in addresses)
 
     def forget(self) -> None:
-        """No claim is ours any more, and our kernel is silent."""
+        """Forget all claims: none is ours any more, and our kernel is silent."""
         self.held = {}
         self._ours = {address.ip for address in self.wanted}
 
@@ -89,9 +90,9 @@ class Claims:
         return Get(self._keys.claims, prefix=True)
 
     def unwanted(self, found: Iterable[KeyValue], lease: int) -> Mapping[Address, bytes]:
-        """Of what every() returned: claims under our lease to addresses that are not the group's.
+        """The claims in `found` (read by every()) that are under our lease, on addresses that are not the group's.
 
-        Other members attached them to our lease, or an earlier process made them and did not hold the addresses yet.
+        Other members attached such claims to our lease, or an earlier process made them before it held the addresses.
         """
         claims: dict[Address, bytes] = {}
         for kv in found:
@@ -101,7 +102,7 @@ class Claims:
         return {address: value for address, value in claims.items() if address.ip not in self._ours}
 
     def missing(self) -> tuple[Address, ...]:
-        """The addresses that we want and have no claim to."""
+        """The group's addresses on which we have no claim."""
         return tuple(address for address in self.wanted if address not in self.held)
 
     def reads(self, addresses: Iterable[Address]) -> tuple[Get, ...]:
@@ -109,9 +110,10 @@ class Claims:
         return tuple(Get(self._keys.claim(address.ip)) for address in addresses)
 
     def take(self, lease: int, member: str, *, partly: bool) -> tuple[Mapping[Address, Compare], tuple[Put, ...]]:
-        """What must be true for our missing claims to be created, by address, and what creates them.
+        """The condition for each of our missing claims, by address, and the puts that create these claims.
 
-        `partly`: leave out those of other members, as last read; else it is all of the group's claims or none.
+        `partly`: leave out addresses that other members had claimed at the last read. Otherwise all claims of the group
+        are created, or none.
         """
         missing = tuple(a for a in self.missing() if not (partly and a in self._others))
         compare: dict[Address, Compare] = {
@@ -123,13 +125,13 @@ class Claims:
         return compare, self.puts(missing, lease, member)
 
     def puts(self, addresses: Iterable[Address], lease: int, member: str) -> tuple[Put, ...]:
-        """Attaches claims to a member's lease."""
+        """The puts that attach the claims on these addresses to a member's lease."""
         fields = {"vip": self._keys.vip, "member": member, "lease": f"{lease:x}", "serial": next(self._serial)}
         value = json.dumps(fields).encode()
         return tuple(Put(self._keys.claim(address.ip), value, lease) for address in addresses)
 
     def look(self, addresses: Sequence[Address], answers: Sequence[Sequence[KeyValue]], lease: int) -> Standing:
-        """Take in what reads() of these addresses returned."""
+        """Note what reads() of these addresses returned."""
         ours: dict[Address, bytes] = {}
         others: dict[Address, str] = {}
         free: set[Address] = set()
@@ -152,7 +154,7 @@ class Claims:
         return tuple(IfValue(self._keys.claim(address.ip), self.held[address]) for address in addresses)
 
     def let_go(self, addresses: Iterable[Address], in_order: Callable[[Address], bool]) -> tuple[Put | Delete, ...]:
-        """Let go of these claims. A claim that is not `in_order` is deleted, which needs no write."""
+        """The operations that let go of these claims: empty a claim that is `in_order`, delete any other."""
         keys = {address: self._keys.claim(address.ip) for address in addresses}
         return tuple(Put(key, FREE, 0) if in_order(address) else Delete(key) for address, key in keys.items())
 

@@ -1,6 +1,6 @@
 """One member in the queue of an election: it joins, proves that it is first, hands over, and leaves.
 
-The shell's calls only set what is wanted; one task makes it true in etcd.
+The shell's calls only set the wanted state. One task brings etcd to the wanted state.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Sink, TemporaryUdpSocket
 from govipd.runtime.step_timing import Operation, StepTimings
 
-LEADER_PAUSE_S = 0.08  # at most while we lead: shorter than a successor waits
-ACTIVATE_S = 0.005  # in which a group that hears that it is first has the processor for itself
+LEADER_PAUSE_S = 0.08  # the longest pause after an error while we lead; shorter than a successor's wait
+ACTIVATE_S = 0.005  # this task sleeps so long, so that the activation gets the processor at once
 
 
 class Contender:
@@ -40,15 +40,15 @@ class Contender:
         keys: where the group's keys are.
         member: this member's name, the value of its key.
         claims: this member's claims on the group's addresses.
-        membership: what is published beside the election.
+        membership: this member's record, and the other members' records.
         timings: where the steps of an operation are noted.
         udp_socket: makes a UDP socket for a handover.
-        token: secret bytes, that many.
+        token: makes a secret of that many bytes.
 
     Attributes:
-        wanted: the campaign to be in the queue for; None: to be out of it.
+        wanted: the campaign for which we want to be in the queue; None: we want to be out of the queue.
         place: where we are.
-        successor: the member that is to be first after us; "" is the next in the queue.
+        successor: the member that is to lead after us; "" is the next in the queue.
         changed: wakes the task.
     """
 
@@ -89,37 +89,37 @@ class Contender:
         self._membership = membership
         self._timings = timings
         self._deposed = False  # a look showed that we do not lead, and the state machine has not resigned yet
-        self._handing_over: int | None = None  # the campaign that ends while we lead, from the order until we resign
+        self._handing_over: int | None = None  # the campaign that a handover ends; None again once we resign
         self._handover_due = False
         self._quiet = False  # nothing has happened since the last look
         self._prepared = asyncio.Event()  # the addresses are behind a closed fence
 
     def campaign(self, campaign: int) -> None:
-        """Want to be in the queue."""
+        """Set the wanted state: in the queue, for this campaign."""
         self.wanted, self._deposed = campaign, False
         self.changed.set()
 
     def adopt(self, campaign: int, holding: RestartState) -> None:
-        """Go on with an earlier process's place, which the next look has to prove."""
+        """Adopt an earlier process's key. The next look has to prove its place."""
         place, key = self.place, self._keys.candidate(holding.lease_id)
         place.key = KeyValue(key, self._member.encode(), holding.create_revision, holding.lease_id)
         place.put_unanswered = True  # the earlier process may have had an unanswered put
-        place.not_before = 0.0  # it is ours already
+        place.not_before = 0.0  # the VIP is ours already
         place.adopted = True
         self.claimant.adopt(holding.addresses)
         self.wanted = campaign
 
     def hand_over(self, campaign: int, successor: str) -> None:
-        """Want the successor to become first while we answer."""
+        """Start a handover: the successor becomes first while our kernel still answers."""
         if self.wanted == campaign and self._handing_over != campaign:
             self._handing_over, self._handover_due = campaign, True
             self.successor = successor
             self.changed.set()
 
     def resign(self, campaign: int, successor: str, *, contested: bool) -> None:
-        """Want to be out of the queue. Our kernel does not answer any more."""
+        """Set the wanted state: out of the queue. Our kernel is silent by now."""
         if contested:
-            self.place.not_before = None  # not free to take: no marker
+            self.place.not_before = None  # as if we had never been first: no marker is written
         self.sender.closed()
         self.receiver.forget()
         self._want_nothing()
@@ -128,24 +128,24 @@ class Contender:
         self.resignation.ask(campaign)
 
     def prepared(self, campaign: int) -> None:
-        """The addresses are behind a closed fence: the VIP can be taken at once."""
+        """Note that the addresses are behind a closed fence: the activation will be quick."""
         if self.wanted == campaign:
             self._prepared.set()
 
     def lost(self) -> None:
-        """The lease is gone and every key with it, so the campaign is over."""
+        """Forget the campaign: the lease is gone, and every key with it."""
         self.place.key, self.place.put_unanswered = None, False
         self._want_nothing()
         self.claimant.forget()
         self.forget_handovers()
 
     def proved(self, *, exists: bool) -> None:
-        """The proof of a renewal has looked for our key. The contender looks at once where it is gone."""
+        """Note whether a renewal's proof found our key. Where the key is gone, the task reads our place at once."""
         if self._session.went_back or (self.place.key is not None and self._handing_over is None and not exists):
             self.changed.set()
 
     def forget_handovers(self) -> None:
-        """No handover is offered or expected any more."""
+        """Forget every handover, offered or expected."""
         self.sender.forget()
         self.receiver.forget()
 
@@ -154,7 +154,7 @@ class Contender:
         self._deposed = False
 
     async def run(self, lease: int) -> None:
-        """See that the key is where it is wanted, in the queue or not."""
+        """Keep our key in the queue, or out of it, as `wanted` says."""
         pause = FIRST_PAUSE_S
         while True:
             self.changed.clear()
@@ -182,14 +182,14 @@ class Contender:
                 pause = FIRST_PAUSE_S
 
     async def _look_for_remains(self, lease: int) -> None:
-        """While we are out of the queue, find what a restored etcd or a given-up call has brought back."""
+        """While we are out of the queue, find our key or claims that a restored etcd or a late call brought back."""
         if self.wanted is None and self.place.key is None:
             found = await self.claimant.find_remains(lease, lambda: self.wanted is None)
             if found is not None:
                 self.place.key = found
 
     async def _stand(self, lease: int, campaign: int) -> None:
-        """Read our place once, report what follows from it, then wait for a change."""
+        """Read our place once, report the result, then wait for a change."""
         place, claimant = self.place, self.claimant
         key = place.key or await self._join(lease)
         if claimant.strays_due and (self._quiet or claimant.blocked):
@@ -203,7 +203,7 @@ class Contender:
         reply, standing = await claimant.look(key, lease, gets, leading=place.not_before is not None)
         queue, marker, offers, pact = reply.gets[: len(gets)]
         own, ahead = [kv for kv in queue if kv.key == key.key], ahead_of(queue, key)
-        if pact and place.adopted:  # without the key, the successor has taken over by it
+        if pact and place.adopted:  # if our key is gone, the successor has taken over by this pact
             ends = [Delete(part) for part in self._keys.pact(lease)]
             in_time = await self._session.txn((IfCreateRevision(key.key, key.create_revision),), ends)
             if not in_time.succeeded:
@@ -222,7 +222,7 @@ class Contender:
             place.ahead, place.not_before = ahead[0].create_revision, None
             self._timings.end()  # not our turn yet
             self._sink(Queued(campaign, sanitize_line(ahead[0].value.decode(errors="replace"))))
-            await claimant.let_go(key, tuple(standing.ours), lambda _: False)  # else each would wait for the other
+            await claimant.let_go(key, tuple(standing.ours), lambda _: False)  # else both might wait
         elif standing.others and place.not_before is None:
             watched = self._claimed_by_others(standing)
             claimant.blocked = claimant.strays_due = True
@@ -252,7 +252,7 @@ class Contender:
         self._quiet = wake is Wake.TIME and wait >= REREAD_S
 
     def _disproved(self, key: KeyValue, own: Sequence[KeyValue], ahead: Sequence[KeyValue], standing: Standing) -> str:
-        """Why we do not lead any more, or are not in the queue; "" where nothing speaks against it."""
+        """Why we do not lead any more, or are not in the queue, as a text; "" where our place is as before."""
         went_back, self._session.went_back = self._session.went_back, False
         if not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease:
             return "etcd does not have our key any more"
@@ -263,7 +263,7 @@ class Contender:
         return self.claimant.lost(standing)
 
     def _first(self, proven: Elected, marker: tuple[KeyValue, ...], standing: Standing) -> Elected:
-        """We are first. Report it, and when we may take."""
+        """Report that we are first, and from when on we may activate the VIP."""
         place = self.place
         orderly = bool(marker) and marker[0].value == str(place.ahead).encode() and self.claimant.settled
         if place.not_before is None:
@@ -277,17 +277,17 @@ class Contender:
         return elected
 
     async def _until_prepared(self) -> None:
-        """Wait until the VIP can be taken at once, or for READY_S: then it is taken a little later."""
+        """Wait for prepared(), but READY_S at most: without it, the activation takes a little longer."""
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 await self._prepared.wait()
 
     def _claimed_by_others(self, standing: Standing) -> str:
-        """The key of a claim that another member has to let go first."""
+        """The key of a claim that another member has to let go before we may activate."""
         return self._keys.claim(next(iter(standing.others)).ip)
 
     def _freed(self, elected: Elected) -> None:
-        """Our predecessor's fence is closed."""
+        """Report that we may activate now: our predecessor's fence is closed."""
         known = elected.proved_at >= self._session.quiet_until
         if self.wanted == elected.campaign and self.place.key is not None and known:
             self._timings.mark("predecessor's fence closed")
@@ -295,9 +295,9 @@ class Contender:
             self._sink(replace(elected, not_before=elected.proved_at))
 
     async def _join(self, lease: int) -> KeyValue:
-        """Put our key, or find it where an earlier try, whose answer was lost, has put it."""
+        """Put our key, or find the key that an earlier put without an answer has created."""
         place = self.place
-        # Before the first await: a resignation from here on must undo it.
+        # Before the first await: a resignation from here on must undo the put.
         before, place.put_unanswered = place.put_unanswered, True
         if not await self._membership.end_earlier(lease):
             self._session.wait_out_the_forgotten()
@@ -314,10 +314,10 @@ class Contender:
         self.claimant.joined()
         return place.key
 
-    # Leaving it
+    # Leaving the queue
 
     async def _hand_over(self, campaign: int) -> None:
-        """Let the successor become first, and report when it waits only for our fence, or will not."""
+        """Let the successor become first. Report when it waits only for our fence, or when no successor will."""
         if not self._handover_due:
             return
         self._handover_due = False
@@ -333,7 +333,7 @@ class Contender:
             self._sink(SuccessorReady(campaign))
 
     async def _leave(self, lease: int) -> None:
-        """Be out of the queue: see Resignation.leave()."""
+        """Leave the queue: see Resignation.leave()."""
         not_before, now = self.place.not_before, self._clock.now()
         free = not_before is not None and now >= not_before
         passed_over, successor = self.successors.until(self.successor)

@@ -1,16 +1,17 @@
-"""The election: what Go's clientv3/concurrency does, key for key, plus a proof before it reports that we lead.
+"""The election: the keys are those of Go's clientv3/concurrency. In addition, a proof comes before each leadership.
 
 A member's key is `<name>/<lease id in hex>`, its value the member's name, attached to the member's lease.
 The lowest create revision leads; each candidate waits for the deletion of the key just before it. A watch
 is only a hint: the place is read again, linearizably, at every wake-up, every lost watch and every few seconds.
 
-A member that resigns has closed its fence before; it says so, in the same transaction, in a marker beside the
-election: the create revision of the key it deleted. When a predecessor's key vanishes without that marker (a lease
-that expired, was revoked, or a key that was deleted by hand), the successor waits a moment before it takes: both
-learn at the same time, and closing the fence takes milliseconds.
-A leader that leaves in health lets its successor become first while its own fence is still open (election.handover).
+A member closes its fence before it resigns. The transaction that deletes its key also writes a marker beside the
+election: the create revision of the deleted key. A predecessor's key may also vanish without a marker: its lease
+expired or was revoked, or the key was deleted by hand. Then the successor waits a moment before it activates, because
+both members learn of the loss at the same time, and closing the fence takes milliseconds.
+A healthy leader that leaves lets its successor become first while its own fence is still open (election.handover).
 
-The lease is the session's (election.session). When etcd says that it is lost, a new session begins with a new lease.
+The session owns the lease (election.session). When etcd says that the lease is lost, a new session begins, with a new
+lease.
 """
 
 import asyncio
@@ -42,10 +43,10 @@ class EtcdElection:
         member: this member's name, the value of its key.
         claims: this member's claims on the group's addresses.
         ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
-        membership: what is published beside the election.
+        membership: this member's record, and the other members' records.
         timings: where the steps of an operation are noted.
         udp_socket: makes a UDP socket for a handover (election.handover).
-        token: secret bytes, that many.
+        token: makes a secret of that many bytes.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class EtcdElection:
         self._contender.prepared(campaign)
 
     def adopt(self, campaign: int, holding: RestartState) -> None:
-        """See ports.Election. Nothing of it is believed before etcd has confirmed it."""
+        """See ports.Election. The restart state counts only after etcd has confirmed the lease and the key."""
         self._session.lease = holding.lease_id
         self._contender.adopt(campaign, holding)
         self._session.renew_now.set()
@@ -132,11 +133,11 @@ class EtcdElection:
         """See ports.Election: revoking the lease deletes every key that is attached to it."""
         self._contender.forget_handovers()
         if self._session.lease is not None:
-            with suppress(EtcdError):  # then it ends with its TTL
+            with suppress(EtcdError):  # then the lease ends with its TTL
                 await self._membership.give_back(self._session.lease)
 
     async def run(self) -> None:
-        """One session after the other, each with a lease of its own."""
+        """Run one session after the other, each with a lease of its own."""
         while True:
             lease = self._session.lease or await self._session.grant()
             key = self._keys.candidate(lease)
@@ -155,7 +156,7 @@ class EtcdElection:
             try:
                 if await self._membership.register(lease):
                     break
-                pause = LONGEST_PAUSE_S  # another machine has the name: it may go
+                pause = LONGEST_PAUSE_S  # another machine has the name, and may leave
                 self._session.report("election", "")
             except EtcdError as e:
                 self._session.report("election", str(e))
@@ -168,7 +169,7 @@ class EtcdElection:
     def _lost(self, lease: int, detail: str) -> None:
         """The lease is gone and every key with it, so this campaign is over and any resignation is confirmed.
 
-        All of it at once, before an event is answered: a campaign that is asked for from here on is the next session's.
+        Nothing here awaits. So a campaign that the state machine begins after LeaseLost belongs to the next session.
         """
         self._contender.lost()
         self._session.forget_trouble("election")

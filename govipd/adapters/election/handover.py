@@ -1,18 +1,19 @@
-"""A handover: the leader gives the VIP to its successor while it is served. The gap is the time of one datagram.
+"""A handover: the successor becomes first while the leader still answers. The gap is the time of one datagram.
 
-A resignation closes the fence, then deletes the key. Clients wait until etcd has notified the successor and has proven
-its place: some 10 ms. Where a healthy leader leaves, that can be done before:
+A resignation closes the fence, then deletes the key. Clients then wait some 10 ms, until etcd has notified the
+successor and has proven its place. A healthy leader that leaves lets both happen before its fence closes:
 
-1. The leader makes its fence end in `core.lease.HANDOVER_S`, confirmed by the kernel. It does not open it again.
+1. The leader makes its fence end in `core.lease.HANDOVER_S`, confirmed by the kernel. It never opens this fence again.
 2. One transaction deletes its key, attaches its claims to the successor's lease, and puts an offer,
    `<prefix>handover/<vip>/<lease>`: to which member the VIP goes, a secret, the UDP endpoint for the answer.
-3. The successor finds itself first, and no marker: it may take after `election.UNORDERLY_S`, when that fence has
-   closed by itself. It finds the offer, and sends READY.
-4. The leader closes its fence. When the kernel has confirmed, it sends CLOSED, writes its marker, deletes the offer.
+3. The successor finds itself first, and finds no marker: it may activate after `election.claimant.UNORDERLY_S`, when
+   the leader's fence has closed by itself. The successor finds the offer, and sends READY.
+4. The leader closes its fence. When the kernel has confirmed, the leader sends CLOSED, writes its marker, and deletes
+   the offer.
 5. On CLOSED (or with the marker, or when the time has passed) the successor opens its own fence.
 
-Nothing here gives a right: etcd has proven who is first, and the old holder's kernel ends its answers. CLOSED only
-says that the rest of the wait is not needed. It never becomes false, so late or duplicate delivery is harmless.
+No datagram gives a right: etcd proves who is first, and the old holder's kernel ends its answers by itself. CLOSED only
+says that the rest of the wait is not needed. CLOSED never becomes false, so late or duplicate delivery is harmless.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from govipd.adapters.etcd.api import Delete, IfCreateRevision, KeyValue, Put, St
 from govipd.keys import GroupKeys
 from govipd.runtime.ports import TemporaryUdpSocket
 
-READY_S = 0.02  # for the answer to READY; then the place is read again, and READY sent again
+READY_S = 0.02  # wait for the answer to READY; then the place is read again, and READY sent again
 SETTLE_S = 0.01  # from CLOSED to the marker: the successor takes the VIP meanwhile
 
 
@@ -36,9 +37,9 @@ class HandoverOffer:
     """What the old leader puts into etcd for its successor.
 
     Attributes:
-        left: create revision of the last key that was deleted: the successor has seen it ahead of its own.
+        left: create revision of the last deleted key, which the successor has seen just ahead of its own.
         successor: create revision of the successor's key.
-        id: of this handover, 8 bytes.
+        id: the handover's id, 8 bytes.
         secret: key of the datagrams' authentication codes.
         to: where READY is to be sent.
     """
@@ -59,7 +60,7 @@ class HandoverOffer:
 
     @classmethod
     def parsed(cls, value: bytes) -> "HandoverOffer | None":
-        """A member's offer; None where the value is no valid one."""
+        """Decode a member's offer; None where the value is not valid."""
         try:
             fields = json.loads(value)
             host, port = fields["to"]
@@ -73,13 +74,13 @@ class HandoverOffer:
 
 
 class HandoverSender:
-    """The old leader's side.
+    """The old leader's side of a handover.
 
     Args:
         store: the etcd client.
-        udp_socket: where READY comes.
+        udp_socket: receives READY.
         keys: where the group's keys are.
-        token: secret bytes, that many.
+        token: makes a secret of that many bytes.
     """
 
     def __init__(
@@ -101,16 +102,16 @@ class HandoverSender:
         self._over = asyncio.Event()  # there is nothing more to wait for
 
     async def hand_over(self, keys: Sequence[KeyValue], successor: Successor, claims: Claims) -> None:
-        """Make the successor's key the first, with our claims; return when it is ready, or after closed().
+        """Make the successor's key the first, with our claims. Returns when READY has come, or after closed().
 
         Args:
-            keys: what to delete: ours, then those between it and the successor's.
-            successor: the member that is to be the first.
-            claims: ours. Those that the successor wants go to it at once: our kernel answers for a moment more. The
-                others stay ours until we have left.
+            keys: the keys to delete: ours, then those between ours and the successor's.
+            successor: the member that is to be first.
+            claims: our claims. Those that the successor wants move to its lease at once, though our kernel still
+                answers for a moment. The others stay ours until we have left.
 
         Raises:
-            EtcdError: it is not known whether this has happened, or will.
+            EtcdError: it is not known whether the transaction has taken effect, or will.
         """
         to = self._udp_socket.open(self._received)
         if to is None:
@@ -138,13 +139,13 @@ class HandoverSender:
             await self._over.wait()
 
     def closed(self) -> None:
-        """Our kernel does not answer any more, and will not under this key."""
+        """Note that our kernel is silent, and stays silent under this key. Sends CLOSED if READY has come."""
         self._closed = True
         self._over.set()
         self._answer()
 
     async def finish(self, lease: int) -> bool:
-        """After closed(): write the marker. False where our key was not handed over, as far as is known.
+        """After closed(): write the marker. Returns whether etcd has confirmed that our key was handed over.
 
         Raises:
             EtcdError: not confirmed; may be repeated.
@@ -159,7 +160,7 @@ class HandoverSender:
         return confirmed
 
     def forget(self) -> None:
-        """The handover is over; a later READY gets no answer."""
+        """End the handover. A later READY gets no answer."""
         self._offer, self._ready = None, None
         self._confirmed = self._closed = False
         self._over.set()
@@ -180,10 +181,10 @@ class HandoverSender:
 
 
 class HandoverReceiver:
-    """The successor's side.
+    """The successor's side of a handover.
 
     Args:
-        udp_socket: where CLOSED comes.
+        udp_socket: receives CLOSED.
     """
 
     def __init__(self, udp_socket: TemporaryUdpSocket) -> None:
@@ -205,7 +206,7 @@ class HandoverReceiver:
         return next((o for o in offers if o is not None and (o.left, o.successor) == (left, own)), None)
 
     async def wait(self, offer: HandoverOffer, closed: Callable[[], None]) -> None:
-        """Send READY, and wait READY_S: for the answer, at which `closed` is called, or for forget()."""
+        """Send READY. Wait for CLOSED (which calls `closed`) or for forget(), but READY_S at most."""
         self._offer, self._closed = offer, closed
         self._over.clear()
         if self._udp_socket.open(self._received) is not None:
@@ -214,12 +215,12 @@ class HandoverReceiver:
             async with asyncio.timeout(READY_S):
                 await self._over.wait()
         except TimeoutError:
-            pass  # lost, or blocked; or the old leader is slow
+            pass  # a datagram was lost or blocked, or the old leader is slow
         finally:
             self.forget()
 
     def forget(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop waiting for CLOSED."""
         self._offer = None
         self._over.set()
         self._udp_socket.close()

@@ -1,7 +1,7 @@
-"""Which etcd leases are this machine's own: files in the unit's runtime directory, one for each VIP group.
+"""The files that list this machine's own etcd leases: one for each VIP group, in the unit's runtime directory.
 
 A lease that etcd shows under this member's name may be another machine's: a clone has the same name and the same
-machine-id. Only what this machine wrote down itself is its own. A file outlives a crash and a restart, not a boot.
+machine-id. Only a lease in these files is this machine's own. The files outlive a crash and a restart, not a boot.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,9 +16,9 @@ class LeaseFile:
     """One VIP group's leases (implements ports.Leases).
 
     Args:
-        directory: the unit's runtime directory; None (not run by systemd): nothing is known.
+        directory: the unit's runtime directory; None (not run by systemd): no file is read or written.
         vip: the group.
-        configured: every group of this process. Files of other groups are of earlier configurations.
+        configured: every group of this process. Files of other groups come from earlier configurations.
     """
 
     def __init__(self, directory: Path | None, vip: str, configured: Collection[str]) -> None:
@@ -35,7 +35,7 @@ class LeaseFile:
 
     def granted(self, lease: int) -> None:
         """See ports.Leases."""
-        self._earlier.pop(lease, None)  # this process goes on with it
+        self._earlier.pop(lease, None)  # this process uses the lease itself
         if self._path is not None and lease not in (known := _read(self._path)):
             _write(self._path, [*known, lease])
 
@@ -47,7 +47,7 @@ class LeaseFile:
 
 
 def _read(path: Path) -> list[int]:
-    """The leases in a file; none where it cannot be read, or is not one of ours."""
+    """The leases in a file; empty where the file cannot be read or parsed."""
     try:
         return [int(text, 16) for text in path.read_text(encoding="ascii").split()][-LEASES_MAX:]
     except (OSError, ValueError):
@@ -55,7 +55,7 @@ def _read(path: Path) -> list[int]:
 
 
 def _write(path: Path, leases: Sequence[int]) -> None:
-    """Replace the file, or remove an empty one. A full disk costs a successor the wait for a lease's end."""
+    """Replace the file, or remove an empty one. On a full disk, the next process cannot revoke the lease."""
     aside = path.with_suffix(".new-leases")
     with suppress(OSError):
         if leases:

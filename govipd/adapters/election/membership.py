@@ -1,9 +1,9 @@
-"""What a member publishes beside the election, and what it learns from the others' records.
+"""The record that a member publishes beside the election, and what it learns from the other members' records.
 
-Key: `<prefix>members/<vip>/<member>`, a JSON object, attached to the member's lease. Nothing here decides
-who leads. It refuses a second machine with the same member name, and reports when members disagree on the
-VIP's addresses. A name's record is ours only if this machine's own runtime directory names its lease: two clones of one
-machine have the same identity, but not the same memory.
+The record's key is `<prefix>members/<vip>/<member>`, its value a JSON object, attached to the member's lease. This
+module does not decide who leads. It refuses a second machine with the same member name, and reports when members
+disagree on the VIP's addresses. A record under our name is ours only if this machine's runtime directory lists the
+record's lease (lease_files): two clones of one machine have the same identity, but not the same runtime directory.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from govipd.errors import EtcdError
 from govipd.runtime.ports import Leases, Sink
 
 TOLD_MAX = 5  # members that are named in a warning
-LOOK_S = 3.0  # between two readings of the others' records
+LOOK_S = 3.0  # seconds between two reads of the other members' records
 RECORD_BYTES_MAX = 64 * 1024  # of a foreign record; a longer one is not parsed
-MACS_MAX = 256  # that are remembered
+MACS_MAX = 256  # hardware addresses that are remembered
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -34,7 +34,7 @@ class Membership:
         member: this member's name.
         identity: what distinguishes this machine from another of the same name, and its address
             ("machine", "node"); part of every record.
-        leases: what this machine knows of its own leases.
+        leases: the list of this machine's own leases.
     """
 
     def __init__(
@@ -57,26 +57,27 @@ class Membership:
         self._leases = leases
         self._reported = ClusterFault()
         self._macs: dict[str, str] = {}
-        self.addresses: Mapping[int, frozenset[str]] = {}  # of each member's file, by its lease; without prefixes
+        self.addresses: Mapping[int, frozenset[str]] = {}  # each member's, by its lease; without prefixes
 
     def macs(self) -> Mapping[str, str]:
-        """The other members by the hardware address of their interface, as their records have it, or had it last.
+        """The names of the other members, by the hardware address of their interface.
 
-        A record goes with its member's lease, and just then it matters whose kernel it is that still answers.
+        A member whose record is gone stays listed: the record vanishes with the member's lease, and just then this node
+        has to know whose kernel still answers.
         """
         return self._macs
 
     def publish(self, record: Mapping[str, object]) -> None:
-        """The record to show from now on. Its "addresses" are what every member should have."""
+        """Set this member's record. Its "addresses" should be the same for every member."""
         self._record = record
         self._changed.set()
 
     def all_records(self) -> Get:
-        """Reads every member's record; its lease is the one of the member's key in the queue."""
+        """Reads every member's record. A record has the same lease as the member's key in the queue."""
         return Get(self._prefix, prefix=True)
 
     def take_in(self, records: Iterable[KeyValue]) -> None:
-        """Take in the records that all_records() returned."""
+        """Note the addresses in the records that all_records() returned."""
         self.addresses = {
             kv.lease: frozenset(address.partition("/")[0] for address in _addresses(_parse(kv))) for kv in records
         }
@@ -85,7 +86,7 @@ class Membership:
         """Claim the member's name under a new lease; False while another machine has it.
 
         Raises:
-            EtcdError: not known; may be repeated.
+            EtcdError: the outcome is not known; may be repeated.
         """
         self._leases.granted(lease)  # before etcd shows it to others
         put = Put(self._key, self._json(), lease)
@@ -109,8 +110,8 @@ class Membership:
     async def end_earlier(self, lease: int) -> bool:
         """Revoke the leases of this machine's earlier processes, whose keys would hold up the queues for a TTL.
 
-        Called before the first campaign, when the kernel is known to be clean. False where etcd does not know one: no
-        process gave it back, so it ended with its TTL, or etcd has lost its data.
+        Called before the first campaign, when this kernel is known to be silent. Returns False where etcd does not know
+        one of these leases. Such a lease was not given back: it ended with its TTL, or etcd has lost its data.
         """
         unknown = []  # kept until every call was answered: after a failure all are tried again
         for earlier in self._leases.earlier():
@@ -127,13 +128,13 @@ class Membership:
         """Revoke this process's lease; each key that is attached to it goes, too.
 
         Raises:
-            EtcdError: it may live on, for its TTL.
+            EtcdError: not confirmed; the lease may live on for its TTL.
         """
         await self._store.revoke(lease)
         self._leases.ended(lease)
 
     async def write(self, lease: int) -> None:
-        """Write the record as it is.
+        """Write this member's record to etcd.
 
         Raises:
             EtcdWriteRefusedError: etcd takes no writes now.
@@ -141,7 +142,7 @@ class Membership:
         await self._store.txn((), (Put(self._key, self._json(), lease),))
 
     async def run(self, lease: int) -> None:
-        """See that the record is written, and look at the others', at each change and every few seconds."""
+        """Write our record and read the other members' records, at each change and every LOOK_S seconds."""
         while True:
             self._changed.clear()
             try:
@@ -149,7 +150,7 @@ class Membership:
                 if await self._look() != self._json():
                     await self.write(lease)
             except EtcdError:
-                pass  # the session reports that; here the next iteration is enough
+                pass  # the session reports the error; the next iteration tries again
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()
@@ -157,7 +158,7 @@ class Membership:
                 continue
 
     async def _look(self) -> bytes | None:
-        """Compare the others' addresses with ours. Returns our record as etcd has it."""
+        """Compare the other members' addresses with ours. Returns our record as etcd has it; None without one."""
         reply = await self._store.txn((), (self.all_records(),))
         self.take_in(reply.gets[0])
         ours = _addresses(self._record)
@@ -191,7 +192,7 @@ class Membership:
 
 
 def _parse(kv: KeyValue) -> Mapping[str, object]:
-    """A foreign record. A value that is no JSON object, or too long, counts as an empty one."""
+    """Another member's record. A value that is no JSON object, or is too long, counts as an empty record."""
     if len(kv.value) > RECORD_BYTES_MAX:
         return {}
     try:

@@ -18,14 +18,14 @@ class Wake(Enum):
 
 @dataclass(slots=True)
 class Place:
-    """One member's place.
+    """One member's place in the queue.
 
     Attributes:
         key: our key, as etcd confirmed it; None where we are not in the queue.
-        put_unanswered: a put of our key has no answer: as long as the lease lives, it may take effect.
+        put_unanswered: a put of our key got no answer: the put may take effect as long as the lease lives.
         ahead: create revision of the last key that we saw ahead of ours.
-        not_before: when we may take, in seconds of CLOCK_BOOTTIME; None while we are not first.
-        adopted: the key is an earlier process's, and so may be a pact, which must end first.
+        not_before: when we may activate the VIP, in seconds of CLOCK_BOOTTIME; None while we are not first.
+        adopted: the key is an earlier process's. A pact of that process must end first.
     """
 
     key: KeyValue | None = None
@@ -36,16 +36,16 @@ class Place:
 
 
 def ahead_of(queue: Sequence[KeyValue], key: KeyValue) -> Sequence[KeyValue]:
-    """The key just ahead of this one; empty where this one is first."""
+    """The key just ahead of `key`; empty where `key` is first."""
     before = (kv for kv in queue if kv.create_revision < key.create_revision)
     return sorted(before, key=lambda kv: kv.create_revision)[-1:]
 
 
 async def wait_for_change(store: Store, key: str, revision: int, or_event: asyncio.Event, seconds: float) -> Wake:
-    """Wait until a key changes after a revision, or the event is set, or these seconds have passed.
+    """Wait until `key` changes after `revision`, or the event is set, or `seconds` have passed.
 
-    The watch starts one after the revision just read: one that starts at it is "unsynced" for etcd, and
-    is served by a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
+    The watch starts one after the revision just read. A watch that starts at that revision is "unsynced" for etcd, and
+    etcd serves it in a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
 
     Raises:
         EtcdError: the watch was lost.
@@ -57,7 +57,7 @@ async def wait_for_change(store: Store, key: str, revision: int, or_event: async
         if watch.done():
             watch.result()
             return Wake.KEY
-    finally:  # without waiting for their ends: what is wanted now may be a resignation
+    finally:  # does not wait until both have ended: a resignation may be due
         for waiting in (watch, event):
             waiting.add_done_callback(_retrieve)
             waiting.cancel()

@@ -1,7 +1,7 @@
 """How a member leaves the queue: its key, its claims and its pact go in one transaction.
 
-A call that was given up may take effect at any later time (a proposal that etcd commits after all, a request that TCP
-repeats). So each deletion names the very key and the very claims, and cannot hit later ones.
+A call without an answer may take effect at any later time (a proposal that etcd commits after all, a request that TCP
+repeats). So each deletion compares the key's create revision and the claims' values, and cannot hit later ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +20,12 @@ from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Sink
 from govipd.runtime.step_timing import StepTimings
 
-LEAVE_S = 1.0  # after which a member that etcd does not let go stops renewing its lease
-_TRIES = 4  # each learns what changed meanwhile
+LEAVE_S = 1.0  # a member that could not leave for so long stops renewing its lease
+_TRIES = 4  # each try learns what changed since the one before
 
 
 class Resignation:
-    """One member's.
+    """The resignation of one member.
 
     Args:
         session: the member's lease.
@@ -61,22 +61,22 @@ class Resignation:
         self._membership = membership
         self._sender = sender
         self._timings = timings
-        self._campaign: int | None = None  # whose end must be confirmed
+        self._campaign: int | None = None  # the campaign whose end must be confirmed
         self._since: float | None = None  # when leaving began
 
     def ask(self, campaign: int) -> None:
-        """Confirm the end of this campaign, at once where no key and no claim can exist."""
+        """Ask for the confirmation of this campaign's end. It comes at once where no key and no claim can exist."""
         if self._place.key is not None or self._place.put_unanswered or self._claims.held:
             self._campaign = campaign
         else:
             self._sink(Resigned(campaign))
 
     def stuck(self) -> bool:
-        """Whether etcd does not let us leave. Then the lease must end by itself."""
+        """Whether leaving has failed for LEAVE_S. Then the lease must end by itself."""
         return self._since is not None and self._clock.now() >= self._since + LEAVE_S
 
     def lost(self) -> None:
-        """The lease is gone, and with it every key that was to be deleted."""
+        """Confirm the end of the campaign: the lease is gone, and every key with it."""
         self._since = None
         self._confirm()
 
@@ -89,22 +89,22 @@ class Resignation:
         free: bool,
         in_order: Callable[[Address], bool],
     ) -> bool:
-        """Delete our key, with the marker and the claims, and confirm it. False where the lease was given back.
+        """Delete our key, let go of the claims, write the marker, and confirm. False where the lease was given back.
 
-        Where a put was given up, the lease is given back: without it that put is refused. The renewer then finds the
-        lease gone. Leaving needs no write: where etcd takes none, the key is deleted without a marker, or goes with
-        the lease. A lease that etcd does not take back ends by itself, since the renewer stops renewing it.
+        Where a put of our key has no answer, the lease is given back: etcd refuses a put without its lease. The renewer
+        then finds the lease gone. Leaving needs no write: where etcd takes no writes, the key is deleted without a
+        marker, or goes with the lease. A lease that etcd does not take back ends by itself: the renewer stops.
 
         Args:
-            lease: ours.
-            passed_over: keys behind ours that go with it.
+            lease: our lease.
+            passed_over: keys behind ours that are deleted together with ours.
             successor: the member behind these keys, if known. It gets the claims that it wants, and need not write.
-            free: this member was free to take, so no predecessor of its own can answer any more, and it may write the
-                marker.
-            in_order: the same, for each claim.
+            free: this member was free to activate: no kernel of an earlier holder can answer any more. So this member
+                may write the marker.
+            in_order: the same as `free`, for the claim on one address.
 
         Raises:
-            EtcdError: not known to be done; may be repeated.
+            EtcdError: the outcome is not known; may be repeated.
         """
         place = self._place
         if place.key is None and not self._claims.held and not place.put_unanswered:
@@ -134,7 +134,7 @@ class Resignation:
         free: bool,
         in_order: Callable[[Address], bool],
     ) -> None:
-        """Delete what we have in etcd, except the lease. Where etcd takes no writes, leave no marker."""
+        """Delete our key, and let go of our claims. Where etcd takes no writes, write no marker."""
         key = self._place.key
         if key is not None and await self._sender.finish(key.lease):
             self._place.key = key = None
@@ -156,9 +156,9 @@ class Resignation:
         marks: bool,
         in_order: Callable[[Address], bool],
     ) -> None:
-        """Delete these keys, the first of which is ours, and our claims; without keys, the claims alone.
+        """Delete `keys` (ours is the first) and let go of our claims; without keys, only let go of the claims.
 
-        The marker names the last of the keys, which is what the successor has seen ahead of it.
+        `marks`: write the marker. It names the last of the keys, which the successor has seen just ahead of its own.
         """
         name, claims = self._keys.candidate(lease), self._claims
         for _ in range(_TRIES):
@@ -183,7 +183,7 @@ class Resignation:
             claims.look(named, answers, lease)
             if reply.succeeded and not claims.held:
                 break
-            # A claim of ours changed or came with a call that had no answer, or a key behind ours left.
+            # A claim of ours changed, an earlier call without an answer created one, or a key behind ours is gone.
             keys, successor = keys[:1] if own else (), None
         claims.forget()
 

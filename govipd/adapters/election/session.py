@@ -1,7 +1,7 @@
-"""One member's session in etcd: its lease, renewed for as long as etcd knows it, and what etcd's history shows.
+"""One member's session in etcd: the lease and its renewals. The session also notices when etcd has lost data.
 
-The lease lives apart from the campaign: as long as the process and etcd want it, whether or not a campaign runs. A
-failed call says nothing about it; only etcd's word that it does not exist ends a session.
+The session renews the lease whether or not a campaign runs. A failed call says nothing about the lease. Only etcd's
+answer that the lease does not exist ends a session.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from govipd.core.events import EtcdState, LeaseRenewed
 from govipd.errors import EtcdError, EtcdUnavailableError, LeaseNotFoundError
 from govipd.runtime.ports import Clock, Sink
 
-RENEWALS_PER_TTL = 6  # an etcd leader's death costs 1 to 2 s: most of the TTL must be left when it comes
+RENEWALS_PER_TTL = 6  # the death of etcd's leader costs 1 to 2 s, so most of the TTL must always be left
 FIRST_PAUSE_S = 0.02  # after a failed call; doubles up to
 LONGEST_PAUSE_S = 0.5
-ENDING_S = 1.0  # beyond its TTL, for a lease that is not renewed any more to end
-_POLL_S = 0.1  # while it ends
+ENDING_S = 1.0  # a lease that is not renewed any more has ended so long after its TTL
+_POLL_S = 0.1  # seconds between two looks while the lease ends
 
 
 class Session:
-    """A lease, and the transactions beside it.
+    """One lease, and the transactions of its member.
 
     Args:
         store: the etcd client.
@@ -32,8 +32,8 @@ class Session:
 
     Attributes:
         lease: etcd's id of the lease; None without one.
-        went_back: etcd answered with an earlier state of its data than it had shown before.
-        quiet_until: another member may hold the VIP until then by what etcd has forgotten.
+        went_back: etcd answered with an older state of its data than in an earlier answer.
+        quiet_until: until then, another member may hold the VIP by a confirmation that etcd has lost.
         renew_now: wakes the renewer.
     """
 
@@ -47,12 +47,12 @@ class Session:
         self._clock = clock
         self._ttl = math.ceil(ttl)
         self._revision = 0  # of the store, as last answered
-        self._failures: Counter[str] = Counter()  # in a row, by part
+        self._failures: Counter[str] = Counter()  # in a row, for each `part` of report()
         self._troubles: dict[str, str] = {}
         self._reported: EtcdState | None = None
 
     async def grant(self) -> int:
-        """A new lease, tried until etcd grants one."""
+        """Get a new lease. Retries until etcd grants one."""
         pause = FIRST_PAUSE_S
         while True:
             sent_at = self._clock.now()
@@ -69,13 +69,13 @@ class Session:
                 return lease
 
     async def renew(self, lease: int, key: str, proved: Callable[[bool], None], ends: Callable[[], bool]) -> str:
-        """Renew until etcd says that the lease does not exist; return what it said.
+        """Renew the lease until etcd says that it does not exist. Returns etcd's answer.
 
         Args:
             lease: the lease.
-            key: is read by the proof of each renewal.
+            key: the key that the proof of each renewal reads.
             proved: called with whether the key exists.
-            ends: whether the lease must end by itself: then it is not renewed.
+            ends: returns whether the lease must end by itself; then it is not renewed.
         """
         interval = self._ttl / RENEWALS_PER_TTL
         wait, pause = interval, FIRST_PAUSE_S
@@ -115,7 +115,7 @@ class Session:
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
-        """One transaction. A revision that is lower than one known before it was asked is of another history.
+        """Run one transaction. A revision below one that was known before shows that etcd has lost data.
 
         Raises:
             EtcdError: as Store.txn().
@@ -129,13 +129,13 @@ class Session:
         return reply
 
     def wait_out_the_forgotten(self) -> None:
-        """Etcd has lost data: what it confirmed to other members before may last for a TTL."""
+        """Set `quiet_until` to a TTL from now: etcd has lost data, and its earlier confirmations may last so long."""
         self.quiet_until = self._clock.now() + self._ttl
 
     def report(self, part: str, trouble: str) -> None:
-        """Report a change of whether etcd answers usefully, over all parts of the session.
+        """Note the `trouble` of one part of the session, "" for none. Sends EtcdState when the whole changes.
 
-        One failure is no trouble yet: the next call goes to the next endpoint.
+        A single failure is not reported: the next call goes to the next endpoint.
         """
         if not trouble:
             self._failures[part] = 0
@@ -150,12 +150,12 @@ class Session:
             self._sink(state)
 
     def forget_trouble(self, part: str) -> None:
-        """A part of the session has ended, and its trouble with it; reported with the next change."""
+        """Forget the trouble of a part that has ended. The next report() sends the change."""
         self._troubles.pop(part, None)
 
 
 async def sleep(seconds: float, or_event: asyncio.Event) -> None:
-    """Wait for seconds, or until the event, which is cleared."""
+    """Wait until the event is set, but `seconds` at most. Then clear the event."""
     try:
         async with asyncio.timeout(seconds):
             await or_event.wait()

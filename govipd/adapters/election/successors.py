@@ -18,20 +18,20 @@ class Successor:
 
     @property
     def name(self) -> str:
-        """The member."""
+        """The member's name."""
         return self.key.value.decode(errors="replace")
 
     def wants(self, address: Address) -> bool:
-        """Whether its file has the address."""
+        """Whether the member's file has the address."""
         return str(address.ip) in self.addresses
 
 
 class Successors:
-    """The members behind one key, as last looked at.
+    """The members behind our key, as last read.
 
-    A key may be deleted only where its owner proves its place before it takes, as govipd does and publishes a
-    record under the same lease. Others may take the deletion for their turn (clientv3/concurrency does). So what
-    counts ends at the first candidate that is none of ours.
+    A key may be passed over (deleted) only if its owner proves its place before it activates. govipd does so, and
+    publishes a record under the same lease. Another program may take the deletion for its turn (clientv3/concurrency
+    does). So the list of members ends at the first key without such a record.
 
     Args:
         store: the etcd client.
@@ -57,7 +57,7 @@ class Successors:
         self.take_in(queue, own)
 
     def take_in(self, queue: Iterable[KeyValue], own: KeyValue | None) -> None:
-        """Of a queue that was read, take the keys behind ours."""
+        """Note the keys behind ours in a queue that was read."""
         ours = 0 if own is None else own.create_revision
         self._behind = sorted((kv for kv in queue if kv.create_revision > ours), key=lambda kv: kv.create_revision)
 
@@ -66,9 +66,9 @@ class Successors:
         return [member.name for member in self._members()]
 
     def until(self, name: str) -> tuple[tuple[KeyValue, ...], Successor | None]:
-        """The keys between ours and that member's, and the member. "", or a name that is not there: the next member.
+        """The keys between ours and the key of the member `name`, and that member. "" or an unknown name: the next one.
 
-        One may have left since look(): keys are to be deleted by their create revisions, all or none.
+        A member may have left since look(). So the caller must delete the keys by their create revisions, all or none.
         """
         members = self._members()
         names = [member.name for member in members]

@@ -1,7 +1,7 @@
 """The part of etcd that the election needs, as a protocol and its records.
 
-`adapters.etcd` is the real one; the simulation has another. Every call is one attempt with a deadline: it
-returns, or raises an EtcdError. Trying again is the caller's, who knows whether repeating is safe.
+`adapters.etcd.client` implements the protocol; so does the simulation. Every call is one attempt with a deadline: the
+call returns, or raises an EtcdError. Only the caller tries again, because it knows whether repeating is safe.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """A key as etcd returns it. Revisions and lease ids are etcd's 64-bit numbers; lease 0 is none."""
+    """A key as etcd returns it. Revisions and lease ids are etcd's 64-bit numbers; lease 0: no lease."""
 
     key: str
     value: bytes
@@ -21,9 +21,9 @@ class KeyValue:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Read one key or, with `prefix`, all keys that begin with it.
+    """Read one key or, with `prefix`, all keys that begin with `key`.
 
-    `max_create_revision` 0 is no bound.
+    `max_create_revision` 0: no limit.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write a key; it lives as long as the lease; with lease 0, until it is deleted."""
+    """Write a key, attached to a lease: the key lives as long as the lease; with lease 0, until it is deleted."""
 
     key: str
     value: bytes
@@ -77,9 +77,9 @@ Compare = IfCreateRevision | IfOldest | IfValue
 
 @dataclass(frozen=True, slots=True)
 class TxnResult:
-    """What a transaction did, at which revision of the store, and what each of its Gets returned, in order.
+    """Whether the conditions held, the store's revision, and what each Get of the transaction returned, in order.
 
-    `term` is raft's, as the answering member knew it: see Renewal.
+    `term`: the raft term that the answering etcd member knew; see Renewal.
     """
 
     succeeded: bool
@@ -90,12 +90,12 @@ class TxnResult:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A lease's granted TTL in seconds, and raft's term in which the renewing etcd member took itself for the leader.
+    """A lease's granted TTL in seconds, and the raft term in which the renewing etcd member took itself for the leader.
 
-    That alone proves nothing: an etcd leader that was cut off renews leases for one to two election time-outs more,
-    while the others elect another leader, for which this renewal never happened (LeaseRenew in etcd's
-    server/etcdserver/v3_server.go asks no other member). A linearizable transaction that *began later* and names the
-    same term shows that the leader of that term still had a majority: then the renewal counts.
+    A renewal alone proves nothing: an etcd leader that was cut off still renews leases for one to two election
+    time-outs. Meanwhile the other etcd members elect another leader, for which this renewal never happened (LeaseRenew
+    in etcd's server/etcdserver/v3_server.go asks no other member). A linearizable transaction that *began later* and
+    names the same term shows that the leader of that term still had a majority: then the renewal counts.
     """
 
     ttl: float
@@ -106,7 +106,7 @@ class Store(Protocol):
     """A client of one etcd cluster. Every call may raise EtcdUnavailableError or EtcdRefusedError."""
 
     async def grant(self, ttl: int) -> tuple[int, float]:
-        """A new lease with an id chosen by etcd: its id and the granted TTL in seconds."""
+        """Get a new lease. Returns the id that etcd chose, and the granted TTL in seconds."""
 
     async def renew(self, lease: int) -> Renewal:
         """Renew a lease.
@@ -116,7 +116,7 @@ class Store(Protocol):
         """
 
     async def revoke(self, lease: int) -> bool:
-        """End a lease and delete its keys. False where it does not exist, which is no error."""
+        """End a lease and delete its keys. Returns False where the lease does not exist, which is no error."""
 
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
@@ -129,7 +129,7 @@ class Store(Protocol):
         """
 
     async def wait_changed(self, key: str, from_revision: int) -> None:
-        """Return when a change of `key` (a put or a deletion) at or after `from_revision` is seen. Waits without bound.
+        """Wait, without a time limit, for a change of `key` (a put or a deletion) at or after `from_revision`.
 
         Raises:
             WatchLostError: the watch ended without an answer.

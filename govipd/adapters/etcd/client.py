@@ -1,8 +1,8 @@
 """etcd over grpc.aio with python-etcd3's generated stubs: endpoints in turn, authentication, deadlines.
 
-One attempt per call. A call that fails moves to the next endpoint, on a new channel: a channel that has
-seen a failure would wait out gRPC's own back-off, and its certificates may have been replaced since.
-No answer is believed before it is known from which cluster it comes (adapters.etcd_cluster).
+Each call makes one attempt. A call that fails moves the client to the next endpoint, on a new channel: a channel that
+has seen a failure would wait out gRPC's own back-off, and its certificates may have been replaced since.
+The client checks which cluster an answer comes from before it uses the answer (adapters.etcd.cluster).
 """
 
 import asyncio
@@ -46,22 +46,22 @@ def _boottime() -> float:
 
 
 class _OtherClusterError(EtcdUnavailableError):
-    """The answer is of a cluster that is not believed."""
+    """The answer comes from another cluster than the believed one."""
 
 
 class EtcdClient:
-    """A client of one etcd cluster (implements `adapters.store.Store`).
+    """A client of one etcd cluster (implements `adapters.etcd.api.Store`).
 
     Args:
         endpoints: http:// or https:// URLs, used in turn.
-        timeout: seconds per call, everything included; shorter than the lease.
+        timeout: seconds per call, name lookup and connection included; shorter than the lease.
         tls: for https endpoints.
-        login: None where etcd runs without authentication, or takes the certificate's name.
+        login: the etcd user; None where etcd runs without authentication, or takes the certificate's name.
         failed: called for each call that failed, with the endpoint and the kind of failure.
-        noticed: called with a text when another cluster is believed from now on.
-        believed: which cluster is believed, and what keeps that over restarts.
+        noticed: called with a text when the client accepts another cluster.
+        believed: which cluster the client accepts, also over restarts.
         now: CLOCK_BOOTTIME in seconds.
-        resolve: the resolver for names of endpoints (`etcd_names.lookup`).
+        resolve: the resolver for names of endpoints (`adapters.etcd.resolver.lookup`).
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class EtcdClient:
         self._names = Names(resolve)
         self._endpoint_index = 0
         self._connection: Connection | None = None
-        self._token: str | None = None  # None: to be asked for; "": authentication is off
+        self._token: str | None = None  # None: the next call has to fetch one; "": authentication is off
         self._believed = believed or Believed()
-        self._look: asyncio.Task[None] | None = None  # at every endpoint, when one was of another cluster
+        self._look: asyncio.Task[None] | None = None  # asks every endpoint for its cluster
         self._looked_at = float("-inf")
-        self._learned_over: Connection | None = None  # where the cluster's members are
+        self._learned_over: Connection | None = None  # that gave the members' addresses
         self._beside: set[asyncio.Task[None]] = set()
 
     def reconfigure(self, access: Access) -> None:
-        """Go on with other endpoints, certificates or another user, and with the same leases."""
+        """Use other endpoints, certificates or another user from now on. The leases stay the same."""
         if access != self._access:
             self._access = access
             self._endpoint_index = 0
@@ -107,7 +107,7 @@ class EtcdClient:
         return reply.ID, float(reply.TTL)
 
     async def renew(self, lease: int) -> Renewal:
-        """See Store. The stream stays open between renewals, and goes with its connection when one fails."""
+        """See Store. The stream stays open between renewals. After a failure, a new connection opens a new stream."""
         reply = await self._with_token(lambda: self._renew(lease))
         if reply.TTL <= 0:
             raise LeaseNotFoundError("etcd does not know the lease")
@@ -150,7 +150,7 @@ class EtcdClient:
         return txn_result(reply)
 
     async def wait_changed(self, key: str, from_revision: int) -> None:
-        """See Store. The stream must answer the watch's creation within the deadline; after that it may rest."""
+        """See Store. etcd must confirm the watch's creation within the deadline; after that, no deadline applies."""
         create = pb.WatchCreateRequest(key=key.encode(), start_revision=from_revision)
         stream: Any = None
         try:
@@ -178,14 +178,14 @@ class EtcdClient:
                 stream.cancel()
 
     async def status(self) -> EndpointStatus:
-        """What the current endpoint says of itself, without asking the others; for diagnosis.
+        """The status of the current endpoint alone, for diagnosis.
 
         Raises:
-            EtcdError: it does not answer, or refuses.
+            EtcdError: the endpoint does not answer, or refuses.
         """
         reply = await self._call(stubs.MaintenanceStub, "Status", pb.StatusRequest())
         alarms = ()
-        if reply.leader:  # without a leader no member answers that
+        if reply.leader:  # without a leader, no etcd member lists alarms
             listed = await self._call(stubs.MaintenanceStub, "Alarm", pb.AlarmRequest(action=pb.AlarmRequest.GET))
             alarms = tuple(pb.AlarmType.Name(a.alarm) for a in listed.alarms)
         header = reply.header
@@ -194,7 +194,7 @@ class EtcdClient:
         )
 
     async def close(self) -> None:
-        """Close the connection. The object can be used again: it connects again."""
+        """Close the connection. The next call connects again."""
         if self._look is not None:
             self._look.cancel()
         self._drop(self._connection)
@@ -216,7 +216,7 @@ class EtcdClient:
         return await self._with_token(once)
 
     async def _with_token(self, once: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Once more, with another token or without one, where etcd refused the call for its token."""
+        """Call `once`. Where etcd refused the token, call it once more, with a new token or without one."""
         try:
             return await once()
         except TokenError:
@@ -224,7 +224,7 @@ class EtcdClient:
 
     @asynccontextmanager
     async def _attempt(self) -> AsyncIterator[Connection]:
-        """One attempt on the current endpoint: its deadline, and the translation of how it can fail."""
+        """One attempt on the current endpoint: sets the deadline, and translates errors to EtcdError."""
         if self._connection is None:
             endpoints = self._access.endpoints
             self._connection = Connection(
@@ -242,7 +242,7 @@ class EtcdClient:
             raise EtcdUnavailableError(f"{connection.endpoint}: {whose} within {self._timeout:g} s") from e
         except grpc.aio.AioRpcError as e:
             error = translate(e, connection.endpoint, login=self._access.login is not None)
-            if isinstance(error, LeaseNotFoundError | EtcdWriteRefusedError):  # no header says from which cluster
+            if isinstance(error, LeaseNotFoundError | EtcdWriteRefusedError):  # has no header with the cluster's id
                 error = await self._of_the_cluster(connection, error)
             other = isinstance(error, _OtherClusterError)
             if isinstance(error, TokenError):
@@ -270,12 +270,12 @@ class EtcdClient:
             return
         try:
             token = (await connection.authenticate(login)).token
-            if login == self._access.login:  # else a reload came between
+            if login == self._access.login:  # else a reload has replaced the user
                 self._token = token
         except grpc.aio.AioRpcError as e:
             if NOT_ENABLED not in (e.details() or ""):
                 raise
-            self._token = ""  # until it is
+            self._token = ""  # until etcd enables it
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("token", self._token),) if self._token else ()
@@ -302,10 +302,10 @@ class EtcdClient:
     # Which cluster
 
     def _believe(self, connection: Connection, header: Any) -> None:
-        """See that an answer is of the cluster that is believed, before anything of it is.
+        """Check that an answer comes from the believed cluster, before the answer is used.
 
         Raises:
-            _OtherClusterError: it is not.
+            _OtherClusterError: the answer comes from another cluster.
         """
         refused = self._believed.refuses(connection.endpoint, header.cluster_id, self._access.endpoints)
         if refused:
@@ -314,7 +314,7 @@ class EtcdClient:
             raise _OtherClusterError(refused)
 
     async def _of_the_cluster(self, connection: Connection, error: EtcdError) -> EtcdError:
-        """The same error if the endpoint is of the believed cluster; otherwise an error that says so."""
+        """`error` itself if the endpoint is of the believed cluster; otherwise an error that says that it is not."""
         try:
             self._believe(connection, await connection.header(self._timeout, self._metadata()))
         except _OtherClusterError as e:
@@ -324,7 +324,7 @@ class EtcdClient:
         return error
 
     async def _look_around(self) -> None:
-        """Ask every endpoint of which cluster it is, and believe another one where that is safe."""
+        """Ask every endpoint for its cluster's id, and accept another cluster where that is safe."""
         access, began, before = self._access, self._now(), self._believed.id
         self._looked_at = began
         endpoints = self._believed.asked(access.endpoints)

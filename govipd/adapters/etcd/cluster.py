@@ -1,8 +1,9 @@
-"""Which etcd cluster is believed: two clusters elect two leaders (docs/adr/0027).
+"""Which etcd cluster the client believes, that is, accepts: two clusters elect two leaders (docs/adr/0027).
 
-An etcd that was rebuilt or restored has another cluster id. It may be believed only when no machine can hold the VIP by
-what the old one confirmed. That is so a TTL after more than half of the endpoints were of the new one for the first
-time: from then on the old one had no majority, so it confirmed no renewal, and every fence has ended.
+An etcd that was rebuilt or restored has another cluster id. The client may believe the new cluster only when no machine
+can hold the VIP by a confirmation of the old cluster. That is safe one TTL after more than half of the endpoints first
+belonged to the new cluster: since then the old cluster has had no majority. So the old cluster has confirmed no
+renewal, and every fence has ended.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,11 @@ UNKNOWN = 0  # etcd 3.4 leaves some headers empty
 
 
 class ClusterFile:
-    """Keeps the believed id over restarts: a process that knew none would believe the first cluster that answers.
+    """Keeps the believed cluster id over restarts. Without an id, a process believes the first cluster that answers.
 
     Args:
-        path: the file, in the unit's state directory; None (not run by systemd): nothing is kept.
-        endpoints: where the cluster is. A list without any of them is of another etcd, as the operator wants.
+        path: the file, in the unit's state directory; None (not run by systemd): no id is kept.
+        endpoints: the configured endpoints. If the file lists none of them, the operator has configured another etcd.
     """
 
     def __init__(self, path: Path | None, endpoints: Sequence[str]) -> None:
@@ -25,7 +26,7 @@ class ClusterFile:
         self._endpoints = tuple(endpoints)
 
     def load(self) -> int:
-        """The id; UNKNOWN where none is kept."""
+        """The cluster id that was kept for these endpoints; UNKNOWN where there is none."""
         try:
             first, *endpoints = self._path.read_text(encoding="utf-8").split() if self._path else ("",)
             return int(first, 16) if set(endpoints) & set(self._endpoints) else UNKNOWN
@@ -33,7 +34,7 @@ class ClusterFile:
             return UNKNOWN
 
     def save(self, cluster: int) -> None:
-        """Keep this id. On a full disk the next process believes the first cluster that answers."""
+        """Write the id to the file. On a full disk, the next process believes the first cluster that answers."""
         if self._path is not None:
             aside = self._path.with_suffix(".new")
             with suppress(OSError):
@@ -42,29 +43,29 @@ class ClusterFile:
 
 
 class Believed:
-    """The id of the cluster that this client talks to, and what may take its place.
+    """The id of the believed cluster, and the rule by which another cluster may replace it.
 
     Args:
         known: the id that an earlier process believed.
-        ttl: seconds of the leases that other members may have.
-        learned: keeps an id for the next process.
+        ttl: the TTL in seconds of the leases that other members may have.
+        learned: called with a newly believed id, to keep it for the next process.
     """
 
     def __init__(self, known: int = UNKNOWN, ttl: float = 0.0, learned: Callable[[int], None] = lambda _: None) -> None:
         self.id = known
         self._learned = learned
-        self.members: tuple[str, ...] = ()  # where its members take clients, in the list of endpoints or not
-        self._ttl = ttl  # of the longest lease: how long the old cluster may be believed by others
-        self._home: tuple[str, ...] = ()  # the endpoints in use when it answered last
-        self._next = UNKNOWN  # the cluster that every endpoint is of, as it seems,
-        self._since = 0.0  # and when that was seen first
+        self.members: tuple[str, ...] = ()  # client URLs of the cluster's members, configured or not
+        self._ttl = ttl  # of the longest lease: other members may rely on the old cluster so long
+        self._home: tuple[str, ...] = ()  # the endpoints in use when the believed cluster answered last
+        self._next = UNKNOWN  # another cluster that most endpoints were of at the last look
+        self._since = 0.0  # when a look first saw that
 
     def leased(self, ttl: float) -> None:
-        """A lease of so many seconds was confirmed."""
+        """Note that etcd confirmed a lease of `ttl` seconds."""
         self._ttl = max(self._ttl, ttl)
 
     def refuses(self, endpoint: str, cluster: int, endpoints: tuple[str, ...]) -> str:
-        """Why this endpoint's answer is not to be believed; empty where it is. The first to answer is believed."""
+        """Why to refuse this endpoint's answer, as a text; "" if not. The first cluster to answer is believed."""
         if cluster == UNKNOWN:
             return ""
         if self.id in (UNKNOWN, cluster):
@@ -80,15 +81,15 @@ class Believed:
     def asked(self, endpoints: tuple[str, ...]) -> tuple[str, ...]:
         """The endpoints to ask before another cluster may be believed.
 
-        Also those of a list that is not in force any more, and the old cluster's members: where each machine lists its
-        own member only, one that was made a cluster of its own must not be taken for a rebuilt etcd.
+        The list includes endpoints of an earlier configuration, and the members of the old cluster. Where each machine
+        lists only its own etcd member, a member that was made a cluster of its own must not count as a rebuilt etcd.
         """
         return tuple(dict.fromkeys([*endpoints, *self._home, *self.members]))
 
     def looked(self, answers: Mapping[str, int], endpoints: tuple[str, ...], began: float, now: float) -> bool:
-        """Every endpoint was asked, between `began` and `now`; `answers` are the cluster ids of those that answered.
+        """Note the `answers` (cluster ids by endpoint) of a look at every endpoint, between `began` and `now`.
 
-        True where another cluster is believed from now on.
+        Returns whether another cluster is believed from now on.
         """
         clusters = set(answers.values()) - {UNKNOWN}
         of_it = sum(1 for endpoint in endpoints if answers.get(endpoint, UNKNOWN) != UNKNOWN)

@@ -1,4 +1,4 @@
-"""How an endpoint of etcd is reached: addresses, TLS, who asks. One gRPC channel to one endpoint."""
+"""One gRPC channel to one endpoint of etcd: the endpoint's address, TLS, and the etcd user."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from govipd.errors import ConfigError, EtcdError, EtcdRefusedError
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
-    ("grpc.http2.bdp_probe", 0),  # a ping beside each answer, to find a window for more than these few bytes
-    ("grpc.enable_http_proxy", 0),  # the environment of a daemon must not redirect it
+    ("grpc.http2.bdp_probe", 0),  # would ping with each answer to measure bandwidth; answers are a few bytes
+    ("grpc.enable_http_proxy", 0),  # a proxy in the environment must not redirect a daemon
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -50,7 +50,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """An etcd user. The password is read when it is needed, and kept nowhere else."""
+    """An etcd user. The password is read from its file when a token is fetched, and kept nowhere else."""
 
     user: str
     password_file: Path
@@ -65,17 +65,17 @@ class Login:
             password = self.password_file.read_text().rstrip("\n")
         except OSError as e:
             raise EtcdRefusedError(f"password file: {e}") from e
-        except UnicodeDecodeError:  # whose text shows a byte of it
+        except UnicodeDecodeError:  # its text would show a byte of the password
             raise EtcdRefusedError(f"password file: {self.password_file} is not UTF-8") from None
         return pb.AuthenticateRequest(name=self.user, password=password)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How one etcd cluster is reached, all of which may change while the client runs (`Etcd.reconfigure`).
+    """How to reach one etcd cluster. Every part may change while the client runs (`EtcdClient.reconfigure`).
 
     `endpoints` are http:// or https:// URLs, used in turn. `login` is None where etcd runs without authentication, or
-    takes the certificate's name.
+    takes the user from the certificate's name.
     """
 
     endpoints: tuple[str, ...]
@@ -97,7 +97,7 @@ class Connection:
         self._name = (url.hostname, url.port or 2379)
         self._tls = tls
         self._names = names
-        self._address = ""  # which of the name's it uses
+        self._address = ""  # of the name; "" where the endpoint has no name
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
 
@@ -118,11 +118,11 @@ class Connection:
         target, options = self._authority, _OPTIONS
         if not _is_address(self._name[0]):
             addresses = await self._names.addresses(*self._name)
-            if self._channel is not None or self._closed:  # while it was looked up
+            if self._channel is not None or self._closed:  # by another call, during the lookup
                 return
             self._address = addresses[0]
             target = _target(self._address, self._name[1])
-            # Certificates are checked against the name, independent of its address.
+            # gRPC checks the certificate against the name, not against the address.
             options += (("grpc.default_authority", self._authority),)  # type: ignore[assignment]
             if self._secure:
                 options += (("grpc.ssl_target_name_override", self._name[0]),)  # type: ignore[assignment]
@@ -136,7 +136,7 @@ class Connection:
         """One of the generated stubs, on this channel.
 
         Raises:
-            grpc.aio.UsageError: it was closed before it was open.
+            grpc.aio.UsageError: the connection was closed before it was open.
         """
         if self._channel is None:
             raise grpc.aio.UsageError("closed while its name was looked up")
@@ -147,17 +147,17 @@ class Connection:
         return self.stub(stubs.AuthStub).Authenticate(login.request())
 
     async def header(self, timeout: float, metadata: tuple[tuple[str, str], ...]) -> Any:  # noqa: ASYNC109  # gRPC's
-        """The header of the endpoint's status, which names its cluster. An endpoint answers it without a majority, too.
+        """The header of the endpoint's status, which names the cluster. An endpoint answers even without a majority.
 
         Raises:
-            grpc.aio.AioRpcError: it did not answer within `timeout` seconds, or refuses.
+            grpc.aio.AioRpcError: the endpoint did not answer within `timeout` seconds, or refuses.
         """
         return (
             await self.stub(stubs.MaintenanceStub).Status(pb.StatusRequest(), timeout=timeout, metadata=metadata)
         ).header
 
     async def members(self, timeout: float, metadata: tuple[tuple[str, str], ...]) -> tuple[str, ...]:  # noqa: ASYNC109
-        """Where every member of the endpoint's cluster takes clients, as they advertise it.
+        """The client URLs that the members of the endpoint's cluster advertise.
 
         Raises:
             grpc.aio.AioRpcError: as header().
@@ -168,12 +168,12 @@ class Connection:
         return tuple(url for url in urls if _usable(url))
 
     def failed(self) -> None:
-        """Nothing useful came over it: another address of the same name is tried before this one."""
+        """Note that no useful answer came: the next connection tries another address of the name first."""
         if self._address:
             self._names.failed(*self._name, self._address)
 
     async def close(self, grace: float) -> None:
-        """Calls under way may end within `grace` seconds."""
+        """Close the channel. Calls that are under way may end within `grace` seconds."""
         self._closed = True
         if self.keepalive is not None:
             self.keepalive.cancel()
@@ -184,16 +184,16 @@ class Connection:
 def raise_if_asked_to_cancel() -> None:
     """Re-raise the CancelledError being handled if this task was cancelled.
 
-    gRPC raises the same error in every waiter of a call whose channel another task has closed; taken for
-    a cancellation it would end the task in silence.
+    gRPC raises CancelledError also in every task that waits for a call when another task has closed the channel. Such
+    an error, taken for a cancellation, would end the task without a message.
     """
     task = asyncio.current_task()
     if task is None or task.cancelling():
-        raise  # noqa: PLE0704  # called only while one is handled
+        raise  # noqa: PLE0704  # called only while an error is handled
 
 
 async def cluster_of(connection: Connection, timeout: float, metadata: tuple[tuple[str, str], ...]) -> int:  # noqa: ASYNC109
-    """The cluster id of an endpoint, asked over a connection of its own; UNKNOWN where it does not answer."""
+    """The cluster id of an endpoint; UNKNOWN where it does not answer. Closes `connection` afterwards."""
     try:
         async with asyncio.timeout(timeout):
             await connection.open()
@@ -217,5 +217,5 @@ def _is_address(host: str) -> bool:
 
 
 def _target(address: str, port: int) -> str:
-    """What gRPC calls an address that needs no resolver (grpc/doc/naming.md); % is a URI's, as in a zone."""
+    """A gRPC target that needs no resolver (grpc/doc/naming.md). The % of an IPv6 zone is escaped as in a URI."""
     return f"ipv6:%5B{address.replace('%', '%25')}%5D:{port}" if ":" in address else f"ipv4:{address}:{port}"

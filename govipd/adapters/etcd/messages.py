@@ -1,4 +1,4 @@
-"""etcd's messages and ours, both ways: operations, keys, and what a refusal means."""
+"""Translates between etcd's messages and the records of adapters.etcd.api, and errors of gRPC to EtcdError."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ _REFUSED = frozenset({
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.UNAUTHENTICATED,
 })  # fmt: skip
-# etcd's words (server/v3rpc/rpctypes/error.go) for a token to be fetched again: simple tokens expire after
-# five minutes without use, and any change of users or roles outdates every token; so does `auth disable`. Who asks
-# without one after `auth enable` has no user.
+# etcd's error texts (server/v3rpc/rpctypes/error.go) after which a token must be fetched again. Simple tokens expire
+# after five minutes without use. Any change of users or roles outdates every token; so does `auth disable`. A call
+# without a token after `auth enable` has no user.
 _NO_USER = "user name is empty"
 _TOKEN_IS_OLD = ("invalid auth token", "revision of auth store is old", _NO_USER)
 NOT_ENABLED = "authentication is not enabled"
@@ -44,7 +44,7 @@ _FULL = "database space exceeded"  # the alarm NOSPACE
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """What one endpoint says of itself. `leader` is raft's, 0 where it knows none; `size` is in bytes."""
+    """The status of one endpoint. `leader`: id of etcd's leader, 0 where unknown; `size`: database size in bytes."""
 
     version: str
     cluster: int
@@ -56,11 +56,11 @@ class EndpointStatus:
 
 
 class TokenError(EtcdRefusedError):
-    """The call was refused for its token, or for lack of one: another may be had."""
+    """etcd refused the call because of its token, or because it had none. A new token may help."""
 
 
 def translate(error: grpc.aio.AioRpcError, endpoint: str, *, login: bool) -> EtcdError:
-    """What a failed call means; `login`: a user is configured, who can ask for another token."""
+    """Translate the error of a failed call. `login`: a user is configured, so the client can fetch a new token."""
     words = error.details() or error.code().name
     text = f"{endpoint}: {words}"
     if error.code() is grpc.StatusCode.NOT_FOUND:

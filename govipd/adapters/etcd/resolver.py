@@ -1,8 +1,8 @@
-"""The addresses of endpoints that are given by name, looked up apart from any call's deadline.
+"""Looks up the addresses of endpoints that are given by name, independent of any call's deadline.
 
-A resolver whose first name server is dead answers after 5 s or more (resolv.conf(5), `timeout`), a call to etcd has
-half a second. So a lookup that a call has begun goes on when that call gives up, and what it finds is kept: the next
-connection uses it at once, while it is looked up again. A lookup that fails takes away nothing that was known.
+A resolver whose first name server is dead answers after 5 s or more (resolv.conf(5), `timeout`), but a call to etcd has
+half a second. So a lookup continues when the call that began it gives up, and the addresses are kept. The next
+connection uses the kept addresses at once, while another lookup runs. A lookup that fails keeps the known addresses.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ def lookup(host: str, port: int) -> Sequence[str]:
 
 
 class Names:
-    """What is known of each name. One lookup of a name at a time."""
+    """The known addresses of each name. For each name, only one lookup runs at a time."""
 
     def __init__(self, resolve: Callable[[str, int], Sequence[str]] = lookup) -> None:
         self._resolve = resolve
@@ -33,10 +33,10 @@ class Names:
         self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:
-        """The last known addresses of a name, the working one first; waits only while there is none.
+        """The last known addresses of a name, the working one first. Waits for a lookup only if none is known.
 
         Raises:
-            EtcdUnavailableError: it has no address.
+            EtcdUnavailableError: the name has no address.
         """
         name = (host, port)
         looking = self._lookups.get(name) or self._begin(name)
@@ -48,13 +48,13 @@ class Names:
         return self._known[name]
 
     def failed(self, host: str, port: int, address: str) -> None:
-        """Nothing useful came from this address: the name's other ones go before it."""
+        """Note that no useful answer came from this address: the name's other addresses are tried first."""
         known = self._known.get((host, port), ())
         if address in known:
             self._known[host, port] = (*(a for a in known if a != address), address)
 
     def _begin(self, name: tuple[str, int]) -> asyncio.Future[Sequence[str]]:
-        """Look it up in a thread that holds up nothing: neither the loop nor the process's end."""
+        """Look a name up in a thread of its own, which delays neither the event loop nor the process's end."""
         loop = asyncio.get_running_loop()
         looking: asyncio.Future[Sequence[str]] = loop.create_future()
 
@@ -80,6 +80,6 @@ class Names:
             looking.exception()  # its waiter may be gone
             return
         known = self._known.get(name, ())
-        kept = [address for address in known if address in found]  # in the order of what works
+        kept = [address for address in known if address in found]  # working addresses first
         self._known[name] = tuple(dict.fromkeys([*kept, *found]))
         looking.set_result(found)

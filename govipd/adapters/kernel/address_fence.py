@@ -8,9 +8,9 @@ from govipd.runtime.ports import Addresses
 
 
 class AddressFence:
-    """The addresses' own lifetime as the fence: `Addresses.add`, which follows `open`, sets it.
+    """The addresses' own lifetime serves as the fence. `Addresses.add`, which follows `open`, sets the lifetime.
 
-    Weaker than nftables: lifetimes are whole seconds, and the kernel removes an address late (see
+    This fence is weaker than nf_tables: lifetimes are whole seconds, and the kernel removes an address late (see
     `govipd.adapters.kernel.addresses.KernelAddresses`).
     """
 
@@ -18,10 +18,10 @@ class AddressFence:
         self._addresses = addresses
 
     async def open(self, until: float) -> None:
-        """Nothing to open: an address answers as soon, and for as long, as it is there."""
+        """Do nothing: the kernel answers for an address while it is present."""
 
     async def prepare(self, until: float) -> None:  # noqa: ARG002  # the port's
-        """Nothing but to be closed: an address that is there answers."""
+        """Only close the fence: the kernel answers for an address while it is present."""
         await self.close()
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
@@ -29,10 +29,10 @@ class AddressFence:
         await self._addresses.replace(addresses)
 
     async def guard(self, addresses: tuple[Address, ...]) -> None:
-        """Nothing to guard: an address answers as soon as it is there."""
+        """Do nothing: this fence cannot hold back an address that is present."""
 
     async def remove(self, present: Collection[IPAddress] = ()) -> None:
-        """There is no fence to take down."""
+        """Do nothing: there is no fence to remove."""
 
     async def close(self) -> None:
         """Remove the addresses: the kernel stops answering when they are gone."""

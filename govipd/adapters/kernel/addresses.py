@@ -1,8 +1,8 @@
 """A VIP group's addresses on its interface, over rtnetlink(7).
 
-The interface is looked up by its name for each operation: it may be deleted and created anew, with another
-index. Addresses are compared without their prefix: a kernel that has 192.0.2.100/24 answers for 192.0.2.100/32, and
-on whichever interface it has it (the weak host model). An address on another interface is reported, and left alone.
+Each operation looks the interface up by its name, because the interface may be deleted and created anew with another
+index. Addresses are compared without their prefix length: a kernel that has 192.0.2.100/24 answers for 192.0.2.100/32,
+whichever interface has the address (the weak host model). An address on another interface is reported, not removed.
 """
 
 import math
@@ -19,20 +19,20 @@ _TIMER_FUZZ_S = 0.25  # ADDRCONF_TIMER_FUZZ, include/net/addrconf.h
 class KernelAddresses:
     """The VIP group's addresses on its interface (ports.Addresses).
 
-    **Lifetime.** Each address carries `valid_lft`, whole seconds, and vanishes without any process's help
-    when it is not renewed. The kernel finds expired addresses with a deferrable timer, which it may round up
+    **Lifetime.** Each address has a `valid_lft` in whole seconds. The kernel removes an address by itself when it is
+    not renewed. The kernel finds expired addresses with a deferrable timer, which it may round up
     to a whole second that is less than 0.25 s away (ADDRCONF_TIMER_FUZZ) and which never fires twice within
     a second (ADDRCONF_TIMER_FUZZ_MAX; net/ipv4/devinet.c check_lifetime, net/ipv6/addrconf.c
     addrconf_verify_rtnl). So an address goes up to 1.25 s after `valid_lft`. Measured on Linux 6.18 at 250 Hz,
     both families, 52 times: 0.00 to 0.53 s after it, but twice 1.05 and 1.25 s.
-    `valid_lft` is the whole seconds in the remaining time less 0.25 s, so `until` may be overrun by 1 s. It cannot
-    be less than 1, so with less than 1.25 s remaining, by up to 2.25 s less what remains. A longer safety
-    distance would let the address vanish when a single renewal is late. Where the lifetime is the only fence,
-    the margin has to cover the overrun; nftables needs none. Renewed every 0.5 s or 0.9 s with a `valid_lft`
-    of 1, no address flickered.
+    `valid_lft` is the remaining time less 0.25 s, rounded down to whole seconds, so an address may outlive `until` by
+    1 s. `valid_lft` is at least 1. So with less than 1.25 s remaining, the overrun is up to 2.25 s less the remaining
+    time. With a shorter `valid_lft`, the address would vanish when a single renewal is late. Where the lifetime is the
+    only fence, the margin has to cover the overrun; nf_tables has no overrun. Renewed every 0.5 s or 0.9 s with a
+    `valid_lft` of 1, no address flickered.
 
-    Behind another fence (`fenced`) the lifetime is rounded up instead: that fence ends the answers at `until`, and
-    the address is there for the next process to go on with.
+    Behind the nf_tables fence (`fenced`) the lifetime is rounded up instead: the fence ends the answers at `until`, and
+    the address stays for the next process to adopt.
 
     **Prefix.** With /32 and /128 the VIP is alone in its subnet. With a shorter IPv4 prefix, the kernel
     deletes a primary address together with its secondaries, unless the sysctl `promote_secondaries` is on
@@ -63,13 +63,13 @@ class KernelAddresses:
         return link.mac or None
 
     async def add(self, until: float) -> None:
-        """See that every address is present, with a lifetime that ends at `until` (see the class).
+        """Add or renew every address, with a lifetime that ends at `until` (see the class).
 
-        Idempotent: an address that is present is renewed without a gap. Preferred lifetime 0: the VIP is
-        avoided as a source address (RFC 6724 section 5 rule 3). IPv6: no duplicate address detection, which
-        would mute the address for a second (RFC 4862 section 5.4): the election has decided already. An
-        address that failed it is replaced, as is one that is there with another prefix: it would stay when the
-        lifetime ends (and of IPv6 addresses the kernel keeps one, whatever its prefix).
+        A present address is renewed without a gap. The preferred lifetime is 0, so that the kernel avoids the VIP as a
+        source address (RFC 6724 section 5 rule 3). IPv6 addresses skip duplicate address detection, which would mute
+        the address for a second (RFC 4862 section 5.4): the election has decided already. An address that failed the
+        detection is replaced. So is an address that is present with another prefix length: it would stay when the
+        lifetime ends (and the kernel keeps an IPv6 address only once, whatever its prefix length).
 
         Raises:
             InterfaceMissingError: the interface does not exist.
@@ -87,7 +87,7 @@ class KernelAddresses:
             self._route.add(link.index, address, lifetime)
 
     async def remove(self) -> None:
-        """See that no address of the group is on the interface, with any prefix. An absent address is a success.
+        """Remove the group's addresses from the interface, with any prefix length. An absent address is a success.
 
         Raises:
             KernelError: the kernel refused, or did not answer, for at least one address; all were tried.
@@ -95,16 +95,16 @@ class KernelAddresses:
         await self._remove(self._addresses)
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
-        """The group consists of these from now on; those that are no longer among them are removed first.
+        """Set the group's addresses. Addresses that leave the group are removed from the interface first.
 
         Raises:
-            KernelError: as remove(). The group is what it was; may be repeated.
+            KernelError: as remove(). The group's addresses are unchanged; may be repeated.
         """
         await self._remove(tuple(address for address in self._addresses if address not in addresses))
         self._addresses = addresses
 
     async def anywhere(self) -> tuple[Elsewhere, ...]:
-        """Where on this machine an address of the group is, on this interface or another, with any prefix.
+        """The group's addresses that are on any interface of this machine, with any prefix length.
 
         Raises:
             KernelError: the kernel did not answer.

@@ -14,13 +14,13 @@ from govipd.runtime.ports import Clock
 class FrameAnnouncer:
     """Sends frames on a packet(7) socket (ports.Announcer).
 
-    start() itself sends `burst` rounds; one follows after each of the pauses `repeats_s`, and one every `refresh_s`
-    from then on. A round is both forms of ARP for each IPv4 address (some equipment learns
-    only) and a neighbour advertisement for each IPv6 address.
+    start() itself sends `burst` rounds. One more round follows after each of the pauses `repeats_s`, and then one every
+    `refresh_s` seconds. A round has both forms of gratuitous ARP for each IPv4 address (some equipment learns from
+    replies only), and a neighbour advertisement for each IPv6 address.
 
-    `mac` is asked before each round: a bond may have failed over. Packet sockets bypass nftables, so no fence
-    holds these frames back. A round that fails (no interface, link down) is left to the next. `sent` is called with the
-    number of frames of a round.
+    `mac` returns the hardware address, and is called before each round, because a bond may have failed over. Packet
+    sockets bypass nf_tables, so no fence drops these frames. A round that fails (no interface, link down) is not
+    repeated. `sent` is called with the number of frames sent.
     """
 
     def __init__(
@@ -46,26 +46,26 @@ class FrameAnnouncer:
         self._packets = PacketSocket()
         self._transmit = transmit or self._packets.send
         self._sent = sent
-        self._until = float("-inf")  # a process that was stopped must not announce what is another's by now
+        self._until = float("-inf")  # a suspended process must not announce a VIP that another member holds by now
         self._started = False
         self._changed = asyncio.Event()
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Announce other addresses from the next round on."""
+        """Announce these addresses from the next round on."""
         self._addresses = addresses
 
     def start(self) -> None:
-        """Announce at once, then repeat, then refresh, until stop(). A start while active begins again."""
+        """Announce at once, then repeat, then refresh, until stop(). A second call begins anew."""
         self._started = True
         self._send(self._burst)
         self._changed.set()
 
     def hold(self, until: float) -> None:
-        """No frame leaves at `until` or later."""
+        """Send no frame at `until` (CLOCK_BOOTTIME) or later."""
         self._until = until
 
     def stop(self) -> None:
-        """No frame leaves after this returns."""
+        """Stop announcing: no frame is sent after this call has returned."""
         self._started = False
         self._changed.set()
 
@@ -81,7 +81,7 @@ class FrameAnnouncer:
             self._packets.close()
 
     async def _announce(self) -> None:
-        """What follows a start(), until the next start() or stop()."""
+        """Send the rounds after the burst of start(), until the next start() or stop()."""
         for gap in chain(self._repeats_s, repeat(self._refresh_s)):
             with suppress(TimeoutError):
                 async with asyncio.timeout(gap):
@@ -90,7 +90,7 @@ class FrameAnnouncer:
             self._send(1)
 
     def _send(self, rounds: int) -> None:
-        """Nothing awaits here: what stop() or the clock says holds for every frame."""
+        """Send rounds at once. Nothing awaits here, so no stop() and no deadline can come between two frames."""
         mac = self._mac()
         if mac is None or len(mac) != 6 or self._clock.now() >= self._until:
             return
@@ -114,7 +114,7 @@ class PacketSocket:
         self._socket: socket.socket | None = None
 
     def send(self, interface: str, frames: Iterable[bytes]) -> None:
-        """Put frames on the wire, without waiting; what cannot be sent is left out."""
+        """Send frames without waiting. After an error, the remaining frames are not sent."""
         with suppress(OSError):
             packet = self._socket = self._socket or socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
             for frame in frames:

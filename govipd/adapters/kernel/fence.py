@@ -1,4 +1,4 @@
-"""The kernel-enforced lease (ports.Fence)."""
+"""The fence of kernels with nf_tables (ports.Fence): the kernel itself ends the answers at the deadline."""
 
 import errno
 import math
@@ -12,58 +12,58 @@ from govipd.core.events import Address
 from govipd.errors import KernelError
 from govipd.runtime.ports import Clock
 
-# Time allowed between reading the clock and the kernel's acknowledgement. Subtracted from the time-out and checked
-# afterwards; retried with the next value if exceeded.
+# Seconds allowed from reading the clock to the kernel's acknowledgement. They are taken off the time-out. A
+# transaction that took longer is repeated with the next value.
 _ALLOWANCES_S = (0.01, 0.04, 0.16)
-# If the tables were deleted, recreate them open for this long, so that no packet is lost.
+# If another program deleted the tables, they come back open for so long, so that no packet is lost.
 _BRIDGE_MS = 10
 _LONG_MS = (
-    3_600_000  # for elements that are added and deleted in one transaction: deleting needs one that has not timed out
+    3_600_000  # for elements that one transaction adds and deletes: an element that has timed out cannot be deleted
 )
-# Elements for the renewal that is expected next may end so much before its end, for then it takes one transaction.
+# Elements put in ahead may end so much before the next renewal's deadline: then the renewal takes one transaction.
 _LOSS_MAX_S = 0.02
-_EARLY_MAX_S = 0.005  # by which they are planned to end before the end that is expected
+_EARLY_MAX_S = 0.005  # elements put in ahead are planned to end so much before the expected deadline
 
-# What the kernel says where a table, set or chain of this name is there, but another one.
+# The kernel's errors where a table, set or chain of this name exists, but differs from the fence's own.
 _OF_ANOTHER_MAKING = frozenset({errno.EEXIST, errno.EOPNOTSUPP, errno.EBUSY, errno.EINVAL, errno.ENOENT})
 
 
 class NftFence:
-    """nf_tables drops every answer for a VIP that is not open; what is open times out.
+    """nf_tables drops every answer for a VIP that is not open. An open address times out.
 
-    What is dropped for a guarded address that is not open (`govipd.adapters.kernel.fence_rules`):
+    For a guarded address that is not open, the rules drop (`govipd.adapters.kernel.fence_rules`):
 
-    - what is addressed to it, before and after NAT could turn it elsewhere (inet/prerouting, inet/input), and
-      neighbour solicitations that ask for it;
-    - what is sent from it, by this machine or in its place by NAT (inet/output, inet/postrouting), and neighbour
-      advertisements that claim it;
-    - in arp/output, ARP in both forms whose sender it claims to be.
+    - packets to the address, before and after NAT could redirect them (inet/prerouting, inet/input), and neighbour
+      solicitations that ask for the address;
+    - packets from the address, sent by this machine or rewritten by NAT (inet/output, inet/postrouting), and neighbour
+      advertisements that claim the address;
+    - in arp/output, ARP requests and replies whose sender is the address.
 
-    Not held back: frames of packet sockets, which the announcer uses; what this machine forwards or bridges to and from
-    a VIP that another holds.
+    The rules do not drop frames of packet sockets, which the announcer uses, nor packets that this machine forwards or
+    bridges to and from a VIP that another machine holds.
 
-    **Two slots** (docs/adr/0006). The time-out of an element is relative, and begins late by the time that this process
-    loses between reading the clock and the kernel's commit. So elements are added to a slot that is not used, and when
-    it is known that they end in time, a transaction lets that slot count. However late it comes, it prolongs nothing.
+    **Two slots** (docs/adr/0006). An element's time-out is relative. It begins late by the time that this process loses
+    between reading the clock and the kernel's commit. So elements are added to the slot that does not count. When it is
+    known that they end in time, a second transaction lets this slot count. A late second transaction prolongs nothing.
 
-    **One transaction a renewal** (docs/adr/0023). The transaction that lets one slot count puts elements into the other
-    that end where the next renewal is expected to. If they turn out to end at most 20 ms (or a quarter of the pause
-    between two renewals) before its end, and not after it, they are taken; else the slot is filled first, as above.
+    **One transaction a renewal** (docs/adr/0023). The transaction that lets one slot count also puts elements into the
+    other slot, which end at the expected deadline of the next renewal. The next renewal uses these elements if they end
+    at most 20 ms (or a quarter of the pause between renewals) before its deadline, and not after; else see above.
 
-    **Rules stay** while the kernel confirms that no other program has changed any table; else the next operation states
-    everything, which repairs what another program did (`nft flush ruleset`). Where it finds that a program deleted the
-    tables away, it brings them back open for a moment, so that nothing is dropped before the second transaction.
+    **Rules stay** while the kernel confirms that no other program has changed any table. Otherwise the next operation
+    states everything, which repairs a change of another program (`nft flush ruleset`). If the tables are gone, this
+    operation brings them back open for a moment, so that nothing is dropped before the second transaction.
 
-    Elements are renewed by adding, deleting and adding: deleting needs one that exists, and kernels before 6.12 do not
-    change the time-out of one that does. Time-outs run on jiffies, which stand still while the machine is suspended.
+    A renewal adds, deletes and adds each element: only an existing element can be deleted, and kernels before 6.12 do
+    not change the time-out of an existing one. Time-outs run on jiffies, which stand still while the machine sleeps.
 
     Args:
-        addresses: the group's.
-        clock: that of `until`.
-        table: name of the tables, one in inet and one in arp, which belong to this fence alone.
-        kernel: where transactions go; the fences of a process share it.
-        interface: the VIP's; "" guards against NAT only what is addressed to this machine's own addresses.
-        mac: the interface's hardware address now.
+        addresses: the group's addresses.
+        clock: the clock of `until`.
+        table: name of the two tables, in inet and in arp, which belong to this fence alone.
+        kernel: commits transactions; the fences of a process share it.
+        interface: the VIP's interface; "": against NAT, only packets to this machine's own addresses are guarded.
+        mac: returns the interface's present hardware address.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class NftFence:
         self._interface, self._mac = interface, mac
         self._rules: tuple[Message, ...] = ()
         self._rules_for: bytes | None = None  # the hardware address
-        self._stated: int | None = None  # the kernel's epoch in which everything was stated
-        self._slot: str | None = None  # that counts; an earlier process knew
+        self._stated: int | None = None  # the NfTables.epoch in which everything was stated
+        self._slot: str | None = None  # the slot that counts; None: ask the kernel
         self._ready: tuple[str, float] | None = None  # a slot that does not count, and when its elements end
         self._until: float | None = None  # of the last renewal
         self._encode(addresses)
 
     def _encode(self, addresses: tuple[Address, ...]) -> None:
-        """Encoding costs more than the kernel takes, and taking a VIP must not wait for it."""
+        """Encode the messages now: encoding takes longer than the kernel, and an activation must not wait."""
         self._addresses = addresses
         self._guarding = tuple(self._each(addresses, lambda t, v, key: [_add(t, fence_rules.guarded(v), key)]))
         self._filling = {slot: tuple(self._fills(addresses, slot)) for slot in SLOTS}
@@ -101,7 +101,7 @@ class NftFence:
         self._closing = tuple(self._closes(addresses))
 
     async def prepare(self, until: float) -> None:
-        """Close. Then open(until) takes one transaction.
+        """Close the fence, and fill a slot, so that a later open(until) takes only one transaction.
 
         Raises:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
@@ -110,7 +110,7 @@ class NftFence:
         self._ready = await self._fill(until, bridge_ms=0), until
 
     async def open(self, until: float) -> None:
-        """Answer until `until`, or up to 20 ms less.
+        """Open the fence until `until`, or up to 20 ms less.
 
         Raises:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
@@ -130,17 +130,17 @@ class NftFence:
         remaining_ms = math.floor((expected - began - _ALLOWANCES_S[0]) * 1000)
         ahead = pause > 0 and remaining_ms > 0
         filling = [timing(message, remaining_ms) for message in self._filling[other]] if ahead else []
-        self._slot = None  # unknown until the kernel confirms; _counting() asks it otherwise
+        self._slot = None  # unknown until the kernel confirms; then _counting() asks the kernel
         if not commit((*self._using[slot], *filling)):
             return False
         self._slot, self._until = slot, until
         if ahead:
-            # They end later than planned by what this process has lost meanwhile: only then is it known when.
+            # These elements end later than planned, by the time that this process has lost meanwhile.
             self._ready = other, expected + max(0.0, self._clock.now() - began - _ALLOWANCES_S[0])
         return True
 
     def _undisturbed(self, batch: tuple[Message, ...]) -> bool:
-        """One transaction with elements only, where everything else is as this fence has stated it; else none."""
+        """Commit elements alone. Returns False, without a commit, if other parts may differ from what was stated."""
         if self._stated is None or self._stated != self._kernel.epoch:
             return False
         try:
@@ -152,7 +152,7 @@ class NftFence:
         return True
 
     def _commit(self, batch: tuple[Message, ...], first: tuple[Message, ...] = ()) -> bool:
-        """One transaction: elements only where everything else stands, else `first` and everything else with them."""
+        """Commit elements alone; if other parts may differ from what was stated, `first` and everything with them."""
         if not self._undisturbed(batch):
             self._kernel.commit((*first, *self._whole(), *batch))
             self._stated = self._kernel.epoch
@@ -163,7 +163,7 @@ class NftFence:
         mac = self._mac()
         if not self._rules or mac != self._rules_for:
             versions = {address.version for address in self._addresses}
-            # And what an earlier process has guarded.
+            # Also the versions of addresses that an earlier process has guarded.
             versions |= {
                 v for v in (4, 6) if self._kernel.elements(NFPROTO_INET, self._inet.name, fence_rules.guarded(v))
             }
@@ -172,7 +172,7 @@ class NftFence:
         return (self._inet.add(), self._arp.add(), *self._rules, *self._guarding)
 
     async def _fill(self, until: float, *, bridge_ms: int) -> str:
-        """Put elements that end at `until` into the slot that does not count; that slot. See _set_up()."""
+        """Put elements that end at `until` into the slot that does not count. Returns that slot. See _set_up()."""
         slot = self._counting()
         idle = _other(slot)
         for allowance in _ALLOWANCES_S:
@@ -187,14 +187,14 @@ class NftFence:
                 if error.number != errno.ENOENT:
                     raise
                 self._set_up(slot, elements, min(remaining_ms, bridge_ms))
-            # If the process did not run meanwhile, the time-out began late by as much.
+            # If the process did not run meanwhile, the time-out began so much later.
             if self._clock.now() - began <= allowance:
                 return idle
         await self.close()
         raise KernelError("opening the fence: the lease has run out, or this process is not given the time to hold it")
 
     def _set_up(self, slot: str, elements: tuple[Message, ...], bridge_ms: int) -> None:
-        """Tables or sets are missing. Where nothing is left of the fence, it stays open for `bridge_ms` more."""
+        """Create missing tables or sets. Where both tables are missing, the fence is open for `bridge_ms`."""
         fence = (*self._sets, *self._whole(), *elements)
         if bridge_ms:
             bridge = (*self._using[slot], *(timing(message, bridge_ms) for message in self._filling[slot]))
@@ -210,7 +210,7 @@ class NftFence:
         self._stated = self._kernel.epoch
 
     async def guard(self, addresses: tuple[Address, ...]) -> None:
-        """Guard these as well from now on, closed until the fence is opened next.
+        """Guard these addresses, too. They are closed until the next open().
 
         Raises:
             KernelError: not confirmed; the fence is as it was.
@@ -218,7 +218,7 @@ class NftFence:
         new = _without(addresses, self._addresses)
         if new:
             self._ready = self._stated = None
-            self._rules = ()  # the new ones may be of another version
+            self._rules = ()  # a new address may be of another IP version
             before, self._addresses = self._addresses, (*self._addresses, *new)
             guarding = self._each(new, lambda t, v, key: [_add(t, fence_rules.guarded(v), key)])
             try:
@@ -229,7 +229,7 @@ class NftFence:
             self._encode(self._addresses)
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Guard these addresses from now on. Those that are no longer among them must be off the interface.
+        """Guard exactly these addresses. The caller has removed every other address from the interface.
 
         Raises:
             KernelError: not confirmed; the fence is as it was, or guards more.
@@ -241,7 +241,7 @@ class NftFence:
         self._encode(addresses)
 
     async def close(self) -> None:
-        """Stop answering. Also sets a fence up where there was none: what it guards is dropped from then on.
+        """Close the fence. Where there is none, set it up closed: it drops every answer for its addresses.
 
         Raises:
             KernelError: the kernel did not confirm.
@@ -261,7 +261,7 @@ class NftFence:
         self._slot = self._slot or SLOTS[0]  # neither counts
 
     def _counting(self) -> str:
-        """The slot that counts; where none does, one of the two."""
+        """The slot that counts; either one where none counts."""
         if self._slot is None:
             a = SLOTS[0]
             found = (self._kernel.elements(NFPROTO_INET, self._inet.name, fence_rules.used(v, a)) for v in (4, 6))
@@ -269,7 +269,7 @@ class NftFence:
         return self._slot
 
     def guarded(self) -> frozenset[IPAddress]:
-        """The addresses that the kernel guards, ordered by this process or an earlier one.
+        """The addresses that the kernel guards, by order of this process or an earlier one.
 
         Raises:
             KernelError: the kernel did not answer.
@@ -277,9 +277,9 @@ class NftFence:
         return fence_rules.every(self._kernel, self._inet.name)
 
     async def remove(self, present: Collection[IPAddress] = ()) -> None:
-        """Take the fence down: nothing is dropped any more. Succeeds when there is none.
+        """Remove the fence: nothing is dropped any more. Succeeds where there is no fence.
 
-        `present`: addresses that are on this machine. One that the fence guards keeps it up, closed.
+        `present`: addresses that are on this machine. If the fence guards one of them, it stays, closed.
 
         Raises:
             KernelError: the kernel did not confirm.
@@ -302,7 +302,7 @@ class NftFence:
                 yield from make(table, address.version, address.ip.packed)
 
     def _fills(self, addresses: tuple[Address, ...], slot: str) -> Iterator[Message]:
-        """Elements that end when timing() says."""
+        """The messages that put elements into a slot; timing() sets their time-out."""
 
         def make(table: Table, version: int, key: bytes) -> Iterator[Message]:
             name = fence_rules.opened(version, slot)
@@ -313,7 +313,7 @@ class NftFence:
         return self._each(addresses, make)
 
     def _uses(self, addresses: tuple[Address, ...], slot: str) -> Iterator[Message]:
-        """This slot counts, the other does not."""
+        """The messages that let this slot count, and the other not."""
 
         def make(table: Table, version: int, key: bytes) -> Iterator[Message]:
             yield _add(table, fence_rules.used(version, slot), key)
@@ -322,7 +322,7 @@ class NftFence:
         return self._each(addresses, make)
 
     def _closes(self, addresses: tuple[Address, ...]) -> Iterator[Message]:
-        """Neither slot counts."""
+        """The messages after which neither slot counts."""
         return self._each(
             addresses, lambda t, v, key: [m for s in SLOTS for m in _delete(t, fence_rules.used(v, s), key)]
         )
@@ -342,7 +342,7 @@ def _add(table: Table, name: str, key: bytes) -> Message:
 
 
 def _delete(table: Table, name: str, key: bytes) -> tuple[Message, Message]:
-    """Delete an element; succeeds where there is none."""
+    """Delete an element. Succeeds where the element does not exist."""
     return _add(table, name, key), table.delete_element(name, key)
 
 

@@ -1,11 +1,11 @@
-"""The fence's rules: what is dropped for an address that is guarded and not open (docs/adr/0022).
+"""The fence's rules: which packets are dropped for an address that is guarded and not open (docs/adr/0022).
 
-They name sets, never addresses, so they stay as long as the tables exist. Each place at which a packet could be an
-answer asks three questions, and none of the rules accepts anything:
+The rules name sets, never addresses, so the rules stay as long as the tables exist. Each hook that an answer could pass
+has three rules for an address, and none of them accepts anything:
 
-1. guarded, and no slot is used for it: drop;
-2. slot a is used for it, and has no element of it any more: drop;
-3. the same of slot b.
+1. the address is guarded, and no slot is used for it: drop;
+2. slot a is used for the address, and has no element of it any more: drop;
+3. the same for slot b.
 """
 
 import errno
@@ -18,7 +18,7 @@ from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message,
 from govipd.adapters.kernel.nftables import NfTables
 
 SLOTS = ("a", "b")
-EARLY = -300  # before connection tracking, NAT, and the filters of others (NF_IP_PRI_RAW)
+EARLY = -300  # before connection tracking, NAT, and other programs' filters (NF_IP_PRI_RAW)
 LATE = 300  # after NAT (NF_IP_PRI_NAT_SRC is 100)
 _IPV4 = (expr.load_nfproto(), expr.equal(b"\x02"))
 _IPV6 = (expr.load_nfproto(), expr.equal(b"\x0a"))
@@ -39,22 +39,22 @@ IPAddress = IPv4Address | IPv6Address
 
 
 def guarded(version: int) -> str:
-    """The set of addresses for which nothing passes unless they are open."""
+    """The set of guarded addresses: answers pass only while the address is open."""
     return f"guarded{version}"
 
 
 def used(version: int, slot: str) -> str:
-    """The set of those for which this slot counts."""
+    """The set of addresses for which this slot counts."""
     return f"used{version}{slot}"
 
 
 def opened(version: int, slot: str) -> str:
-    """The set of those that are open, as far as this slot counts; its elements time out."""
+    """The set of addresses that are open, if this slot counts for them. Its elements time out."""
     return f"open{version}{slot}"
 
 
 def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
-    """The table and its sets as they should be; elements stay."""
+    """Create the table and its sets where they are missing. Elements stay."""
     yield table.add()
     for version in versions:
         length = 4 if version == 4 else 16
@@ -65,16 +65,16 @@ def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
 
 
 def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
-    """All that a fence is made of: what a kernel accepts if it has what is needed."""
+    """All parts of a fence in one transaction, to try whether a kernel accepts them."""
     elements = (timing(t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True), 1000) for t in (inet, arp))
     return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *elements)
 
 
 def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None) -> Iterator[Message]:
-    """Create the chains where they are missing, and write their rules for addresses of these versions again.
+    """Create missing chains, and rewrite their rules, for addresses of these IP versions.
 
-    `interface` is the VIP's, and `mac` its hardware address, which distinguishes a packet to this machine from one that
-    it only bridges (with br_netfilter such packets pass these hooks, too).
+    `interface` is the VIP's, and `mac` its hardware address. By the hardware address, a rule distinguishes a packet to
+    this machine from a packet that this machine only bridges (with br_netfilter, such packets pass these hooks, too).
     """
     for table, hook, priority in (
         (inet, "prerouting", EARLY),
@@ -86,7 +86,7 @@ def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac:
         yield table.add_chain(hook, priority)
         yield table.flush_chain(hook)
     if mac:
-        # To bridge is not to answer: no interface that it came by, and a frame from another machine.
+        # A bridged packet is no answer. It has no input interface here, and its frame is from another machine.
         bridged = (*expr.came_by(""), expr.link_source(), expr.unequal(mac), expr.accept())
         yield inet.add_rule("postrouting", bridged)
     for version in versions:
@@ -105,9 +105,9 @@ def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac:
 
 
 def _closed(table: Table, hook: str, version: int, match: Match, last: Match = ()) -> Iterator[Message]:
-    """Drop what matches if the address that was loaded last is guarded and not open.
+    """Drop packets that `match`, if the address that was loaded last is guarded and not open.
 
-    `last`: a costly condition, tested last.
+    `last`: a costly condition, which is tested last.
     """
     a, b = (used(version, slot) for slot in SLOTS)
     unused = expr.is_in(guarded(version)), expr.not_in(a), expr.not_in(b)
@@ -118,7 +118,7 @@ def _closed(table: Table, hook: str, version: int, match: Match, last: Match = (
 
 
 def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
-    """The addresses that tables of this name guard, whichever process set them up.
+    """The addresses that tables of this name guard, also if another process created the tables.
 
     Raises:
         KernelError: the kernel did not answer.
@@ -128,7 +128,7 @@ def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
 
 
 def lacking(kernel: NfTables) -> str:
-    """What this kernel's nf_tables lacks for a fence; "" where it has all, or did not answer. Nothing is changed."""
+    """What this kernel's nf_tables lacks for a fence; "" for nothing, or without an answer. Changes nothing."""
     name = "govipd_trial"
     error = kernel.would_refuse(trial(kernel.table(NFPROTO_INET, name), kernel.table(NFPROTO_ARP, name)))
     kernel.close()
@@ -141,7 +141,7 @@ def fence_table(interface: str, group: str) -> str:
 
 
 def fence_prefix(interface: str) -> str:
-    """What the names of an interface's tables begin with, and no other's: quoted, nothing has two `_` in a row."""
+    """The prefix of an interface's table names, and of no other's: a quoted name never has two `_` in a row."""
     return f"govipd_{_plain(interface)}__"
 
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 _BROADCAST = b"\xff" * 6
 _ALL_NODES = IPv6Address("ff02::1")
-_SOLICITED_NODE = IPv6Address("ff02::1:ff00:0")  # and the last three bytes of the address: RFC 4291 section 2.7.1
+_SOLICITED_NODE = IPv6Address("ff02::1:ff00:0")  # plus the last three bytes of the address: RFC 4291 section 2.7.1
 _ALL_NODES_MAC = bytes.fromhex("333300000001")  # RFC 2464 section 7
 
 _ETHERTYPE_ARP = 0x0806
@@ -23,9 +23,9 @@ def arp_announcement(mac: bytes, address: IPv4Address) -> bytes:
 
 
 def arp_probe(mac: bytes, address: IPv4Address, to: bytes = _BROADCAST) -> bytes:
-    """The "ARP Probe" of RFC 5227 section 1.1: asks who has `address`; its sender address 0 changes no cache.
+    """The "ARP Probe" of RFC 5227 section 1.1: asks who has `address`. Its sender address 0 changes no cache.
 
-    `to` one machine's hardware address, it asks that one alone.
+    `to`: broadcast, or the hardware address of the only machine to ask.
     """
     return to + _arp(1, mac, address, target_mac=bytes(6), sender=IPv4Address(0))[6:]
 
@@ -33,7 +33,7 @@ def arp_probe(mac: bytes, address: IPv4Address, to: bytes = _BROADCAST) -> bytes
 def arp_reply(mac: bytes, address: IPv4Address) -> bytes:
     """Gratuitous ARP in the reply form, for equipment that learns from replies only.
 
-    As RFC 5944 section 4.6 has it: the target hardware address repeats the sender's. Broadcast.
+    The target hardware address repeats the sender's (RFC 5944 section 4.6). Broadcast.
     """
     return _arp(2, mac, address, target_mac=mac)
 
@@ -41,8 +41,8 @@ def arp_reply(mac: bytes, address: IPv4Address) -> bytes:
 def neighbor_advertisement(mac: bytes, address: IPv6Address) -> bytes:
     """Unsolicited Neighbor Advertisement to all nodes (RFC 4861 sections 4.4 and 7.2.6).
 
-    From `address`, with the Override flag, so that neighbours replace what they have cached, and the target
-    link-layer address option; hop limit 255, or receivers discard it (section 7.1.2).
+    The source is `address`. The Override flag makes neighbours replace their cache entry. The target link-layer address
+    option names `mac`. The hop limit is 255, or receivers discard the frame (section 7.1.2).
     """
     override = 0x20000000
     target_link_layer_address = struct.pack("!BB6s", 2, 1, mac)  # RFC 4861 section 4.6.1
@@ -51,7 +51,7 @@ def neighbor_advertisement(mac: bytes, address: IPv6Address) -> bytes:
 
 
 def neighbor_solicitation(mac: bytes, source: IPv6Address, address: IPv6Address) -> bytes:
-    """Asks who has `address` (RFC 4861 section 4.3), from one of our own; the answer comes to us alone."""
+    """Asks who has `address` (RFC 4861 section 4.3). The answer comes only to `source`, an address of ours."""
     last = address.packed[-3:]
     group = IPv6Address(_SOLICITED_NODE.packed[:13] + last)
     source_link_layer_address = struct.pack("!BB6s", 1, 1, mac)
@@ -60,9 +60,9 @@ def neighbor_solicitation(mac: bytes, source: IPv6Address, address: IPv6Address)
 
 
 def address_probe(mac: bytes, address: IPv6Address) -> bytes:
-    """Asks who has `address` as duplicate address detection does (RFC 4862 section 5.4.2), and changes no cache.
+    """Asks who has `address`, like duplicate address detection (RFC 4862 section 5.4.2). Changes no cache.
 
-    From the unspecified address and without the source link-layer address option; the answer goes to all nodes.
+    The source is the unspecified address, without the source link-layer address option. The answer goes to all nodes.
     """
     last = address.packed[-3:]
     group = IPv6Address(_SOLICITED_NODE.packed[:13] + last)
@@ -83,7 +83,7 @@ def _icmpv6(kind: int, mac: bytes, source: IPv6Address, to_mac: bytes, to: IPv6A
 def _arp(
     operation: int, mac: bytes, address: IPv4Address, *, target_mac: bytes, sender: IPv4Address | None = None
 ) -> bytes:
-    """Sender and target are the same protocol address where no other sender is given (RFC 826)."""
+    """An ARP frame (RFC 826). Without `sender`, the sender's protocol address is `address`, like the target's."""
     ethernet = _BROADCAST + mac + struct.pack("!H", _ETHERTYPE_ARP)
     source = address if sender is None else sender
     return ethernet + struct.pack(

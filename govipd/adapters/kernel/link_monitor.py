@@ -1,6 +1,6 @@
 """Watches an interface and the addresses of a VIP group, over rtnetlink(7).
 
-Addresses are compared without their prefix, on every interface: see kernel.addresses.
+Addresses are compared without their prefix length, on every interface: see kernel.addresses.
 """
 
 import asyncio
@@ -20,11 +20,16 @@ _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between attempts to open the socket; 
 class NetlinkMonitor:
     """Watches the interface, and the VIP group's addresses on every interface (ports.AddressMonitor).
 
-    Sends LinkState at start, at each change that the kernel signals, and every `poll_s`; AddressLost when the
-    kernel signals that an address of the group was removed, and when an address seen by the last poll
-    is not there any more; AddressFound for what is on the interface with any prefix, AddressesElsewhere when what is on
-    other interfaces changes, and at every look while there is any. After any error (the socket overran, the kernel
-    refused) it opens new sockets and looks again.
+    "A look" reads the interface and the addresses. The monitor looks at start, after changes that the kernel signals,
+    and every `poll_s` seconds. It sends:
+
+    - LinkState at each look;
+    - AddressLost when the kernel signals that an address of the group was removed, and when a look misses an address
+      that the look before had found;
+    - AddressFound at each look, for each address of the group on the interface, with any prefix length;
+    - AddressesElsewhere at each look while other interfaces have addresses of the group, and once afterwards.
+
+    After any error (the socket overran, the kernel refused) the monitor opens new sockets and looks again.
     """
 
     def __init__(
@@ -86,7 +91,7 @@ class NetlinkMonitor:
     async def _handle(self, message: Change) -> None:
         match message["event"]:
             case "RTM_NEWLINK" | "RTM_DELLINK":
-                # By index too: a link that was ours and is renamed is not ours any more.
+                # By index, too: the interface may have been renamed, so that its name does not match any more.
                 if message.get_attr("IFLA_IFNAME") == self._interface or message["index"] == self._index:
                     await self._look()
             case "RTM_DELADDR":

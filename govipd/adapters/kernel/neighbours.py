@@ -1,4 +1,4 @@
-"""Asks a link's neighbours who has an address, without a word that would change what they believe."""
+"""Asks the machines on a link who has an address (the wire question), without changing their neighbour caches."""
 
 import asyncio
 import ctypes
@@ -20,8 +20,8 @@ IpAddress = IPv4Address | IPv6Address
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _ETH_P_ALL = 3
-_ASKED_APART_MAX = 16  # members; the other machines are asked by broadcast
-_HEARD_MAX = 1000  # frames that are read at once
+_ASKED_APART_MAX = 16  # members that get a question of their own; all other machines are asked by broadcast
+_HEARD_MAX = 1000  # frames that one call reads
 # Classic BPF (linux/filter.h; code, true, false, value): lets ARP and neighbour advertisements pass, so that a busy
 # link does not drown the answers.
 _FILTER = (
@@ -36,18 +36,18 @@ _FILTER = (
     (0x06, 0, 0, 0),  # reject
 )
 
-# Seconds before the end of the time in which is asked. By the early questions switches learn where answers go. The
-# last ones are asked when the fence of a leader that hands over has ended (lease.HANDOVER_S), twice, as a frame may
-# get lost; their answers count.
+# When the frames are sent, in seconds before the question's end (`until`). From the early frames, switches learn where
+# answers go. Only answers to the last frames count. They are sent when the fence of a leader that hands over has ended
+# (lease.HANDOVER_S), and twice, because a frame may get lost.
 _EARLY_S = (0.075, 0.045)
 _LAST_S = (0.018, 0.012)
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One of this host's interfaces: its hardware address, and an IPv6 address to ask from (None: there is none).
+    """One of this host's interfaces: its hardware address, and an IPv6 source address for questions (None: none).
 
-    `own` are the hardware addresses of all of this host's interfaces.
+    `own`: the hardware addresses of all of this host's interfaces.
     """
 
     interface: str
@@ -57,10 +57,10 @@ class Wire:
 
 
 async def wire(interface: str, avoid: Collection[IpAddress]) -> Wire:
-    """Look the interface up; no address of `avoid` is asked from.
+    """Look the interface up. No address of `avoid` becomes the source address of questions.
 
     Raises:
-        KernelError: it does not exist, is down, has no Ethernet address, or the kernel did not answer.
+        KernelError: the interface is missing or down, has no Ethernet address, or the kernel did not answer.
     """
     route = RouteSocket()
     try:
@@ -82,9 +82,9 @@ async def wire(interface: str, avoid: Collection[IpAddress]) -> Wire:
 
 
 async def who_has(wire: Wire, targets: Collection[IpAddress], listen_s: float) -> dict[IpAddress, frozenset[bytes]]:
-    """By address: the hardware addresses of the neighbours that claim it, this host's own left out.
+    """For each address, the hardware addresses of the other machines that claim it.
 
-    Asked twice within `listen_s` seconds: a first question may be lost while a switch learns.
+    Each question is sent twice within `listen_s` seconds: the first may be lost while a switch learns.
 
     Raises:
         PermissionError: packet sockets need CAP_NET_RAW.
@@ -115,28 +115,28 @@ async def who_has(wire: Wire, targets: Collection[IpAddress], listen_s: float) -
 
 
 class Ear(Protocol):
-    """Asks on one link and hears the answers, from when it is entered until it is left."""
+    """Asks on one link and collects the answers, from __enter__ to __exit__."""
 
     def __enter__(self) -> Self:
-        """Begin to hear.
+        """Begin to collect answers.
 
         Raises:
             KernelError: the interface is missing or down, or has no Ethernet address.
-            OSError: no packet socket.
+            OSError: the packet socket cannot be opened.
         """
 
     def __exit__(self, *_: object) -> None:
-        """Hear no more."""
+        """Stop collecting answers."""
 
     def ask(self, targets: Collection[IpAddress], macs: Collection[bytes]) -> None:
-        """Ask by broadcast, and the machines of these hardware addresses each. Never raises, never waits."""
+        """Ask by broadcast, and ask each machine in `macs` by unicast. Never raises, never waits."""
 
     def heard(self) -> dict[IpAddress, set[bytes]]:
-        """What machines other than this one have claimed since this was last asked. Never raises, never waits."""
+        """The claims (address, hardware addresses) of other machines since the last call. Never raises or waits."""
 
 
 class PacketEar:
-    """Asks on a packet(7) socket (Ear). Nothing that it sends changes what a neighbour believes."""
+    """Asks on a packet(7) socket (Ear). Its frames change no neighbour cache."""
 
     def __init__(self, interface: str) -> None:
         self._interface = interface
@@ -155,7 +155,7 @@ class PacketEar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """See Ear. Closing takes the kernel 10 ms, for which nothing here waits."""
+        """See Ear. Closing takes the kernel 10 ms, so another thread closes the socket."""
         asyncio.get_running_loop().run_in_executor(None, self._packet.close)
 
     def ask(self, targets: Collection[IpAddress], macs: Collection[bytes]) -> None:
@@ -172,7 +172,7 @@ class PacketEar:
     def heard(self) -> dict[IpAddress, set[bytes]]:
         """See Ear."""
         claims: dict[IpAddress, set[bytes]] = {}
-        with suppress(OSError):  # BlockingIOError: that was all
+        with suppress(OSError):  # BlockingIOError: no more frames
             for _ in range(_HEARD_MAX):
                 frame, address = self._packet.recvfrom(2048)
                 claim = _claim(frame)
@@ -182,14 +182,14 @@ class PacketEar:
 
 
 class LinkNeighbours:
-    """The machines on the VIP's link, asked who answers for its addresses (ports.Neighbours).
+    """Asks the machines on the VIP's link who answers for the VIP's addresses (ports.Neighbours).
 
-    The socket is closed while no question is pending. Where the link cannot be asked (no Ethernet, no carrier, no
+    The socket is open only while a question is pending. Where no question can be sent (no Ethernet, no carrier, no
     packet socket), the answer is empty.
 
     Args:
-        members: each member by its hardware address, written as in LinkState.mac.
-        ear: hears the link.
+        members: returns the members' names, by hardware address as in LinkState.mac.
+        ear: makes the Ear of the VIP's link.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class LinkNeighbours:
             self._changed.set()
 
     async def run(self) -> None:
-        """Ask whenever that is wanted, until cancelled."""
+        """Ask each wanted question, until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -240,7 +240,7 @@ class LinkNeighbours:
                 self._sink(WireHeard(until, tuple(self._claims(heard))))
 
     async def _ask(self, until: float) -> Mapping[IpAddress, Collection[bytes]] | None:
-        """Who answered the last questions; None where that is not wanted any more."""
+        """Who answered the last frames; None where a newer order has replaced this question."""
         if await self._interrupted(until - _EARLY_S[0]):
             return None
         macs = {bytes.fromhex(mac.replace(":", "")) for mac in list(self._members())[:_ASKED_APART_MAX]}
@@ -249,10 +249,10 @@ class LinkNeighbours:
                 if await self._interrupted(until - before):
                     return None
                 if before == _LAST_S[0]:
-                    ear.heard()  # answers to the early questions are of no account
+                    ear.heard()  # drops the answers to the early frames
                 if before in _LAST_S or self._clock.now() < until - _LAST_S[0]:
                     ear.ask(self._ips, macs)
-            # From the asking on, however late that was: this process may not have been given the processor.
+            # Counted from the last frame, which may be late: this process may have had to wait for the CPU.
             answered = max(until, self._clock.now() + _LAST_S[-1])
             return None if await self._interrupted(answered) else ear.heard()
 
@@ -262,7 +262,7 @@ class LinkNeighbours:
         return [Claim(ip, mac, members.get(mac, "")) for ip, mac in named]
 
     async def _interrupted(self, at: float) -> bool:
-        """Wait until then; whether something else was wanted before."""
+        """Wait until the instant `at`. Returns whether a new order came before."""
         try:
             async with asyncio.timeout(max(0.0, at - self._clock.now())):
                 await self._changed.wait()

@@ -1,4 +1,4 @@
-"""What rules of nf_tables are made of (linux/netfilter/nf_tables.h): encoded here, one costs microseconds."""
+"""Encodes the expressions of nf_tables rules (linux/netfilter/nf_tables.h). One takes microseconds."""
 
 import struct
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _IFNAMSIZ = 16
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """One step of a rule. `looks_in`: the set that it looks in; `wants`: whether what it looks for must be there."""
+    """One step of a rule. `looks_in`: the set of a lookup, or ""; `wants`: whether the set must have the element."""
 
     encoded: bytes
     looks_in: str = ""
@@ -32,7 +32,7 @@ def nested(kind: int, values: Iterable[bytes]) -> bytes:
 
 
 def attributes(data: bytes) -> list[tuple[int, bytes]]:
-    """The attributes that `data` consists of; what is cut off is left out."""
+    """The attributes in `data`, as type and value. A truncated attribute is left out."""
     found = []
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
@@ -44,12 +44,12 @@ def attributes(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def link_source() -> Expression:
-    """Load the frame's source. A packet of this machine that has no frame yet goes on to the next rule."""
+    """Load the frame's source address. A packet of this machine has no frame yet, and goes to the next rule."""
     return _payload(_LINK, 6, 6)
 
 
 def link_destination() -> Expression:
-    """Load the frame's destination; a packet without a frame goes on to the next rule."""
+    """Load the frame's destination address. A packet without a frame goes to the next rule."""
     return _payload(_LINK, 0, 6)
 
 
@@ -74,7 +74,7 @@ def load_l4proto() -> Expression:
 
 
 def came_by(interface: str) -> tuple[Expression, ...]:
-    """Go on if the packet came by the interface; "": by none, or (after routing) by a bridge's port."""
+    """Go on if the packet came in by the interface; "": by no interface, or (after routing) by a bridge port."""
     return _meta(_IIFNAME), _compare(_EQUAL, _padded(interface))
 
 
@@ -90,22 +90,22 @@ def is_local() -> tuple[Expression, ...]:
 
 
 def equal(value: bytes) -> Expression:
-    """Go on if what was loaded last equals `value`."""
+    """Go on if the bytes that were loaded last equal `value`."""
     return _compare(_EQUAL, value)
 
 
 def unequal(value: bytes) -> Expression:
-    """Go on if what was loaded last does not equal `value`."""
+    """Go on if the bytes that were loaded last differ from `value`."""
     return _compare(_UNEQUAL, value)
 
 
 def is_in(name: str) -> Expression:
-    """Go on if what was loaded last is an element of the set."""
+    """Go on if the bytes that were loaded last are an element of the set."""
     return _lookup(name, inverted=False)
 
 
 def not_in(name: str) -> Expression:
-    """Go on if what was loaded last is not an element of the set."""
+    """Go on if the bytes that were loaded last are not an element of the set."""
     return _lookup(name, inverted=True)
 
 
@@ -115,7 +115,7 @@ def drop() -> Expression:
 
 
 def accept() -> Expression:
-    """Ask no further rule of this chain."""
+    """Accept the packet: no further rule of this chain applies."""
     return _expression("immediate", _be32(1, 0), nested(2, [nested(2, [_be32(1, 1)])]))
 
 

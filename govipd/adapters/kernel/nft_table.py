@@ -1,4 +1,4 @@
-"""The messages of nf_tables that a fence is made of (linux/netfilter/nf_tables.h), encoded beforehand."""
+"""Encodes the nf_tables messages for tables, chains, rules, sets and elements (linux/netfilter/nf_tables.h)."""
 
 import struct
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ Message = bytes  # encoded; costs up to a millisecond, so a message is made once
 UNTIMED = bytes.fromhex("fedcba9876543211")
 _KEY_TYPES = {4: 7, 6: 9, 16: 8}  # what nft(8) calls ipv4_addr, ether_addr and ipv6_addr, by length
 
-# NFT_TABLE_F_OWNER (5.12) and NFT_TABLE_F_PERSIST (6.9): others cannot change the table while the socket is open that
-# added it, nor does `nft flush ruleset`; afterwards it stays, and the next process owns it.
+# NFT_TABLE_F_OWNER (5.12) and NFT_TABLE_F_PERSIST (6.9): while the socket that added the table is open, no other
+# program can change the table, nor does `nft flush ruleset`. After the socket is closed, the table stays, and the next
+# process owns it.
 OWNED = 0x2 | 0x4
 NFPROTO_INET = 1  # linux/netfilter.h
 NFPROTO_ARP = 3
@@ -37,25 +38,25 @@ def kind_of(message: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Makes the messages about one table. Adding what exists changes nothing, unless said otherwise."""
+    """Makes the messages about one table. Adding a part that exists changes nothing, unless said otherwise."""
 
     family: int
     name: str
-    flags: int = 0  # with which it is added
+    flags: int = 0  # of the table (NFT_TABLE_F_...)
 
     def add(self, *, new: bool = False) -> Message:
-        """Add the table. `new`: refused if there is one (EEXIST)."""
+        """Add the table. `new`: refused (EEXIST) if the table exists."""
         data = attribute(1, self.name.encode() + b"\0") + attribute(2, struct.pack(">L", self.flags))
         how = NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_EXCL if new else 0)
         header = struct.pack("=LHHLL", 20 + len(data), kind_of(nftsocket.NFT_MSG_NEWTABLE), how, 0, 0)
         return header + struct.pack("=BBH", self.family, 0, 0) + data
 
     def delete(self) -> Message:
-        """Delete the table and all in it. Refused if there is none."""
+        """Delete the table and all its parts. Refused if the table does not exist."""
         return self._message(nftsocket.nft_table_msg, nftsocket.NFT_MSG_DELTABLE, NAME=self.name)
 
     def add_chain(self, hook: str, priority: int) -> Message:
-        """Add a base chain named like its hook; packets that no rule drops go on."""
+        """Add a base chain with the name of its hook. Its policy is accept."""
         number = HOOKS[hook][self.family == NFPROTO_ARP]
         place = {"attrs": [("NFTA_HOOK_HOOKNUM", number), ("NFTA_HOOK_PRIORITY", priority)]}
         return self._message(
@@ -98,12 +99,12 @@ class Table:
         )
 
     def add_element(self, name: str, key: bytes, *, times_out: bool) -> Message:
-        """Add an element, for as long as timing() fills in. Before Linux 6.12, one that exists keeps its time-out."""
+        """Add an element; timing() fills in its time-out. Before Linux 6.12, an existing one keeps its time-out."""
         timeout = int.from_bytes(UNTIMED) if times_out else None
         return self._element(nftsocket.NFT_MSG_NEWSETELEM, NLM_F_CREATE, name, key, timeout)
 
     def delete_element(self, name: str, key: bytes) -> Message:
-        """Delete an element. Refused if there is none."""
+        """Delete an element. Refused if the element does not exist."""
         return self._element(nftsocket.NFT_MSG_DELSETELEM, 0, name, key)
 
     def _element(self, kind: int, flags: int, name: str, key: bytes, timeout_ms: int | None = None) -> Message:
@@ -125,5 +126,5 @@ class Table:
 
 
 def timing(message: Message, timeout_ms: int) -> Message:
-    """The message, with the time-out where it adds an element."""
+    """The message with this time-out, if it adds an element that times out."""
     return message.replace(UNTIMED, struct.pack(">Q", timeout_ms))

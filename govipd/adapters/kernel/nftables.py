@@ -17,28 +17,28 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10  # errors come without a copy of the request
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 _BUFFER = 1 << 20  # bytes: a refused batch gets an answer for each of its messages
-# What the kernel answers where nfnetlink, or its nf_tables part, neither is built in nor can be loaded.
+# The kernel's errors where nfnetlink, or its nf_tables part, is not built in and cannot be loaded.
 _NOT_THERE = frozenset({errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _BATCH_BEGIN = 0x10  # linux/netfilter/nfnetlink.h
 _BATCH_END = 0x11
 _NLMSG_DONE = 3
 _NLM_F_DUMP = 0x300
 _NLM_F_DUMP_INTR = 0x10
-_TRIES = 3  # for what another program's transaction comes between
+_TRIES = 3  # for requests that another program's transaction interrupts
 
 
 class NfTables:
     """A socket for transactions, opened when first needed. It stays open: closing it takes the kernel 10 ms.
 
-    It knows whether another program has changed any table since its own last transaction: nf_tables counts them
-    (NFTA_GEN_ID), and refuses a batch that names another number than the current one. Fences of one process share
-    it, or each would take the others' transactions for a stranger's. `owns`: the tables are this socket's alone, where
-    the kernel can do that (docs/adr/0024).
+    The object notices whether another program has changed any table since its own last transaction: nf_tables counts
+    transactions (NFTA_GEN_ID), and refuses a batch that names another number than the current one. The fences of one
+    process share the object, or each would take the others' transactions for another program's. `owns`: other programs
+    cannot change the tables, where the kernel supports that (docs/adr/0024).
 
     Attributes:
-        epoch: changes when another program has, or may have, changed something. What was stated in it is in force.
+        epoch: increases when another program has changed tables, or may have. Until then, all that was stated holds.
         commits: transactions that the kernel has confirmed.
-        longest_s: how long the longest one took, seconds; other programs' transactions go first.
+        longest_s: seconds that the longest transaction took, waiting for other programs' transactions included.
     """
 
     def __init__(self, protocol: int = _NETLINK_NETFILTER, *, owns: bool = True) -> None:
@@ -46,20 +46,20 @@ class NfTables:
         self.commits = 0
         self.longest_s = 0.0
         self._protocol = protocol
-        self._flags = None if owns else 0  # of tables; not known yet
+        self._flags = None if owns else 0  # for new tables; None: not known yet
         self._end = _frame(_BATCH_END)
         self._socket: socket.socket | None = None
         self._generation: int | None = None  # after this object's last transaction
 
     def table(self, family: int, name: str) -> "Table":
-        """Makes the messages about a table, whether it exists or not."""
+        """Return the Table that makes the messages about this table. The table need not exist."""
         if self._flags is None:
             refused = self.would_refuse((Table(family, "govipd_trial", OWNED).add(),))
             self._flags = 0 if refused else OWNED
         return Table(family, name, self._flags)
 
     def missing(self) -> bool:
-        """Whether this kernel has no nf_tables. Any other trouble, such as missing rights, is not that."""
+        """Whether this kernel has no nf_tables. False for any other problem, such as missing rights."""
         try:
             self._send((), None)
         except KernelError as error:
@@ -69,7 +69,7 @@ class NfTables:
         return False
 
     def would_refuse(self, messages: Iterable[Message]) -> KernelError | None:
-        """How the kernel would refuse the messages; None: it would not. They are not applied."""
+        """The error with which the kernel would refuse the messages; None: it would accept them. Applies nothing."""
         messages = (*messages, Table(NFPROTO_INET, "govipd_no_such_table").delete())
         try:
             self._send(messages, None, refused_at=len(messages))
@@ -80,13 +80,13 @@ class NfTables:
     def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
         """Apply all of the messages, or none.
 
-        Netlink to the kernel is a function call: when send() returns, the transaction has been committed or
-        refused, and the answers are waiting. So this waits for nothing but other users of nf_tables, and calls
-        take effect in their order.
+        Netlink to the kernel is a function call: when send() returns, the kernel has committed or refused the
+        transaction, and the answers can be read. So commit() waits only for other users of nf_tables, and
+        transactions take effect in the order of the calls.
 
         Args:
             messages: at least one of them changes something.
-            undisturbed: refused (ERESTART) if others have changed anything since this object's last transaction.
+            undisturbed: refuse (ERESTART) if another program has changed a table since the last transaction.
 
         Raises:
             KernelError: refused (EBUSY, EEXIST, ENOENT: see the messages), or not confirmed.
@@ -125,9 +125,9 @@ class NfTables:
         self.epoch += 1
 
     def _send(self, messages: Sequence[Message], generation: int | None, refused_at: int = 0) -> None:
-        """It counts as applied if the last message was acknowledged, and nothing was refused.
+        """Send a batch. It counts as applied if the last message was acknowledged, and no message was refused.
 
-        A message is answered when it was refused; the batch as a whole under the number of its begin.
+        The kernel answers each refused message. An error of the whole batch has the number of the batch's begin.
         """
         batch = [_frame(_BATCH_BEGIN, generation), *messages, self._end]
         last = len(messages)
@@ -147,7 +147,7 @@ class NfTables:
             raise KernelError("nf_tables: the kernel did not acknowledge the transaction")
 
     def _current(self) -> int | None:
-        """The number of the last transaction of any program; None where the kernel does not say."""
+        """The number of any program's last transaction (NFTA_GEN_ID); None where the kernel does not say."""
         request = struct.pack("=LHHLLBBH", 20, kind_of(nftsocket.NFT_MSG_GETGEN), 1, 0, 0, 0, 0, 0)
         try:
             answers = self._asked(request)
@@ -160,7 +160,7 @@ class NfTables:
         return None
 
     def tables(self, prefix: str, families: Iterable[int] = (NFPROTO_INET, NFPROTO_ARP)) -> set[str]:
-        """Names of the tables that begin so.
+        """The tables' names that begin with `prefix`.
 
         Raises:
             KernelError: the kernel did not answer.
@@ -172,7 +172,7 @@ class NfTables:
         return {name for name in found if name.startswith(prefix)}
 
     def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
-        """The keys of a set; a table or set that does not exist has none.
+        """The keys of a set's elements; empty where the table or the set does not exist.
 
         Raises:
             KernelError: the kernel did not answer.
@@ -200,7 +200,7 @@ class NfTables:
         raise KernelError("nf_tables: other programs change it all the time", errno.EINTR)
 
     def _asked(self, request: bytes) -> list[bytes]:
-        """The attributes of each answer.
+        """Send a request. Returns the attributes of each answer.
 
         Raises:
             InterruptedError: the tables changed meanwhile.
@@ -250,14 +250,14 @@ def _numbered(message: Message, number: int, *, ack: bool) -> Message:
 
 
 def _frame(kind: int, generation: int | None = None) -> Message:
-    """Begin or end of a batch. `generation`: refused unless this is the current one (NFNL_BATCH_GENID)."""
+    """Begin or end of a batch. `generation`: refuse unless it is the current number (NFNL_BATCH_GENID)."""
     asked = attribute(1, struct.pack(">L", generation)) if generation is not None else b""
     number = NFNL_SUBSYS_NFTABLES << 8  # res_id, in network byte order
     return struct.pack("=LHHLLBB", 20 + len(asked), kind, NLM_F_REQUEST, 0, 0, 0, 0) + struct.pack("=H", number) + asked
 
 
 def _messages(netlink: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
-    """Number, type, flags and body of each message that is waiting, or that a dump goes on with."""
+    """Number, type, flags and body of each message that can be read, further parts of a dump included."""
     overrun: OSError | None = None
     while True:
         try:
@@ -269,7 +269,7 @@ def _messages(netlink: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            overrun = error  # what came before is still there to be read
+            overrun = error  # messages from before the overrun can still be read
             continue
         while data:
             try:
@@ -283,7 +283,7 @@ def _messages(netlink: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 def _answers(netlink: socket.socket) -> dict[int, int]:
-    """Number and errno (0: acknowledged) of each answer that is waiting; of those before an overrun if one refuses."""
+    """The errno of each answer, by number; 0: acknowledged. After an overrun: raises, unless an answer refuses."""
     answers: dict[int, int] = {}
     try:
         for number, kind, _, body in _messages(netlink):

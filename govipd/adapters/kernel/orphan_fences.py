@@ -1,4 +1,7 @@
-"""Fences that an earlier process left and no group owns: renamed, moved, removed, or fenced otherwise since."""
+"""Removes orphan fences: an earlier process left them, and no group owns them any more.
+
+The group was renamed, moved to another interface or removed since, or has another kind of fence now.
+"""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
@@ -7,7 +10,7 @@ from govipd.adapters.kernel.fence_rules import IPAddress
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, Table
 from govipd.adapters.kernel.nftables import NfTables
 
-FENCES = "govipd_"  # what the names of all fences begin with
+FENCES = "govipd_"  # the prefix of all fences' table names
 _FAMILIES = {NFPROTO_INET: (4, 6), NFPROTO_ARP: (4,)}
 
 
@@ -17,20 +20,21 @@ async def clear_orphans(
     owned: Mapping[str, Collection[IPAddress]],
     remove: Callable[[Collection[IPAddress]], Awaitable[Collection[IPAddress]]],
 ) -> Sequence[str]:
-    """Close what no group owns, take its addresses off the interface, then let go of it.
+    """Close each fence that no group owns, remove its addresses from the interface, then remove the fence.
 
     Args:
-        kernel: where the tables are.
-        prefix: that of the interface's tables.
-        owned: the groups' tables, and the addresses of each. Others that such a table guards are let go of, too.
-        remove: takes addresses off the interface, with any prefix; those that are still on this machine
-            afterwards. They stay guarded, closed, unless the fence of another interface guards them.
+        kernel: commits the transactions.
+        prefix: the prefix of the interface's table names.
+        owned: the groups' tables, and the addresses of each. Any other address that such a table guards is an orphan,
+            too.
+        remove: removes addresses from the interface, with any prefix length. Returns those that are still on this
+            machine. They stay guarded and closed, unless the fence of another interface guards them.
 
     Returns:
-        What was done, in a line for each table.
+        One line for each table that was changed.
 
     Raises:
-        KernelError: not confirmed; what was not done yet is as it was, or closed.
+        KernelError: not confirmed. Fences that were not removed yet are as they were, or closed.
     """
     reports = []
     ours, every = kernel.tables(prefix), kernel.tables(FENCES)
@@ -53,7 +57,7 @@ async def clear_orphans(
 
 
 def _closed(table: Table, addresses: Collection[IPAddress]) -> list[Message]:
-    """Close the table: its sets exist, and no address is open."""
+    """The messages that create the table's sets and close these addresses."""
     messages = list(fence_rules.sets(table, _FAMILIES[table.family]))
     for address, name in _in_sets(
         table, addresses, *(lambda v, s=slot: fence_rules.used(v, s) for slot in fence_rules.SLOTS)
@@ -77,5 +81,5 @@ def _in_sets(
 
 
 def _delete(table: Table, address: IPAddress, name: str) -> tuple[Message, Message]:
-    """Succeeds whether it is there or not."""
+    """Delete an element. Succeeds where the element does not exist."""
     return table.add_element(name, address.packed, times_out=False), table.delete_element(name, address.packed)

@@ -1,4 +1,4 @@
-"""What is used of pyroute2, without the rest of it (docs/adr/0015)."""
+"""Imports the few parts of pyroute2 that govipd uses, without the rest of pyroute2 (docs/adr/0015)."""
 
 import importlib.util
 import sys
@@ -11,7 +11,7 @@ try:
     from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nftsocket
 finally:
     if not _whole:
-        sys.modules.pop("pyroute2", None)  # a program that imports the whole of it gets it
+        sys.modules.pop("pyroute2", None)  # a later import of pyroute2 gets the whole package
 
 __all__ = (
     "NFNL_SUBSYS_NFTABLES", "NLMSG_ERROR", "NLM_F_ACK", "NLM_F_APPEND", "NLM_F_CREATE", "NLM_F_EXCL", "NLM_F_REQUEST",

@@ -1,8 +1,8 @@
 """Links and addresses over rtnetlink(7): requests, and the kernel's events.
 
-Netlink to the kernel is a function call: when send() returns, the request has been carried out or refused, and the
-answer is waiting. So nothing here waits, except for other users of rtnetlink, and taking a VIP takes what the kernel
-takes; a client that decodes every attribute takes several milliseconds more (docs/adr/0009).
+Netlink to the kernel is a function call: when send() returns, the kernel has carried out or refused the request, and
+the answer can be read. So a request waits only for other users of rtnetlink. An activation takes no longer than the
+kernel does; a client that decodes every attribute takes several milliseconds more (docs/adr/0009).
 """
 
 import asyncio
@@ -28,11 +28,11 @@ _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _CHANGES = {_NEWLINK: "RTM_NEWLINK", _DELLINK: "RTM_DELLINK", _NEWADDR: "RTM_NEWADDR", _DELADDR: "RTM_DELADDR"}
 GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-_SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # the kernel heeds the interface in a request for addresses
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # the kernel applies the interface of a request for addresses
 # linux/if.h, linux/if_link.h, linux/if_addr.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
-_RTEXT_FILTER_SKIP_STATS = 8  # they are added up over all processors
+_RTEXT_FILTER_SKIP_STATS = 8  # statistics cost time: the kernel adds them up over all processors
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _IFA_NAMES = {_IFA_ADDRESS: "IFA_ADDRESS", _IFA_LOCAL: "IFA_LOCAL"}
 _IFA_F_NODAD = 0x02
@@ -44,7 +44,7 @@ _IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, cha
 _IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _NO_LINK = _IFINFO.pack(0, 0, 0, 0, 0)
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_DUMPS_MAX = 3  # of one that a change has interrupted
+_DUMPS_MAX = 3  # tries of a dump that a change interrupts
 _ANSWER_MAX = 1 << 17  # bytes; the kernel fills up to 32 KiB at once
 _MAX_ERRNO = 4095  # linux/err.h
 
@@ -68,7 +68,7 @@ class Link:
 
 
 class RouteSocket:
-    """One socket for requests: opened when first needed, replaced after an error."""
+    """A socket for requests to rtnetlink. It is opened when first needed, and replaced after an error."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -112,9 +112,9 @@ class RouteSocket:
         return {address: flags for at, address, flags in found if at == index and address is not None}
 
     def where(self, ips: Collection[IPv4Address | IPv6Address]) -> list[tuple[int, Address]]:
-        """Where each of these addresses is, with any prefix: its interface's index, and the address with that prefix.
+        """Where these addresses are: the interface's index, and the address with the prefix length it has there.
 
-        Hosts of Kubernetes have thousands of addresses: what does not have the right bytes in it is not decoded.
+        Kubernetes hosts have thousands of addresses. So only answers that contain a wanted address are decoded.
 
         Raises:
             KernelError: the kernel did not answer.
@@ -125,14 +125,14 @@ class RouteSocket:
         return [(index, address) for index, address, _ in found if address is not None and address.ip in ips]
 
     def name(self, index: int) -> str:
-        """The name of the interface of that index, or its number where it has just gone."""
+        """The name of the interface with that index; a text with the index where the interface has just gone."""
         try:
             return socket.if_indextoname(index)
         except OSError:
             return f"interface {index}"
 
     def add(self, index: int, address: Address, valid_lft: int) -> None:
-        """Add an address, or renew it, for whole seconds; preferred lifetime 0, no duplicate address detection.
+        """Add an address, or renew it, for `valid_lft` seconds. Preferred lifetime 0, no duplicate address detection.
 
         Raises:
             KernelError: refused, or not acknowledged.
@@ -143,7 +143,7 @@ class RouteSocket:
         self._request(f"adding {address}", _NEWADDR, _ACK | _REPLACE | _CREATE, body)
 
     def delete(self, index: int, address: Address) -> None:
-        """Delete an address, with this very prefix.
+        """Delete an address with exactly this prefix length.
 
         Raises:
             KernelError: refused (EADDRNOTAVAIL, ENODEV), or not acknowledged.
@@ -157,10 +157,10 @@ class RouteSocket:
             self._socket = None
 
     def _request(self, what: str, kind: int, flags: int, body: bytes, wanted: tuple[bytes, ...] = ()) -> list[bytes]:
-        """Ask once. Returns the kernel's messages without headers; messages without `wanted` in them may be left out.
+        """Send a request. Returns the answers without headers. Answers without any of `wanted` may be left out.
 
         Raises:
-            KernelError: refused, or no answer that makes sense.
+            KernelError: refused, or no valid answer.
         """
         for _ in range(_DUMPS_MAX):
             self._number += 1
@@ -169,7 +169,7 @@ class RouteSocket:
                 netlink = self._socket = self._socket or _open()
                 netlink.send(_HEADER.pack(length, kind, _REQUEST | flags, self._number, 0) + body)
                 whole, answers = _answers(netlink, self._number, wanted)
-            except _RtnetlinkRefusedError as error:  # the socket is as good as before
+            except _RtnetlinkRefusedError as error:  # the socket is still usable
                 raise KernelError(f"{what}: {error.strerror}", error.errno) from error
             except OSError as error:
                 self.close()
@@ -180,10 +180,10 @@ class RouteSocket:
 
 
 class Change(dict[str, Any]):
-    """A link or an address that came, went or became another.
+    """One event: a link or an address was added, removed or changed.
 
-    "event" by its name in rtnetlink(7), "index" of the interface, "prefixlen" of an address; and the attributes that
-    matter here, where the kernel gave them.
+    The keys are "event" (the message's name in rtnetlink(7)), "index" of the interface, "prefixlen" of an address, and
+    the attributes that get_attr() names, where the kernel gave them.
     """
 
     def get_attr(self, name: str) -> Any:
@@ -192,26 +192,26 @@ class Change(dict[str, Any]):
 
 
 class RouteEvents:
-    """A socket that hears of changes. After an error (ENOBUFS: it overran) the caller opens another, and looks."""
+    """A socket for the kernel's events. After an error (ENOBUFS: events were lost) the caller opens a new one."""
 
     async def __aenter__(self) -> Self:
-        """Open it."""
+        """Open the socket."""
         self._socket = _open(socket.SOCK_NONBLOCK)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the socket."""
         self._socket.close()
 
     async def bind(self, groups: int) -> None:
-        """Hear from now on."""
+        """Receive the events of these groups (RTMGRP_...) from now on."""
         self._socket.bind((0, groups))
 
     async def get(self) -> AsyncIterator[Change]:
         """Wait for the next events.
 
         Raises:
-            OSError: something was not heard, or could not be read.
+            OSError: events were lost, or could not be read.
         """
         for kind, _, _, body in _messages(await asyncio.get_running_loop().sock_recv(self._socket, _ANSWER_MAX)):
             if kind in (_NEWLINK, _DELLINK) and len(body) >= _IFINFO.size:
@@ -233,10 +233,10 @@ def _open(flags: int = 0) -> socket.socket:
 
 
 def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> tuple[bool, list[bytes]]:
-    """The answers to this request, and whether no change came in between.
+    """The answers to request `number`; before them, whether they are complete: no change interrupted the dump.
 
     Raises:
-        _RefusedError: the kernel refused.
+        _RtnetlinkRefusedError: the kernel refused.
         OSError: no answer, or not a valid one.
     """
     whole, bodies = True, list[bytes]()
@@ -260,10 +260,10 @@ def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> 
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Type, flags, number and body of each.
+    """Type, flags, number and body of each message in `data`.
 
     Raises:
-        OSError: it is none.
+        OSError: `data` is no valid sequence of messages.
     """
     while data:
         if len(data) < _HEADER.size:
@@ -288,7 +288,7 @@ def _code(body: bytes) -> int:
     """The errno of an NLMSG_ERROR; 0 is an acknowledgement.
 
     Raises:
-        OSError: it has none.
+        OSError: the message has no valid errno.
     """
     code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
     if len(body) < 4 or not 0 <= code <= _MAX_ERRNO:
@@ -330,7 +330,7 @@ def _link(message: bytes) -> Link:
 
 
 def _address(message: bytes) -> tuple[int, Address | None, int]:
-    """Interface index, address (None where it has none that makes sense), and flags."""
+    """Interface index, address (None where the message has no valid one), and flags (IFA_F_...)."""
     if len(message) < _IFADDR.size:
         raise KernelError("reading addresses: a truncated answer")
     _, prefix, flags, _, index = _IFADDR.unpack_from(message)

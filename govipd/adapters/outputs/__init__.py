@@ -1,1 +1,1 @@
-"""What other programs read or run: metrics and hooks."""
+"""Metrics for Prometheus, and hooks: commands of the operator."""

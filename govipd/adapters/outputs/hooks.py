@@ -1,6 +1,6 @@
-"""The operator's commands on leader, standby and fault: one after the other, and never in the daemon's way.
+"""Hooks: the operator's commands for the roles leader, standby and fault. They run one at a time, beside the daemon.
 
-What it does not guarantee: that a command runs while its state lasts. It is started after the fact.
+A hook starts after the change of role. So it is not guaranteed that the role still lasts while its command runs.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from govipd.core.state import State, Trigger
 from govipd.runtime.ports import Clock
 from govipd.runtime.process_ports import Journal, Operator
 
-WAITING_MAX = 16  # a further one drops the oldest: the newest has the present state
-FINISH_S = 0.5  # when the daemon ends, for what waits
+WAITING_MAX = 16  # hooks in the queue; one more drops the oldest, since the newest has the present role
+FINISH_S = 0.5  # seconds for the waiting hooks when the daemon ends
 OUTPUT_MAX = 8192  # bytes of a command's output that are shown
 LINES_MAX = 50
-LINGER_S = 0.1  # for the rest of the output, once the command has ended
+LINGER_S = 0.1  # seconds for the rest of the output, after the command has ended
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _FAULTS = frozenset({Trigger.EXPIRED, Trigger.LOST, Trigger.KERNEL_FAILED})
@@ -36,7 +36,7 @@ class _Call:
 
 
 class Hooks:
-    """Runs a command when a VIP group's role on this node changes (implements ports.Service).
+    """Runs a command when a VIP group's role on this node changes (implements process_ports.Service).
 
     - leader: this kernel answers for the VIP.
     - standby: this node is in the queue, or the operator (a drain, a handover, a stop) took the VIP off it.
@@ -44,11 +44,11 @@ class Hooks:
       held the VIP, the kernel has stopped answering by then.
 
     Args:
-        commands: by role, a program's absolute path and its arguments.
-        timeout_s: after which a command is killed, with its process group.
-        operator: knows addresses and gates.
+        commands: for each role, a program's absolute path and its arguments.
+        timeout_s: seconds after which a command is killed, with its process group.
+        operator: answers with addresses and gates.
         journal: where output and exit status go.
-        clock: measures.
+        clock: CLOCK_BOOTTIME.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Hooks:
         self._journal = journal
         self._clock = clock
         self._roles: dict[str, str] = {}  # by VIP group: the role last reported
-        self._falling: dict[str, tuple[str, Report]] = {}  # while a VIP is being dropped: the role to come, and why
+        self._falling: dict[str, tuple[str, Report]] = {}  # while a VIP is released: the next role, and why
         self._addresses: dict[str, str] = {}
         self._queue: asyncio.Queue[_Call] = asyncio.Queue(WAITING_MAX)
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:  # noqa: ARG002  # the port
-        """See ports.Service. Only takes note."""
+        """See process_ports.Service. Only queues hooks; run() executes them."""
         for report in actions:
             if isinstance(report, Report):
                 self._note(vip, report)
@@ -79,7 +79,7 @@ class Hooks:
             self._begin(vip, now)
 
     def _begin(self, vip: str, now: float) -> None:
-        """A node that has not been fit yet is at fault as soon as a gate is known to be bad."""
+        """Report the first role: a node that was never healthy is at fault as soon as a gate is unhealthy."""
         for group in self._operator.status().groups:
             bad = [f"{gate.gate} {gate.verdict} ({gate.detail})" for gate in group.gates if gate.verdict == "unhealthy"]
             if group.vip == vip and group.state == State.INELIGIBLE.value and bad:
@@ -91,19 +91,19 @@ class Hooks:
                 self._queue_hook(vip, "leader", report)
             case State.CANDIDATE:
                 self._queue_hook(vip, "standby", report)
-            case State.HANDING_OVER:  # reported when the kernel has stopped answering
+            case State.HANDING_OVER:  # its hook waits until the kernel has stopped answering
                 self._falling[vip] = "standby", report
             case State.DEACTIVATING if report.trigger is not Trigger.SUCCESSOR_READY:
                 self._falling[vip] = self._fallen(vip, report), report
             case State.RESIGNING:
                 self._queue_hook(vip, *self._falling.pop(vip, (self._fallen(vip, report), report)))
             case _:
-                pass  # on the way
+                pass  # the role does not change
 
     def _fallen(self, vip: str, report: Report) -> str:
         """The role of a node that leaves the queue."""
         bad = report.trigger in _FAULTS
-        if report.trigger is Trigger.INELIGIBLE:  # because of a gate, or of the operator's word
+        if report.trigger is Trigger.INELIGIBLE:  # because of a gate, or of the operator
             groups = [group for group in self._operator.status().groups if group.vip == vip]
             bad = any(gate.verdict != "healthy" for group in groups for gate in group.gates)
         return "fault" if bad else "standby"
@@ -115,7 +115,7 @@ class Hooks:
         if not self._commands.get(role):
             return
         node = self._operator.status()
-        for group in node.groups:  # a group that is no longer configured is not among them, but ends as well
+        for group in node.groups:  # lacks a group that a reload removed; its last addresses are kept
             self._addresses[group.vip] = " ".join(group.addresses)
         environment = {
             "PATH": PATH,
@@ -133,7 +133,7 @@ class Hooks:
         self._queue.put_nowait(_Call(vip, role, environment))
 
     async def run(self) -> None:
-        """See ports.Service. Once cancelled, it ends when nothing waits, or after FINISH_S."""
+        """See process_ports.Service. After a cancellation, the task ends when no hook waits, or after FINISH_S."""
         worker = asyncio.create_task(self._work())
         try:
             await asyncio.shield(worker)
@@ -152,7 +152,7 @@ class Hooks:
             reading = asyncio.create_task(_read(read, output))
             try:
                 kind, ending = await self._execute(call, write)
-                await asyncio.wait({reading}, timeout=LINGER_S)  # what it left in the background may keep the pipe open
+                await asyncio.wait({reading}, timeout=LINGER_S)  # a background process may keep the pipe open
             finally:
                 reading.cancel()
             for text in output.decode(errors="replace").splitlines()[:LINES_MAX]:
@@ -161,7 +161,7 @@ class Hooks:
             self._queue.task_done()
 
     async def _execute(self, call: _Call, output: int) -> tuple[JournalKind, str]:
-        """Run a command to its end; how it ended."""
+        """Run a command to its end. Returns how the command ended."""
         began = self._clock.now()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -198,7 +198,7 @@ class Hooks:
 
 
 async def _read(descriptor: int, output: bytearray) -> None:
-    """Keep the first OUTPUT_MAX bytes of what comes, and throw the rest away, until the end or until cancelled."""
+    """Read until the end or until cancelled. Keeps the first OUTPUT_MAX bytes, and drops the rest."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: what is now is asked of the daemon at each scrape, what happens is counted step by step."""
+"""Metrics for Prometheus. Gauges are read from the daemon at each scrape; counters are counted at each step."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -24,16 +24,16 @@ from govipd.core.state import TRANSITIONS, State
 from govipd.core.status import GroupStatus
 from govipd.runtime.process_ports import Operator
 
-# Seconds. A renewal takes milliseconds, and is given up after a sixth of the TTL; a probe after its time-out.
+# Seconds. A renewal takes milliseconds, and is given up after a sixth of the TTL. A probe is given up at its time-out.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CONFLICTS = (*(conflict.value for conflict in Conflict), "address removed", "members disagree", "name taken")
 _VERDICTS = ("healthy", "unhealthy", "unknown")
 
 
 class Metrics(Collector):
-    """The numbers of one process, in a registry of their own (implements ports.Service).
+    """The metrics of one process, in a registry of their own (implements process_ports.Service).
 
-    Labels come from the configuration and from closed sets of words: what strangers write is never one.
+    Labels come only from the configuration and from closed sets of words, never from data of other machines.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Metrics(Collector):
         self._operator = operator
         self._server = server
         self._longest_transaction = longest_transaction
-        self._seen: Event | None = None  # what is handed to every group is one happening
+        self._seen: Event | None = None  # an event that goes to every group is counted once
         self._known: set[str] = set()
         self.registry = registry = prometheus.CollectorRegistry()
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # published without types
@@ -69,7 +69,7 @@ class Metrics(Collector):
             self._probes.labels(result)
 
     async def run(self) -> None:
-        """See ports.Service."""
+        """See process_ports.Service."""
         await self._server.run(self.text)
 
     def text(self) -> bytes:
@@ -77,7 +77,7 @@ class Metrics(Collector):
         return prometheus.generate_latest(self.registry)
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:
-        """See ports.Service."""
+        """See process_ports.Service."""
         if vip not in self._known:
             self._begin(vip)
         self._count(vip, event, now)
@@ -91,7 +91,7 @@ class Metrics(Collector):
                 self._conflicts.labels(vip, action.conflict.value).inc()
 
     def _begin(self, vip: str) -> None:
-        """Counters begin at 0 before they count: Prometheus cannot see a rise in a series that did not exist."""
+        """Create the group's counters at 0: Prometheus cannot see a rise in a series that did not exist."""
         self._known.add(vip)
         for triggers in TRANSITIONS.values():
             for trigger, state in triggers.items():
@@ -119,7 +119,7 @@ class Metrics(Collector):
             case EtcdFailed():
                 self._etcd.labels(vip, event.endpoint, event.kind).inc()
             case _:
-                pass  # the rest is seen in the state that it leads to
+                pass  # other events show in the state that they lead to
 
     def _count_once(self, event: Event) -> None:
         match event:
@@ -133,7 +133,7 @@ class Metrics(Collector):
                 pass
 
     def collect(self) -> Iterator[Metric]:
-        """What is now (prometheus_client's Collector)."""
+        """The gauges, from the daemon's present status (prometheus_client's Collector)."""
         node = self._operator.status()
         about = {"version": node.version, "member": node.member, "interface": node.interface}
         yield _gauge("build_info", "1, with what runs here.", tuple(about), [(tuple(about.values()), 1.0)])

@@ -1,4 +1,4 @@
-"""Serves one page of text over HTTP, such that no client can disturb the daemon."""
+"""Serves one page of text over HTTP. Limits keep every client from disturbing the daemon."""
 
 import asyncio
 import re
@@ -9,11 +9,11 @@ from govipd.runtime.ports import Clock
 from govipd.runtime.process_ports import Journal
 from govipd.runtime.repeat_filter import RepeatFilter
 
-CONNECTIONS_MAX = 8  # a further one is closed at once
+CONNECTIONS_MAX = 8  # the server closes any further connection at once
 HEAD_MAX = 8192  # bytes of a request
-EXCHANGE_S = 5.0  # from the connection to the last byte of the answer
-FRESH_S = 0.2  # a page is made no more often than this, however many ask
-RETRY_S = 5.0  # between tries to listen
+EXCHANGE_S = 5.0  # seconds from the connection to the last byte of the answer
+FRESH_S = 0.2  # seconds for which a page is served again, so that many requests cost no more
+RETRY_S = 5.0  # seconds between tries to listen
 
 _REQUEST = re.compile(rb"(GET|HEAD) (\S*) HTTP/1\.[01]\r\n")
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -22,13 +22,13 @@ _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class ScrapeServer:
     """GET /metrics, one request per connection (RFC 9112), on the daemon's own event loop.
 
-    An address that cannot be listened on is reported, and tried again.
+    If the server cannot listen on the address, it reports that, and tries again every RETRY_S.
 
     Args:
         host: an address of this machine, "0.0.0.0" or "::" for all.
-        port: TCP; 0 is any free one (see `bound`).
-        journal: where trouble goes.
-        clock: for the page's age.
+        port: the TCP port; 0: any free port (see `bound`).
+        journal: where errors are reported.
+        clock: measures the page's age.
     """
 
     def __init__(self, host: str, port: int, *, journal: Journal, clock: Clock) -> None:
@@ -41,7 +41,7 @@ class ScrapeServer:
         self.bound: tuple[str, int] | None = None  # while it listens
 
     async def run(self, page: Callable[[], bytes]) -> None:
-        """Serve until cancelled; `page` makes the text, within milliseconds."""
+        """Serve until cancelled. `page` makes the text; it must take only milliseconds."""
         self._page = page
         where = f"metrics on {f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         while True:
@@ -71,7 +71,7 @@ class ScrapeServer:
                     writer.close()
                     await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the other end's affair
+            pass  # the client's fault: the connection is closed
         finally:
             self._open -= 1
             writer.transport.abort()

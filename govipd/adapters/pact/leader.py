@@ -1,4 +1,4 @@
-"""The leader's side of the pact: the offer, the datagrams, and what etcd records. Its rules are core.pact's."""
+"""The leader's side of the pact: the offer, the datagrams, and the pact's keys. The rules are in core.pact."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from govipd.core.pact import SENDS_PER_TIMEOUT
 from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Datagrams, Sink
 
-ANSWERS_FIRST = 3  # that must have come before the fence is made to depend on them
-FIRST_ANSWER_S = 2.0  # for which the first answer is waited for, beside T
-REST_S = 2.0  # after a pact that came to nothing; doubles with each up to
+ANSWERS_FIRST = 3  # acknowledgements that must have come before the fence depends on them
+FIRST_ANSWER_S = 2.0  # wait for the first acknowledgement, in addition to T
+REST_S = 2.0  # pause after a pact that did not come about; each further one doubles the pause, up to
 REST_MAX_S = 60.0
-_SENT_MAX = 64  # datagrams whose acknowledgement is waited for
+_SENT_MAX = 64  # datagrams that may wait for their acknowledgement
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class _Leading:
 
 
 class PactLeader:
-    """What a member does for its pacts as the leader, one pact at a time.
+    """The leader's side of a member's pacts, one pact at a time.
 
     Args:
         store: the etcd client.
@@ -48,7 +48,7 @@ class PactLeader:
         own_key: this member's key in the queue, as last confirmed.
         deposed: called when this member's key is gone: the successor has taken over.
         changed: called when there is something to negotiate with etcd.
-        token: secret bytes, that many.
+        token: makes a secret of that many bytes.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class PactLeader:
         return self._leads and self._clock.now() >= self._rest_until
 
     async def negotiate_once(self) -> bool:
-        """Do the next thing that the pact needs of etcd. Returns False where there is no pact.
+        """Take the next step that the pact needs from etcd. Returns False where there is no pact.
 
         Raises:
             EtcdError: not confirmed.
@@ -124,12 +124,12 @@ class PactLeader:
         elif leading.enforce and not leading.revision:
             await self._enforce(leading)
         elif not leading.enforce and self._clock.now() >= self._rest_until:
-            leading.end = True  # no member answers the offer, or the kernel does not follow
+            leading.end = True  # no acknowledgement came, or the fence did not become short in time
             self._changed()
         return True
 
     async def offer(self, own: KeyValue, successor: KeyValue, records: tuple[KeyValue, ...]) -> None:
-        """Offer the first member behind us a pact.
+        """Offer a pact to the first member behind us.
 
         Raises:
             EtcdError: not confirmed.
@@ -152,7 +152,7 @@ class PactLeader:
             self._offered.set()
 
     async def _enforce(self, leading: _Leading) -> None:
-        """The fence is short: record in etcd that the pact is in force. Refused or not known to be done: end it."""
+        """Record in etcd that the pact is in force: the fence is short by now. Without a confirmation, end the pact."""
         force = self._keys.force(leading.own.lease)
         compare = (IfCreateRevision(leading.own.key, leading.own.create_revision), IfCreateRevision(force, 0))
         leading.end = True  # unless it succeeds
@@ -163,7 +163,7 @@ class PactLeader:
         self._changed()
 
     async def _end(self, leading: _Leading) -> None:
-        """Confirmed only where our own key is still there: otherwise the successor has taken over (rule 3)."""
+        """Delete the pact's keys. Sends PactEnded only if our own key still exists: else the successor took over."""
         compare = (IfCreateRevision(leading.own.key, leading.own.create_revision),)
         reply = await self._store.txn(compare, [Delete(key) for key in self._keys.pact(leading.own.lease)])
         if self._leading is not leading:
@@ -193,7 +193,7 @@ class PactLeader:
             await asyncio.sleep(self._timeout / SENDS_PER_TIMEOUT)
 
     def secret_of(self, pact: bytes | None) -> bytes | None:
-        """The key of this pact's datagrams; None where it is not ours."""
+        """The secret of this pact's datagrams; None where the pact is not ours."""
         return self._leading.secret if self._leading is not None and self._leading.pact == pact else None
 
     def received(self, datagram: Datagram) -> None:

@@ -1,12 +1,13 @@
-"""The pact between the leader and its successor (implements ports.Pact); its rules are core.pact's.
+"""The pact between the leader and its successor (implements ports.Pact). The rules are in core.pact.
 
-Beside the election, attached to the leader's lease:
+The keys of a pact stand beside the election, attached to the leader's lease:
 
 - `<prefix>pact/<vip>/<lease>/offer`: to which member the leader offers a pact (pact.records.Offer);
 - `<prefix>pact/<vip>/<lease>/force`: the pact is in force. A take-over compares its create revision.
 
-A pact begins with datagrams and answers; only when the leader's fence is short, `force` appears. The member that an
-offer names answers. A take-over is one transaction that deletes the leader's key, if both keys are still the pact's.
+A pact begins with the leader's datagrams, which the member named in the offer acknowledges. The leader writes `force`
+only when its fence is short. A take-over is one transaction that deletes the leader's key, if `force`, the leader's key
+and the successor's key are unchanged.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from govipd.errors import EtcdError
 from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Datagrams, Sink
 
-LOOK_S = 1.0  # between two looks at the queue and at offers
+LOOK_S = 1.0  # seconds between two reads of the queue and of the offers
 
 
 class EtcdPact:
@@ -35,10 +36,10 @@ class EtcdPact:
         datagrams: the UDP port.
         timeout: T in seconds, of the pacts that this member offers.
         keys: where the group's keys are.
-        claims: this member's (adapters.election.claims).
+        claims: this member's claims (adapters.election.claims).
         own_key: this member's key in the queue, as last confirmed.
         queue_changed: called when this member has taken over, or lost its place by a take-over.
-        token: secret bytes, that many.
+        token: makes a secret of that many bytes.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class EtcdPact:
         self.leader.lead()
 
     def stop(self) -> None:
-        """See ports.Pact. Without the leader's key, the pact's keys are worth nothing."""
+        """See ports.Pact. The pact's keys may stay in etcd: without the leader's key they have no effect."""
         self.leader.stop()
         self.successor.stop()
 
@@ -96,7 +97,7 @@ class EtcdPact:
             tasks.create_task(self.successor.guard())
 
     async def _negotiate(self) -> None:
-        """What the pact needs of etcd, one thing after the other."""
+        """Do what the pact needs from etcd, one step after the other, until cancelled."""
         while True:
             self._changed.clear()
             pause = LOOK_S
@@ -112,7 +113,7 @@ class EtcdPact:
                 continue
 
     async def _look(self) -> None:
-        """Read who leads, who is its successor, and what is offered."""
+        """Read the queue and the offers. As the leader, offer a pact; as the successor, follow the leader's pact."""
         own = self._own_key()
         if own is None:
             return

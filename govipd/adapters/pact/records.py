@@ -35,7 +35,7 @@ class Offer:
 
     @classmethod
     def parsed(cls, value: bytes) -> "Offer | None":
-        """A member's offer; None where the value is no valid one."""
+        """Decode a member's offer; None where the value is not valid."""
         try:
             fields = json.loads(value)
             offer = cls(
@@ -48,7 +48,7 @@ class Offer:
 
 
 def udp_endpoint(records: tuple[KeyValue, ...], member: KeyValue) -> Endpoint | None:
-    """The UDP endpoint that a member's record names; None where it names none.
+    """The UDP endpoint in a member's record; None where the record has no valid one.
 
     Args:
         records: all members' records.

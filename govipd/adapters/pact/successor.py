@@ -1,4 +1,4 @@
-"""The successor's side of the pact: it acknowledges datagrams, or takes over. Its rules are core.pact's."""
+"""The successor's side of the pact: the successor acknowledges datagrams, or takes over. Its rules: core.pact."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from govipd.errors import EtcdError, EtcdRefusedError
 from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Datagrams
 
-PAUSE_S = 0.02  # after a failed call
+PAUSE_S = 0.02  # seconds from a failed call to the next
 
 
 @dataclass(slots=True)
@@ -29,16 +29,16 @@ class _Following:
 
 
 class PactSuccessor:
-    """What a member does for a pact as the first one behind the leader.
+    """The successor's side of a member's pacts: this member is the first behind the leader.
 
     Args:
         store: the etcd client.
         clock: CLOCK_BOOTTIME.
         datagrams: the UDP port.
         keys: where the group's keys are.
-        claims: this member's.
+        claims: this member's claims.
         own_key: this member's key in the queue, as last confirmed.
-        taken: called when the take-over was decided, won or not: the place in the queue may have changed.
+        taken: called when a take-over has succeeded or failed: the place in the queue may have changed.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class PactSuccessor:
 
         Args:
             own: this member's key in the queue.
-            leader: the leader's.
-            offers: every key of pacts.
-            claims: on our addresses.
+            leader: the leader's key in the queue.
+            offers: the keys of all pacts of the group.
+            claims: the claims on our addresses.
         """
         key = self._keys.offer(leader.lease)
         offer = next((Offer.parsed(kv.value) for kv in offers if kv.key == key), None)
@@ -90,7 +90,7 @@ class PactSuccessor:
     # Datagrams
 
     def secret_of(self, pact: bytes | None) -> bytes | None:
-        """The key of this pact's datagrams; None where we do not follow it."""
+        """The secret of this pact's datagrams; None where we do not follow the pact."""
         return self._following.secret if self._following is not None and self._following.pact == pact else None
 
     def received(self, datagram: Datagram, source: Endpoint) -> None:
@@ -127,7 +127,7 @@ class PactSuccessor:
                 following.half.give_up()
 
     async def _take(self, following: _Following) -> None:
-        """Delete the leader's key, in order: its fence has closed by itself (rules 4 and 5)."""
+        """Delete the leader's key and write the marker: the leader's fence has closed by itself (rules 4 and 5)."""
         half, leader, own = following.half, following.leader, following.own
         compare = (
             IfCreateRevision(self._keys.force(leader.lease), half.revision),
@@ -148,9 +148,9 @@ class PactSuccessor:
                 reply = await self._store.txn((*compare, *known), (*ends, *moves), reads)
             except EtcdRefusedError:
                 if not writes:
-                    break  # the lease must end
-                writes = False  # then the election waits, as behind a member without a marker
-            except EtcdError:  # it may take effect yet; to ask the next endpoint too does no harm
+                    break  # the leader's lease has to end by itself
+                writes = False  # without a marker, the election waits before it activates
+            except EtcdError:  # the call may still take effect, and repeating it does no harm
                 await asyncio.sleep(PAUSE_S)
             else:
                 if reply.succeeded:
@@ -160,6 +160,6 @@ class PactSuccessor:
                 found = tuple(kv for answer in reply.gets for kv in answer)
                 if found == claimed:
                     break
-                claimed = found  # they have changed since
+                claimed = found  # the claims have changed since they were read
         half.give_up()
         self._taken()

@@ -1,6 +1,6 @@
-"""The drain: the operator keeps this node out of a VIP's queue. It is a file in the unit's state directory.
+"""The drain file: it exists while the operator keeps this node out of a VIP's queue.
 
-That directory is kept over a reboot (StateDirectory=, systemd.exec(5)). The node is drained if the file exists.
+The file is in the unit's state directory, which is kept over a reboot (StateDirectory=, systemd.exec(5)).
 """
 
 import os
@@ -13,7 +13,7 @@ class DrainFile:
     """One VIP group's file (implements ports.DrainMark).
 
     Args:
-        path: the file; None (not run by systemd): nothing is kept, and a drain ends with the process.
+        path: the file; None (not run by systemd): there is no file, and a drain ends with the process.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -1,9 +1,9 @@
-"""The host's name as this daemon uses it: kept while it runs and over restarts, asked for again where it is taken.
+"""The host's name that this daemon uses as its member name. The daemon keeps the name while it runs and over restarts.
 
-A member's name is part of what it holds (docs/adr/0029): a host that is renamed must not lose its VIP by it. So the
-name with which the first process began stays in the runtime directory, which systemd keeps over a restart and a crash,
-and removes on stop (RuntimeDirectoryPreserve=restart, systemd.exec(5)). Machines that boot under the name of their
-template find it taken; they ask for the host's name again until it is another one.
+A host that is renamed must not lose its VIP by that (docs/adr/0029). So the name with which the first process began
+stays in the runtime directory, which systemd keeps over a restart and a crash, and removes on stop
+(RuntimeDirectoryPreserve=restart, systemd.exec(5)). A machine that boots under the name of its template may find that
+another member has this name. Then the daemon reads the host's name again until it has changed.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from govipd.core.events import ClusterFault, Event
 from govipd.core.state import State
 from govipd.runtime.process_ports import Operator
 
-LOOK_S = 0.5  # between two looks at the host's name while the one in use is taken
+LOOK_S = 0.5  # seconds between two reads of the host's name while another machine has the name in use
 _BYTES_MAX = 256  # of the file; a name is shorter
 
 
 class HostName:
-    """The name in use.
+    """The host's name in use.
 
     Args:
-        path: where it is kept; None (not run by systemd): in memory only.
-        nameable: whether a name can be a member's.
-        ask: returns the host's name.
+        path: the file that keeps the name; None (not run by systemd): only memory keeps it.
+        nameable: returns whether a name may be a member's.
+        ask: returns the host's present name.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class HostName:
         self._name = kept or ""
 
     def first_start(self) -> bool:
-        """Whether no earlier process has left a name: the first start since boot, or since `systemctl stop`. Once."""
+        """Whether this is the first start since boot or `systemctl stop`: no name was kept. Later calls: False."""
         first, self._first = self._first, False
         return first
 
     def __call__(self) -> str:
-        """The name in use; the host's where none has been of use so far."""
+        """The name in use; the host's present name where the kept one cannot be a member's."""
         if not self._nameable(self._name):
             self._name = self._ask()
         return self._name
 
     def keep(self) -> None:
-        """Leave it for the next process. Where that fails, a restart asks the host."""
+        """Keep the name for the next process. If the write fails, the next process reads the host's name."""
         if self._path is not None:
             aside = self._path.with_suffix(".new")
             try:
@@ -64,7 +64,7 @@ class HostName:
                 return
 
     def ask_again(self) -> bool:
-        """Take the host's name of now; whether that is another one, and of use."""
+        """Use the host's present name if it differs and may be a member's. Returns whether it does."""
         name = self._ask()
         if name == self._name or not self._nameable(name):
             return False
@@ -83,14 +83,14 @@ class HostName:
 
 
 class NameService:
-    """Asks for the host's name again while the one in use is another machine's (ports.Service).
+    """Reads the host's name again while another machine has the name in use (process_ports.Service).
 
-    No VIP and no place in a queue is given up for it: every VIP group must be ineligible.
+    The name changes only while every VIP group is ineligible, so that no VIP and no place in a queue is lost.
 
     Args:
         name: the name in use.
         operator: the daemon.
-        renamed: applies another name.
+        renamed: called when the name has changed; by default a reload applies the new name.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class NameService:
         self._refused = False
 
     async def run(self) -> None:
-        """Look until cancelled; at nothing while the name is not refused."""
+        """Run until cancelled. Reads the host's name only while the name in use is refused."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self._refused and self._all_stand_aside() and self._host.ask_again():
@@ -116,6 +116,6 @@ class NameService:
         return all(group.state == State.INELIGIBLE.value for group in self._operator.status().groups)
 
     def stepped(self, vip: str, event: Event, actions: Sequence[Action], now: float) -> None:  # noqa: ARG002  # port's
-        """See ports.Service."""
+        """See process_ports.Service."""
         if isinstance(event, ClusterFault):
             self._refused = bool(event.refused)

@@ -1,8 +1,8 @@
-"""What one process leaves for the next: a file in the unit's runtime directory.
+"""The restart state: one process leaves it for the next, in a file in the unit's runtime directory.
 
-systemd keeps that directory over a restart and a crash (RuntimeDirectoryPreserve=restart, systemd.exec(5)) and
-removes it on stop; /run is empty after a boot, so that an instant of CLOCK_BOOTTIME in it is of this boot.
-The file is never believed: lease and key are proven in etcd before anything follows from them.
+systemd keeps the runtime directory over a restart and a crash (RuntimeDirectoryPreserve=restart, systemd.exec(5)), and
+removes it on stop. /run is empty after a boot, so an instant of CLOCK_BOOTTIME in the file is of the present boot.
+The next process does not trust the file: it proves lease and key in etcd before it uses them.
 """
 
 import os
@@ -18,7 +18,7 @@ from govipd.errors import StateFileError
 from govipd.runtime.ports import Clock
 
 VERSION = 1
-AHEAD_MAX_S = 600.0  # longer than any lease, so such a deadline must be from another boot
+AHEAD_MAX_S = 600.0  # longer than any lease: a later deadline must be from another boot
 
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # as etcd gives them
@@ -36,12 +36,12 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RestartStateFile:
-    """One VIP group's file (implements ports.Memory).
+    """One VIP group's file (implements ports.RestartStateStore).
 
     Args:
-        path: the file; None (not run by systemd): nothing is kept.
-        identity: what makes the holding this group's: another one's file is refused.
-        clock: that of `until`.
+        path: the file; None (not run by systemd): no restart state is kept.
+        identity: identifies the group and its settings; a file of another identity is refused.
+        clock: the clock of `until`.
     """
 
     def __init__(self, *, path: Path | None, identity: str, clock: Clock) -> None:
@@ -50,7 +50,7 @@ class RestartStateFile:
         self._clock = clock
 
     def load(self) -> RestartState | None:
-        """See ports.Memory."""
+        """See ports.RestartStateStore."""
         if self._path is None:
             return None
         try:
@@ -77,7 +77,7 @@ class RestartStateFile:
         return RestartState(file.lease_id, file.create_revision, file.until, addresses)
 
     def save(self, holding: RestartState) -> None:
-        """See ports.Memory. A rename is atomic (rename(2)), so a reader sees the old file or the new one."""
+        """See ports.RestartStateStore. A rename is atomic (rename(2)), so a reader sees the old file or the new one."""
         if self._path is None:
             return
         addresses = tuple(map(str, holding.addresses))
@@ -90,7 +90,7 @@ class RestartStateFile:
             raise StateFileError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
 
     def forget(self) -> None:
-        """See ports.Memory."""
+        """See ports.RestartStateStore."""
         if self._path is not None:
             try:
                 self._path.unlink(missing_ok=True)

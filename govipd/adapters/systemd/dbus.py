@@ -18,16 +18,16 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 
 
 class BusError(GovipdError):
-    """No answer, or none that says what was asked."""
+    """No answer, or an answer without the value that was asked for."""
 
 
 class BusRefusedError(BusError):
-    """The call was answered, with an error."""
+    """The answer to the call is an error."""
 
 
 @asynccontextmanager
 async def connection(address: str | None) -> AsyncIterator[tuple[MessageBus, asyncio.Future[None]]]:
-    """A connection to the bus, and a future that is done when it is lost."""
+    """A connection to the bus at `address` (None: the system bus), and a future that is done when it is lost."""
     try:
         bus = MessageBus(bus_address=address, bus_type=BusType.SYSTEM)
         async with asyncio.timeout(DEADLINE_S):
@@ -54,11 +54,11 @@ async def ask(
     *body: str | int | list[str],
     destination: str = SYSTEMD,
 ) -> Message:
-    """One method call; its reply.
+    """Call a method. Returns the reply.
 
     Raises:
-        RefusedError: the reply is an error.
-        BusError: there was none.
+        BusRefusedError: the reply is an error.
+        BusError: no reply came.
     """
     message = Message(destination, path, interface, member, signature=signature, body=list(body))
     try:
@@ -84,11 +84,11 @@ async def call(
     *body: str | int | list[str],
     destination: str = SYSTEMD,
 ) -> list[Any]:
-    """One method call; the reply's body. Raises as ask()."""
+    """Call a method. Returns the reply's body. Raises the errors of ask()."""
     return (await ask(bus, path, interface, member, signature, *body, destination=destination)).body
 
 
 async def get(bus: MessageBus, path: str, interface: str, name: str) -> Any:
-    """A property, as the Python type that its D-Bus type becomes."""
+    """Read a property, as the Python type that dbus-fast makes of its D-Bus type. Raises the errors of ask()."""
     (variant,) = await call(bus, path, PROPERTIES, "Get", "ss", interface, name)
     return variant.value

@@ -16,15 +16,15 @@ from govipd.runtime.process_ports import Journal
 
 _JOURNALD = Path("/run/systemd/journal/socket")
 _IDENTIFIER = "govipd"
-_WAIT_US = 50_000  # for journald to make room
+_WAIT_US = 50_000  # longest wait, in microseconds, for journald to make room
 
 
 class SystemdJournal:
-    """Writes journald's native protocol (ports.Journal; systemd.io/JOURNAL_NATIVE_PROTOCOL).
+    """Writes journald's native protocol (process_ports.Journal; systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
-    libsystemd's sd_journal_send(3) waits for as long as journald does not read (a full disk, a stopped journald),
-    and the Python bindings to it keep the interpreter's lock meanwhile: the daemon would lose its lease for
-    a log line. Here an entry waits 50 ms at most. Lost entries are counted in the next one that gets through.
+    libsystemd's sd_journal_send(3) waits as long as journald does not read (a full disk, a stopped journald). The
+    Python bindings hold the interpreter's lock meanwhile, so the daemon could lose its lease because of a log line. In
+    this class, an entry waits 50 ms at most. The next entry that gets through states the number of lost entries.
     """
 
     def __init__(self, *, identifier: str = _IDENTIFIER, path: Path = _JOURNALD) -> None:
@@ -35,7 +35,7 @@ class SystemdJournal:
         self._transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, _WAIT_US))
 
     def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:
-        """One entry; field names as given (upper case, digits, underscores). Never raises."""
+        """Write one entry. `fields`: names of upper-case letters, digits and underscores. Never raises."""
         if self._lost:
             text = f"{text} ({self._lost} earlier entries were lost: journald did not take them)"
         entry = {
@@ -46,7 +46,7 @@ class SystemdJournal:
             **fields,
         }
         try:
-            # Once an entry was lost, the next ones do not wait until one gets through.
+            # After a lost entry, entries do not wait, until one gets through.
             self._transport.socket.setblocking(not self._lost)
             self._transport.send((name, value.encode(errors="replace").decode()) for name, value in entry.items())
         except OSError:
@@ -60,13 +60,13 @@ class SystemdJournal:
 
 
 class StderrJournal:
-    """Writes lines with the time to a stream (ports.Journal); fields are left out."""
+    """Writes lines with the time to a stream (process_ports.Journal), without the fields."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, kind: JournalKind, text: str, fields: Mapping[str, str]) -> None:  # noqa: ARG002  # of the port
-        """One line. Never raises."""
+        """Write one line. Never raises."""
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
             print(datetime.now().astimezone().isoformat(" ", "milliseconds"), text, file=self._stream, flush=True)
 

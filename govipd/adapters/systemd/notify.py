@@ -10,7 +10,7 @@ _SEND_LIMIT_S = 0.1  # systemd may be busy (daemon-reexec); the event loop must 
 
 
 class SystemdNotifier:
-    """Notifies systemd (ports.Notifier) over the socket that NOTIFY_SOCKET names; without one, does nothing."""
+    """Notifies systemd (process_ports.Notifier) over the socket that NOTIFY_SOCKET names. Without one, does nothing."""
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
@@ -34,7 +34,7 @@ class SystemdNotifier:
         self._notify("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """RELOADING=1, with the CLOCK_MONOTONIC time that Type=notify-reload asks for; ready() ends it."""
+        """RELOADING=1, with the CLOCK_MONOTONIC time that Type=notify-reload requires; ready() ends the reload."""
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def close(self) -> None:

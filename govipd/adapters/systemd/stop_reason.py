@@ -1,4 +1,4 @@
-"""Why systemd ends this process: the job that waits for it (org.freedesktop.systemd1(5), Unit.Job)."""
+"""Why systemd stops this process: the type of the unit's job (org.freedesktop.systemd1(5), Unit.Job)."""
 
 import os
 
@@ -8,8 +8,8 @@ from govipd.adapters.systemd.dbus import MANAGER, SYSTEMD, BusError, call, conne
 async def job_type(bus_address: str | None = None) -> str:
     """The type of the job that runs for this process's unit: "restart", "stop", ...
 
-    "" when there is none, or D-Bus does not answer. Measured on systemd 252: while a unit is restarted, its job is
-    a "restart" until the new process runs; while it is stopped, or the machine goes down, a "stop".
+    Returns "" when there is no job, or D-Bus does not answer. Measured on systemd 252: the job is "restart" from a
+    restart of the unit until the new process runs, and "stop" while the unit is stopped or the machine shuts down.
     """
     try:
         async with connection(bus_address) as (bus, _):

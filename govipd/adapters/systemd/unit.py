@@ -27,19 +27,19 @@ _BACKOFF_S = (0.2, 0.5, 1.0, 2.0)  # between connections; the last one repeats
 
 
 class UnitMonitor:
-    """Watches one unit (ports.Source).
+    """Watches one unit (process_ports.Source).
 
-    Sends UnitState at every change that systemd signals, and at every re-read, every `poll_s`: signals may be lost
-    when the bus or systemd itself is restarted. While D-Bus does not answer, systemctl is asked instead: for
-    root it talks to systemd without the bus. If that fails too, the state is unknown.
+    Sends UnitState at every change that systemd signals, and at a re-read every `poll_s` seconds: signals may be lost
+    when the bus or systemd is restarted. While D-Bus does not answer, the monitor runs systemctl, which as root talks
+    to systemd without the bus. If systemctl fails too, the state is unknown.
 
     Args:
-        unit: its full name, "haproxy.service".
+        unit: the unit's full name, "haproxy.service".
         sink: where the events go.
         poll_s: seconds between re-reads.
-        bus_address: of the D-Bus daemon; None is the system's.
-        systemctl: the program.
-        start: whether to start the unit, once, where the first answer says that it does not run (docs/adr/0030).
+        bus_address: the address of the D-Bus daemon; None: the system bus.
+        systemctl: the program to run.
+        start: whether to start the unit, once, if the first answer says that the unit does not run (docs/adr/0030).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class UnitMonitor:
         self._bus_address = bus_address
         self._systemctl = systemctl
         self._start = start
-        self._away = ""  # why D-Bus is of no use at present
+        self._away = ""  # why D-Bus does not answer; "" while it does
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -105,14 +105,14 @@ class UnitMonitor:
         while not lost.done():
             changed.clear()
             sender, properties = await self._read(bus, path)
-            if sender != owner:  # at first, and after systemd's re-execution: it signals to subscribers only
+            if sender != owner:  # at first, and after systemd's re-execution: only subscribers get signals
                 owner = sender
                 with suppress(BusRefusedError):  # AlreadySubscribed
                     await call(bus, MANAGER, f"{SYSTEMD}.Manager", "Subscribe")
-                continue  # what was read may be older than a change that was not signalled
+                continue  # read again: a change before the subscription was not signalled
             self._away = ""
             await self._start_once(bus, properties["ActiveState"])
-            if not changed.is_set():  # else what was read may be older than what was signalled
+            if not changed.is_set():  # else a signal came, which may be newer than this read
                 self._sink(_unit_state(properties))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
@@ -120,21 +120,21 @@ class UnitMonitor:
         raise BusError("the D-Bus connection was lost")
 
     async def _start_once(self, bus: MessageBus, active_state: str) -> None:
-        """Start a unit that does not run, at the first answer only: what stops it later is the operator's will."""
+        """Start a unit that does not run, at the first answer only: later the operator may have stopped the unit."""
         wanted, self._start = self._start and active_state in {"inactive", "failed"}, False
         if wanted:
-            with suppress(BusRefusedError):  # there is none, it is masked, or it is being stopped
+            with suppress(BusRefusedError):  # the unit does not exist, is masked, or is being stopped
                 await call(bus, MANAGER, f"{SYSTEMD}.Manager", "StartUnit", "ss", self._unit, "fail")
 
     async def _read(self, bus: MessageBus, path: str) -> tuple[str, Mapping[str, str]]:
-        """The sender, by its unique name on the bus, and the unit's properties."""
+        """Read the unit's state. Returns the sender's unique name on the bus, and the unit's properties."""
         reply = await ask(bus, MANAGER, f"{SYSTEMD}.Manager", "ListUnitsByNames", "as", [self._unit])
         if not reply.body[0]:
             raise BusError("ListUnitsByNames: an answer without the unit")
         ((_, _, load, active, sub, *_),) = reply.body[0]
         properties = {"LoadState": load, "ActiveState": active, "SubState": sub}
         if active == "failed":
-            with suppress(BusRefusedError):  # no service
+            with suppress(BusRefusedError):  # the unit is no service
                 properties["Result"] = str(await get(bus, path, f"{SYSTEMD}.Service", "Result"))
         return reply.sender or "", properties
 
@@ -177,7 +177,7 @@ class UnitMonitor:
 
 
 def _unit_state(properties: Mapping[str, str]) -> UnitState:
-    """A text: the sub-state, and the reason where "active" does not say all."""
+    """The event for these properties. Its text: the sub-state, and the result if it is not a success."""
     detail = properties.get("SubState", "")
     if properties.get("LoadState") == "not-found":
         detail = "not found"

@@ -1,1 +1,1 @@
-"""What `govipctl doctor` looks at: one module for each part of a machine's surroundings."""
+"""The checks of `govipctl doctor`: one module for each part of a machine's surroundings."""

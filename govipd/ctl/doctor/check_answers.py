@@ -1,4 +1,4 @@
-"""Which machines answer for a VIP on the wire: only the one that leads may."""
+"""Checks which machines answer for a VIP on the wire: only the leader may."""
 
 import asyncio
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -12,7 +12,7 @@ _LISTEN_S = 1.0
 
 
 async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
-    """Ask each interface's neighbours for every VIP, and for the leaders' own addresses."""
+    """Ask the machines on each interface's link who has each VIP, and who has the leaders' own addresses."""
     if cluster is None:
         return [skipped("answers", "without etcd it is not known which machine should answer")]
     found = await asyncio.gather(*(
@@ -61,7 +61,7 @@ def _judge(
         if answered:
             return failed(check, f"a foreign host answers for it, {who}, though {leads}", remedy)
         return ok(check, f"no other host answers for it; {leads}")
-    if len(answered) > 1 and not macs_of_leader:  # on another link, or unknown
+    if len(answered) > 1 and not macs_of_leader:  # the leader is on another link, or its addresses are unknown
         return failed(check, f"more than one host answers for it, {who}; {queue.leader} leads", remedy)
     if strangers and macs_of_leader:
         beside = "beside" if strangers < answered else "and not"
@@ -73,13 +73,13 @@ def _judge(
 
 
 def _named(mac: str, queue: Queue) -> str:
-    """A hardware address, and the member that publishes it."""
+    """A hardware address, with the members whose records name it."""
     members = [member for member, record in queue.records.items() if record.get("mac") == mac]
     return f"{mac} ({', '.join(members)})" if members else mac
 
 
 def _addresses_of_leader(queue: Queue) -> frozenset[IPv4Address | IPv6Address]:
-    """Where the leader's record says that it can be found; what is on another link will not answer."""
+    """The leader's own addresses, from its record. An address on another link will not answer."""
     words = str(queue.records.get(queue.leader, {}).get("node", "")).split(", ")[:8]
     found = set()
     for word in words:

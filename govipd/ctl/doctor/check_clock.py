@@ -1,7 +1,8 @@
-"""The clock of this machine: how fast it runs, and how far its NTP daemon may slew it.
+"""Checks the clock of this machine: the rate at which it runs, and how far its NTP daemon may slew it.
 
-The promise rests on rates, not on what time it is: this machine's clock may be slow while that of etcd's leader is
-fast. Only the rate is looked at; that the time of day is wrong shows in logs, and where certificates are not valid yet.
+Promise G1 depends on the clocks' rates, not on the time of day: this machine's clock may be slow while the clock of
+etcd's leader is fast. So only the rate is checked. A wrong time of day shows in logs and in certificates that are not
+valid yet.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ from govipd.config.model import Config, ElectionConfig
 from govipd.core.lease import SLEW
 from govipd.ctl.doctor.finding import Finding, failed, ok, warning
 
-_RATE_S = 0.3  # for how long the clock is watched
-_NTP_RATE = 500e-6  # ntpd's and systemd-timesyncd's most: they leave slewing to the kernel (MAXFREQ, adjtimex(2))
-_FREE_RATE = 1e-3  # a clock that nothing slews differs by less from its own hardware
+_RATE_S = 0.3  # seconds for which the clock is measured
+_NTP_RATE = 500e-6  # the limit of ntpd and systemd-timesyncd, which let the kernel slew (MAXFREQ, adjtimex(2))
+_FREE_RATE = 1e-3  # a clock that no program slews differs less than this from its hardware
 _DAEMONS = {"chronyd": "chronyd", "ntpd": "ntpd", "openntpd": "ntpd", "systemd-timesyn": "systemd-timesyncd"}
 CHRONY = (Path("/etc/chrony/chrony.conf"), Path("/etc/chrony.conf"))
 _CONFDIR = re.compile(r"^\s*confdir((?:\s+/\S+)+)", re.MULTILINE | re.IGNORECASE)
@@ -24,7 +25,7 @@ _MAXSLEWRATE = re.compile(r"^\s*maxslewrate\s+([\d.]+)", re.MULTILINE | re.IGNOR
 
 
 async def examine(config: Config) -> list[Finding]:
-    """The rate now, and the most that the running NTP daemon may make of it."""
+    """Check the clock's present rate, and the largest slew that the running NTP daemon may apply."""
     began = _clocks()
     await asyncio.sleep(_RATE_S)
     boot, raw = (end - begin for begin, end in zip(began, _clocks(), strict=True))
@@ -34,13 +35,13 @@ async def examine(config: Config) -> list[Finding]:
 
 
 def allowed(election: ElectionConfig) -> float:
-    """How far each of two clocks may be off, in opposite directions: margin / ttl = 2 a / (1 + a)."""
+    """The share `a` by which each of two clocks may be off, in opposite directions: margin / ttl = 2 a / (1 + a)."""
     share = election.margin / election.ttl
     return share / (2 - share)
 
 
 def rate(off: float, election: ElectionConfig) -> Finding:
-    """Judge how far the clock is off its hardware's rate."""
+    """Judge the clock's rate. `off`: its difference from the hardware's rate, as a share."""
     most = allowed(election)
     text = f"runs within {off:.2%} of its hardware's rate; {most:.1%} is allowed (margin / ttl, for two machines)"
     if off > most:
@@ -51,7 +52,7 @@ def rate(off: float, election: ElectionConfig) -> Finding:
 
 
 def ntp(running: list[str], slew: tuple[float, str] | None, election: ElectionConfig) -> Finding:
-    """Judge what runs, and the rate that chrony's configuration allows, and the file that says so."""
+    """Judge the NTP daemons that run. `slew`: the share that chrony may slew, and the file that sets it."""
     check, most = "clock: NTP", allowed(election)
     if not running:
         return ok(check, "no chronyd, ntpd or systemd-timesyncd runs here: nothing slews the clock that is known of")
@@ -66,7 +67,7 @@ def ntp(running: list[str], slew: tuple[float, str] | None, election: ElectionCo
 
 
 def chrony_slew(files: tuple[Path, ...]) -> tuple[float, str]:
-    """The maxslewrate of chrony, as a share of the clock's rate, and which file says it (chrony.conf(5))."""
+    """The maxslewrate of chrony, as a share of the clock's rate, and the file that sets it (chrony.conf(5))."""
     found = SLEW, "chrony's default"
     for main in files:
         try:
@@ -84,7 +85,7 @@ def chrony_slew(files: tuple[Path, ...]) -> tuple[float, str]:
 
 
 def _running() -> Iterator[str]:
-    """The NTP daemons among all processes, by their names in the kernel (proc(5), comm)."""
+    """The NTP daemons that run, found by the process names in the kernel (proc(5), comm)."""
     for comm in Path("/proc").glob("[0-9]*/comm"):
         try:
             name = comm.read_text().strip()
@@ -95,7 +96,7 @@ def _running() -> Iterator[str]:
 
 
 def _clocks() -> tuple[float, float]:
-    """Both at one moment: of five readings the one that was interrupted least."""
+    """CLOCK_BOOTTIME and CLOCK_MONOTONIC_RAW at one moment: of five readings, the one that took the least time."""
 
     def reading() -> tuple[float, float, float]:
         before = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)

@@ -1,8 +1,8 @@
-"""etcd: every endpoint by itself, the lease it grants, and what the configured user may do.
+"""Checks etcd: each endpoint by itself, the lease that etcd grants, and the rights of the configured user.
 
-Nothing is written. A lease is granted and revoked at once; rights are tried with transactions whose condition never
-holds, for etcd asks for the rights of both branches before it looks at the condition (CheckTxnAuth in etcd's
-server/etcdserver/txn/txn.go).
+The check writes no key. It asks for a lease and revokes the lease at once. It tries rights with transactions whose
+condition never holds: etcd checks the rights of both branches before it evaluates the condition (CheckTxnAuth in
+etcd's server/etcdserver/txn/txn.go).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _NO_ETCD = "etcd does not answer"
 
 
 async def examine(config: Config) -> tuple[list[Finding], Cluster | None]:
-    """The findings, and what is in etcd; None where that could not be read."""
+    """The findings, and the queues and records of all VIPs; None where these could not be read."""
     endpoints = config.etcd.endpoints
     looked = await asyncio.gather(*(_endpoint(config, endpoint) for endpoint in endpoints))
     findings = [finding for finding, _ in looked]
@@ -69,7 +69,7 @@ async def _endpoint(config: Config, endpoint: str) -> tuple[Finding, EndpointSta
 
 
 async def _read_time(etcd: EtcdClient, key: str) -> float:
-    """How many seconds a linearizable read takes. _rights() reports where this user may not read."""
+    """Seconds that a linearizable read takes. A denied read counts, too; _rights() reports it."""
     began = time.monotonic()
     try:
         await etcd.txn((), (Get(key),))
@@ -120,7 +120,7 @@ async def _lease(store: EtcdClient, config: Config) -> Finding:
 
 
 async def _rights(store: Store, config: Config) -> list[Finding]:
-    """Whether what govipd reads and writes is allowed: its prefix, and elections and claims that lie elsewhere."""
+    """Check the rights to read and write below etcd.prefix, and below elections and claims that are elsewhere."""
     prefix = config.etcd.prefix
     others = [*(f"{vip.election}/" for vip in config.vip), config.etcd.claims]
     ranges = [prefix, *(range_ for range_ in others if not range_.startswith(prefix))]
@@ -150,6 +150,6 @@ def _refused_remedy(config: Config) -> str:
 
 
 def _short(error: Exception, endpoint: str) -> str:
-    """Without the endpoint, which the check names, and without gRPC's prefix to the operating system's text."""
+    """The error's text without the endpoint, which the check names, and without gRPC's prefix."""
     text = str(error).removeprefix(f"{endpoint}: ")
     return sanitize_line(text.rpartition(": ")[2] if "last error: " in text else text, 200)

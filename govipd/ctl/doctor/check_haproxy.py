@@ -1,6 +1,6 @@
-"""haproxy's limits: whether its monitor page is still answered when haproxy is full.
+"""Checks haproxy's limits: whether haproxy still answers for its monitor page when all its frontends are full.
 
-Asked by the stats socket that haproxy's configuration names ("show info" and "show stat", management guide 9.3).
+The check asks the stats socket that haproxy's configuration names ("show info", "show stat"; management guide 9.3).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _SOCKET = re.compile(r"^\s*stats\s+socket\s+(?:unix@)?(/\S+)", re.MULTILINE)
 
 
 async def examine(config: Config, configuration: Path = CONFIGURATION) -> list[Finding]:
-    """Compare the frontends' limits with the global one, where haproxy is what is watched."""
+    """Compare the frontends' limits with the global limit, if haproxy's unit and page are the gates."""
     if config.health.unit != "haproxy.service" or not config.health.url:
         return []
     try:
@@ -39,7 +39,7 @@ async def examine(config: Config, configuration: Path = CONFIGURATION) -> list[F
 
 
 def judge(info: str, stat: str) -> Finding:
-    """Of the two answers. Raises ValueError or KeyError where they are not haproxy's."""
+    """Judge the two answers. Raises ValueError or KeyError where they are not haproxy's."""
     values = dict(line.split(": ", 1) for line in info.splitlines() if ": " in line)
     limit, now = int(values["Maxconn"]), int(values["CurrConns"])
     frontends = {row["# pxname"]: int(row["slim"]) for row in csv.DictReader(io.StringIO(stat))}
@@ -54,7 +54,7 @@ def judge(info: str, stat: str) -> Finding:
 
 
 async def _ask(path: str, command: str) -> str:
-    """One command on the stats socket. Raises OSError, also where there is no answer in time."""
+    """Send one command to the stats socket. Raises OSError, also where no answer comes in time."""
     async with asyncio.timeout(_DEADLINE_S):
         reader, writer = await asyncio.open_unix_connection(path)
         try:

@@ -1,4 +1,4 @@
-"""This host: its configuration files, and the page that the probe asks."""
+"""Checks this host: its configuration files, and the page that the probe requests."""
 
 import stat
 from pathlib import Path
@@ -10,7 +10,7 @@ from govipd.host import BootClock
 
 
 async def files(config: Config) -> list[Finding]:
-    """Whether only root can change what govipd does. That only root can read its secrets, config.load has seen to."""
+    """Check that only root can change govipd's files. config.reader.load() checks that only root can read secrets."""
     return [_files(config)]
 
 
@@ -30,7 +30,7 @@ def _files(config: Config) -> Finding:
 
 
 async def probe(config: Config) -> list[Finding]:
-    """Ask the page once, as the daemon does."""
+    """Make one probe check, as the daemon does."""
     health = config.health
     if not health.url:
         return []

@@ -1,4 +1,4 @@
-"""The interface: its state, the sysctls that matter to a VIP, and programs that would remove one."""
+"""Checks the interface: its state, sysctls that concern a VIP, and programs that could remove a VIP."""
 
 from configparser import ConfigParser
 from configparser import Error as NotIni
@@ -17,7 +17,7 @@ _NETWORKD_DIRECTORIES = tuple(Path(p) for p in ("/etc", "/run", "/usr/local/lib"
 
 
 async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
-    """Each interface that has a VIP, and what is on it."""
+    """Check each interface that has a VIP, and the VIP's addresses on all interfaces."""
     findings = []
     for interface in dict.fromkeys(vip.interface for vip in config.vip):
         vips = config.for_interface(interface)
@@ -54,14 +54,14 @@ def _link(interface: str, link: Link) -> Finding:
 
 
 def _strewn(vip: VipConfig, address: Address, interface: str) -> Finding:
-    """On another interface: it answers as soon as no fence is there, and keeps this machine aside."""
+    """A VIP's address on another interface: this kernel answers for it without a fence, so the node is ineligible."""
     text = f"{address} is there, where this kernel answers for it too; this machine does not stand for election"
     remedy = f"ip address delete {address} dev {interface}; then find out who put it there"
     return failed(f"{vip.name}: on {interface}", text, remedy)
 
 
 def _held(member: str, vip: VipConfig, held: list[str], cluster: Cluster | None) -> list[Finding]:
-    """Whether the addresses are here exactly where this member leads."""
+    """Check that the addresses are on the interface if, and only if, this member leads."""
     check = f"{vip.name}: on {vip.interface}"
     if cluster is None:
         return []
@@ -104,7 +104,7 @@ def _sysctls(interface: str, vips: tuple[VipConfig, ...]) -> list[Finding]:
 
 
 def _sysctl(*names: str) -> int | None:
-    """Its value; None where this kernel has none."""
+    """A sysctl's value below net; None where this kernel does not have it."""
     try:
         return int(_SYSCTL.joinpath(*names).read_text())
     except (OSError, ValueError):
@@ -137,7 +137,7 @@ def _networkd(interface: str, index: int) -> Finding:
 
 
 def _keep_configuration(network: Path) -> str:
-    """The last word of a .network file and its drop-ins (systemd.network(5))."""
+    """The effective KeepConfiguration= of a .network file and its drop-ins (systemd.network(5))."""
     drop_ins: dict[str, Path] = {}
     for root in reversed(_NETWORKD_DIRECTORIES):  # /etc wins over the same name elsewhere
         drop_ins |= {p.name: p for p in (root / "systemd/network" / f"{network.name}.d").glob("*.conf")}

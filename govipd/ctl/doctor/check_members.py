@@ -1,4 +1,4 @@
-"""This machine among the members: its name, its state, and whether all agree."""
+"""Checks this machine among the members: its name, its state, and whether all members have the same addresses."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from govipd.host import machine_identity
 
 
 async def examine(config: Config, cluster: Cluster | None, runtime: Path = client.RUNTIME) -> list[Finding]:
-    """By VIP: this member's own record, and the others' beside it. `runtime` is where the daemons' sockets are."""
+    """Check this member's record and the others' records, for each VIP. `runtime` has the daemons' sockets."""
     if cluster is None:
         return [skipped("members", "etcd could not be read")]
     findings = []
@@ -28,7 +28,7 @@ async def examine(config: Config, cluster: Cluster | None, runtime: Path = clien
 
 
 def _daemon(vip: VipConfig, runtime: Path) -> GroupStatus | None:
-    """What the daemon of this machine knows of the VIP; None where none answers, or not this user."""
+    """The VIP's status from the daemon of this machine; None where no daemon answers this user."""
     try:
         groups = client.status(vip.interface, runtime).groups
     except GovipdError:
@@ -53,7 +53,7 @@ def _own(member: str, vip: VipConfig, queue: Queue, group: GroupStatus | None) -
 
 
 def _standing(check: str, member: str, queue: Queue, own: Mapping[str, object], group: GroupStatus | None) -> Finding:
-    """Whether this member campaigns, and why not."""
+    """Check whether this member campaigns, and if not, say why."""
     why = sanitize_line("; ".join(group.blockers) if group else str(own.get("detail") or own.get("reason", "")), 200)
     if group.drained if group else own.get("drained") is True:
         text = f"{member} is drained by the operator: it does not stand for election"

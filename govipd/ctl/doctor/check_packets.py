@@ -1,4 +1,4 @@
-"""nf_tables: the kernel has it, the fence is where it must be, and no other rule drops what a VIP needs."""
+"""Checks nf_tables: the kernel has it, a leader's fence is open, and no foreign rule drops packets that a VIP needs."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ _OURS = "govipd_"
 
 
 async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
-    """The fence and its surroundings."""
+    """Check the fences, and the rules of other programs."""
     findings = []
     wanted = config.election.fence == "nftables"
     if wanted:
@@ -41,7 +41,7 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
 
 
 def _fence(vip: VipConfig, ruleset: list[dict[str, Any]]) -> Finding:
-    """On the machine that leads: both tables, and every address open."""
+    """On the leader, check that both tables exist, and that the fence is open for every address."""
     check, table = f"{vip.name}: fence", fence_table(vip.interface, vip.name)
     families = {t["family"] for t in _all(ruleset, "table") if t["name"] == table}
     remedy = "govipd repairs it within a renewal; if this lasts: journalctl -u govipd -n 20"
@@ -50,7 +50,7 @@ def _fence(vip: VipConfig, ruleset: list[dict[str, Any]]) -> Finding:
     sets = [s for s in _all(ruleset, "set") if s["table"] == table and s["family"] == "inet"]
     elements = {s["name"]: {_address(e) for e in s.get("elem", [])} for s in sets}
     open_now = set[IPv4Address | IPv6Address]()
-    for slot, version in itertools.product(SLOTS, (4, 6)):  # what counts, and has not ended
+    for slot, version in itertools.product(SLOTS, (4, 6)):  # the slot counts, and its element has not ended
         open_now |= elements.get(used(version, slot), set()) & elements.get(opened(version, slot), set())
     closed = [str(address.ip) for address in vip.addresses if address.ip not in open_now]
     if closed:
@@ -59,12 +59,12 @@ def _fence(vip: VipConfig, ruleset: list[dict[str, Any]]) -> Finding:
 
 
 def _address(element: Any) -> IPv4Address | IPv6Address:
-    """An element's: on its own, or where it times out."""
+    """The address of a set's element, with or without a time-out."""
     return ip_address(str(element["elem"]["val"] if isinstance(element, dict) else element))
 
 
 def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
-    """Fences of this file's interfaces that none of its VIPs owns: what they guard is dead on this machine."""
+    """Find orphan fences on the configured interfaces: this machine never answers for the addresses they guard."""
     prefixes = tuple({fence_prefix(vip.interface) for vip in config.vip})
     orphans = {t["name"] for t in _all(ruleset, "table") if t["name"].startswith(prefixes)}
     if config.election.fence == "nftables":
@@ -76,7 +76,7 @@ def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
 
 
 def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
-    """Rules of others that drop ARP, or neighbour discovery, before the kernel could answer for a VIP."""
+    """Find rules of other programs that drop ARP or neighbour discovery before the kernel can answer for a VIP."""
     v6 = [address for vip in config.vip for address in vip.addresses if address.version == 6]
     interfaces = {vip.interface for vip in config.vip}
     findings = []

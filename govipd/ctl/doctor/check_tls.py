@@ -1,6 +1,6 @@
-"""etcd's certificates: whether they verify, and for how long yet.
+"""Checks etcd's certificates: whether they verify, and how long they are still valid.
 
-gRPC says little about a handshake that failed, so it is tried here with the ssl module, as gRPC does it.
+gRPC says little about a handshake that failed. So the check makes the same handshake with Python's ssl module.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from govipd.ctl.doctor.tools import ToolError, ask
 
 _TIMEOUT_S = 2.0
 _SOON_DAYS = 30
-# What an HTTP/2 client says first (RFC 9113 section 3.4), with empty SETTINGS. A server that accepts our certificate
-# answers with its own; with TLS 1.3, one that does not says so only after the handshake.
+# The preface of an HTTP/2 client (RFC 9113 section 3.4), with empty SETTINGS. A server that accepts our certificate
+# answers with its own SETTINGS. With TLS 1.3, a server that refuses our certificate says so only after the handshake.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
-_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})  # OpenSSL's words; etcd hangs up
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})  # OpenSSL's reasons
 # X509_V_ERR_..., openssl/x509_vfy.h
 _NOT_YET, _EXPIRED, _WRONG_HOST, _WRONG_IP = 9, 10, 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21})
@@ -29,7 +29,7 @@ class _HangsUpError(OSError):
 
 
 async def examine(config: EtcdConfig) -> list[Finding]:
-    """How long the configured certificates are valid, and those of the endpoints."""
+    """Check how long the configured certificates, and those of the endpoints, are still valid."""
     if not config.endpoints[0].startswith("https:"):
         remedy = "outside a lab use TLS: docs/operations.md, etcd with TLS and a user of its own"
         loopback = all(urlsplit(e).hostname in {"127.0.0.1", "::1", "localhost"} for e in config.endpoints)
@@ -49,10 +49,10 @@ async def examine(config: EtcdConfig) -> list[Finding]:
 
 
 async def handshake(check: str, endpoint: str, config: EtcdConfig) -> Finding | None:
-    """What is wrong with an endpoint's TLS; None where nothing is, or where the connection fails before it."""
+    """A finding about an endpoint's TLS; None where TLS works, or where the connection already fails before TLS."""
     try:
         context = _context(config)
-    except OSError as e:  # SSLError is one
+    except OSError as e:  # SSLError is an OSError
         files = ", ".join(name for name in (config.ca, config.cert, config.key) if name)
         reason = e.reason if isinstance(e, ssl.SSLError) else e.strerror
         return failed(check, f"{files}: not usable: {reason}", "PEM files; cert and key must belong together")
@@ -102,7 +102,7 @@ def _context(config: EtcdConfig) -> ssl.SSLContext:
 
 
 def _handshake(endpoint: str, context: ssl.SSLContext) -> dict[str, object]:
-    """Connect, and wait until the server has said something; its certificate. Blocks for a few time-outs at most."""
+    """Connect, and wait for the server's first bytes. Returns its certificate. Blocks for a few time-outs at most."""
     url = urlsplit(endpoint)
     with (
         socket.create_connection((url.hostname, url.port or 0), _TIMEOUT_S) as raw,

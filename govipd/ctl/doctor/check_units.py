@@ -1,4 +1,4 @@
-"""systemd's units: the one that must be active, and govipd's own with what was changed in it."""
+"""Checks systemd's units: the unit of the unit gate, and govipd's own unit and its drop-ins."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "NeedDaemonReload", "FragmentPath",
     "DropInPaths", "Type", "Restart", "RuntimeDirectoryPreserve", "WatchdogUSec", "KillSignal",
 )  # fmt: skip
-# What must not be changed, and what happens where it is. As "systemctl show" prints them.
+# Properties that must not be changed, as "systemctl show" prints them: the value, and the harm of another value.
 _NEEDED = {
     "Type": ("notify", "systemd does not know when it is ready, or hangs"),
     "Restart": ("always", "a daemon that ended is not replaced, and its VIP moves"),
@@ -27,7 +27,7 @@ _UNITS_OF_TIME = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 async def examine(config: Config) -> list[Finding]:
-    """The unit of the health gate, and govipd's instance for each interface."""
+    """Check the unit of the unit gate, and govipd's unit for each interface."""
     if not _booted():
         return [skipped("units", "systemd does not run here")]
     findings = [await _gate(config.health.unit)] if config.health.unit else []
@@ -84,7 +84,7 @@ async def _own(unit: str, election: ElectionConfig) -> list[Finding]:
 
 
 def _watchdog(check: str, shown: Mapping[str, str], election: ElectionConfig) -> list[Finding]:
-    """A daemon that hangs must be replaced while its lease runs (docs/adr/0003)."""
+    """Check that systemd replaces a daemon that hangs while the daemon's lease still runs (docs/adr/0003)."""
     watchdog = _seconds(shown.get("WatchdogUSec", "0"))
     left = election.ttl - election.margin - election.ttl / RENEWALS_PER_TTL
     if not watchdog:
@@ -97,7 +97,7 @@ def _watchdog(check: str, shown: Mapping[str, str], election: ElectionConfig) ->
 
 
 def _drift(installed: Path) -> Finding | None:
-    """Whether the installed file is that of this version, except comments and the programs' paths."""
+    """Check that the installed unit file is that of this version, except comments and Exec lines."""
     check = f"unit file {installed}"
     package = Path(govipd.__file__).parent
     shipped = next((p for p in (package / "units", package.parent / "units") if p.is_dir()), None)

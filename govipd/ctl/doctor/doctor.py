@@ -1,7 +1,7 @@
-"""govipctl doctor: every precondition of govipd on this machine, with a verdict and the remedy.
+"""`govipctl doctor`: checks every precondition of govipd on this machine, and prints verdicts and remedies.
 
-It changes nothing: see the checks. Exit status: 0 where nothing failed (warnings are allowed), 1 where something did,
-78 (EX_CONFIG, sysexits.h) for a refused configuration.
+The checks change nothing on the machine. Exit status: 0 where no check failed (warnings are allowed), 1 where a check
+failed, 78 (EX_CONFIG, sysexits.h) for a refused configuration.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ from govipd.ctl.doctor.finding import Finding, Severity, failed
 from govipd.errors import ConfigError, GovipdError
 from govipd.host import local_addresses
 
-_LIMIT_S = 15.0  # for one check, with everything that it waits for
+_LIMIT_S = 15.0  # seconds for one check, all its waits included
 _STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAILED: "bold red", Severity.SKIPPED: "dim"}
 
 
 def doctor(path: Path, *, as_json: bool) -> int:
-    """The command. Returns the exit status."""
+    """Run the command. Returns the exit status."""
     try:
         config = load(path, hostname=client.hostname(), local_addresses=local_addresses())
     except ConfigError as e:
@@ -55,7 +55,7 @@ def doctor(path: Path, *, as_json: bool) -> int:
 
 
 async def examine(config: Config) -> list[Finding]:
-    """All checks. etcd first: what the others should see depends on who leads."""
+    """Run all checks. etcd's check is the first, because the expected result of others depends on who leads."""
     about_etcd, cluster = await check_etcd.examine(config)
     parts = await asyncio.gather(
         _within_limit("configuration", check_host.files(config)),
@@ -74,7 +74,7 @@ async def examine(config: Config) -> list[Finding]:
 
 
 async def _within_limit(check: str, findings: Awaitable[list[Finding]]) -> list[Finding]:
-    """One check that cannot be carried out must not keep the others' findings from being shown."""
+    """Run one check. An error or a time-out becomes a finding, so that the other checks' findings are still shown."""
     try:
         async with asyncio.timeout(_LIMIT_S):
             return await findings
@@ -85,7 +85,7 @@ async def _within_limit(check: str, findings: Awaitable[list[Finding]]) -> list[
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """One line for each finding; what should be done is on a line of its own below."""
+    """Print each finding in one line, its remedy in a line below, and a summary at the end."""
     width = max(len(verdict) for verdict in Severity)
     for finding in findings:
         text = Text(f"{finding.verdict.value:{width}}  ", style=_STYLES[finding.verdict])

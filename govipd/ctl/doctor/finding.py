@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The findings of the checks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ class Severity(StrEnum):
     """The result of a check."""
 
     OK = "ok"
-    WARNING = "warning"  # it works, but less well, or not for long
-    FAILED = "failed"  # something does not work
-    SKIPPED = "skipped"  # not looked at; the detail says why
+    WARNING = "warning"  # the precondition holds, but less well than it could, or not for long
+    FAILED = "failed"  # the precondition does not hold
+    SKIPPED = "skipped"  # not checked; the detail says why
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,22 @@ class Finding:
 
 
 def ok(check: str, detail: str) -> Finding:
-    """It is as it should be."""
+    """A finding: the precondition holds."""
     return Finding(check, Severity.OK, detail)
 
 
 def warning(check: str, detail: str, remedy: str) -> Finding:
-    """It works, but less well than it could, or not for long."""
+    """A finding: the precondition holds, but less well than it could, or not for long."""
     return Finding(check, Severity.WARNING, detail, remedy)
 
 
 def failed(check: str, detail: str, remedy: str) -> Finding:
-    """It does not work."""
+    """A finding: the precondition does not hold."""
     return Finding(check, Severity.FAILED, detail, remedy)
 
 
 def skipped(check: str, why: str, remedy: str = "") -> Finding:
-    """It was not looked at."""
+    """A finding: the precondition was not checked."""
     return Finding(check, Severity.SKIPPED, why, remedy)
 
 
@@ -51,7 +51,7 @@ class Queue:
 
     Attributes:
         names: the candidates, in order; the first one leads.
-        records: what each member publishes; a record that is no JSON object is an empty one.
+        records: the members' records, by name; a record that is no JSON object counts as empty.
     """
 
     names: tuple[str, ...]
@@ -59,7 +59,7 @@ class Queue:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Self:
-        """As `govipd.ctl.cluster` reads it."""
+        """Make a Queue from what `govipd.ctl.cluster.read_vip()` returns."""
         return cls(tuple(found["queue"]), found["members"])
 
     @property
@@ -69,4 +69,4 @@ class Queue:
 
 
 Cluster = Mapping[str, Queue]
-"""By the VIP's name."""
+"""The queue of each VIP, by the VIP's name."""

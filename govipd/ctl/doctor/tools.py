@@ -1,4 +1,4 @@
-"""Other programs, asked within a deadline."""
+"""Runs other programs, with a deadline."""
 
 import asyncio
 import os
@@ -8,14 +8,14 @@ _DEADLINE_S = 5.0
 
 
 class ToolError(Exception):
-    """The program is not there, failed, or did not answer; the text says which."""
+    """The program is not installed, failed, or did not end in time; the text says which."""
 
 
 async def ask(*command: str) -> str:
-    """What a program prints.
+    """Run a program. Returns its standard output.
 
     Raises:
-        ToolError: it is not installed, exits with another status than 0, or takes longer than 5 s.
+        ToolError: the program is not installed, exits with another status than 0, or takes longer than 5 s.
     """
     environment = {**os.environ, "LC_ALL": "C"}
     try:
