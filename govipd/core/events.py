@@ -215,7 +215,7 @@ class AddressesElsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class WireAnswer:
     """Another machine's kernel answers for an address of the VIP group."""
 
     address: IPv4Address | IPv6Address
@@ -225,10 +225,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class WireHeard:
-    """From ports.Neighbours, once for each AskWire (same `until`): who answered last. No claims: silence."""
+    """From ports.Neighbours, once for each AskWire (same `until`): who answered last. No answers: silence."""
 
     until: float
-    claims: tuple[Claim, ...]
+    answers: tuple[WireAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True)

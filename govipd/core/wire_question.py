@@ -15,7 +15,7 @@ another link. G1 rests on etcd. The wire question is for the case that etcd brea
 from dataclasses import dataclass
 
 from govipd.core.actions import Alarm, Conflict
-from govipd.core.events import Claim, WireHeard
+from govipd.core.events import WireAnswer, WireHeard
 
 AGAIN_S = 0.05  # seconds from one question to the next while a machine answers; the shortest pause
 AGAIN_MAX_S = 0.5  # the longest pause: a pause is a tenth of the time that was waited so far
@@ -39,23 +39,23 @@ class Question:
     silent: bool = False
     member_answered: bool = False
     stranger_waits: bool = False
-    claims: tuple[Claim, ...] = ()  # of the newest answer that had claims; empty once silence counts
+    answers: tuple[WireAnswer, ...] = ()  # the newest that were heard; empty once silence counts
     pending: bool = True
 
     def awaits(self, event: WireHeard) -> bool:
-        """Whether `event` answers the newest question."""
+        """Whether `event` is the result of the newest question."""
         return self.pending and event.until == self.until
 
     def heard(self, event: WireHeard, now: float, *, stranger_waits: bool) -> list[Alarm]:
-        """Note an answer. Returns an alarm for each machine that did not answer before."""
+        """Note who answered. Returns an alarm for each machine that did not answer before."""
         self.pending, self.stranger_waits = False, stranger_waits
-        self.member_answered |= any(claim.member for claim in event.claims)
+        self.member_answered |= any(answer.member for answer in event.answers)
         counts = not self.member_answered or now >= self.expired_at
-        self.silent = counts and not any(claim.member or stranger_waits for claim in event.claims)
-        before = self.claims
-        if event.claims or self.silent:
-            self.claims = event.claims
-        return [self._alarm(claim) for claim in event.claims if claim not in before]
+        self.silent = counts and not any(answer.member or stranger_waits for answer in event.answers)
+        before = self.answers
+        if event.answers or self.silent:
+            self.answers = event.answers
+        return [self._alarm(answer) for answer in event.answers if answer not in before]
 
     def again(self, now: float) -> float | None:
         """The `until` of a new question that is due now; None where none is due."""
@@ -68,21 +68,21 @@ class Question:
         return self.until
 
     def next_deadline(self) -> float | None:
-        """When to call again() if no answer comes; None where no question is needed any more."""
+        """When to call again() if no report comes; None where no question is needed any more."""
         return None if self.silent else self.until + UNHEARD_S
 
     @property
     def trouble(self) -> str:
         """Which machines answer, and what this node does next, as a text; "" when no machine answers."""
-        return "; ".join(self._alarm(claim).text for claim in self.claims)
+        return "; ".join(self._alarm(answer).text for answer in self.answers)
 
-    def _alarm(self, claim: Claim) -> Alarm:
-        if claim.member:
+    def _alarm(self, answer: WireAnswer) -> Alarm:
+        if answer.member:
             text = (
-                f"{claim.member}'s kernel still answers for {claim.address} ({claim.mac}), though etcd says that it "
+                f"{answer.member}'s kernel still answers for {answer.address} ({answer.mac}), though etcd says that it "
                 "has left; next: take it when it is silent and its lease would have ended"
             )
             return Alarm(text, Conflict.MEMBER_ANSWERS)
         follows = "take it when it is silent (election.stranger)" if self.stranger_waits else "take it all the same"
-        text = f"a machine that is no member answers for {claim.address} ({claim.mac}); next: {follows}"
+        text = f"a machine that is no member answers for {answer.address} ({answer.mac}); next: {follows}"
         return Alarm(text, Conflict.STRANGER_ANSWERS)

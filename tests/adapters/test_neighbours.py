@@ -12,7 +12,7 @@ import pytest
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.frames import address_probe, arp_probe, neighbor_solicitation
 from govipd.adapters.kernel.neighbours import LinkNeighbours, PacketEar, who_has, wire
-from govipd.core.events import Claim, WireHeard
+from govipd.core.events import WireAnswer, WireHeard
 from govipd.errors import KernelError
 from tests.adapters.conftest import BootClock, Events, Wire
 
@@ -153,9 +153,9 @@ async def test_a_kernel_that_answers_is_heard_in_both_families(net: Wire, clock:
         began = clock.now()
         event = await heard(asked, clock, events)
         assert 0.1 <= clock.now() - began < 0.13
-        assert event.claims == (Claim(V4, mac, "node2"), Claim(V6, mac, "node2"))
+        assert event.answers == (WireAnswer(V4, mac, "node2"), WireAnswer(V6, mac, "node2"))
         net.peer.ip("addr flush dev eth0")
-        assert (await heard(asked, clock, events, seconds=0.05)).claims == ()
+        assert (await heard(asked, clock, events, seconds=0.05)).answers == ()
 
 
 @pytest.mark.root
@@ -167,9 +167,9 @@ async def test_a_kernel_behind_a_closed_fence_is_silent(net: Wire, clock: BootCl
         fence = NftFence(addresses=(ip_interface(f"{V4}/32"), ip_interface(f"{V6}/128")), clock=clock, table="govipd_t")
         await fence.close()
     async with neighbours(clock, events) as asked:
-        assert (await heard(asked, clock, events)).claims == ()
+        assert (await heard(asked, clock, events)).answers == ()
         await fence.open(clock.now() + 10)
-        assert len((await heard(asked, clock, events)).claims) == 2
+        assert len((await heard(asked, clock, events)).answers) == 2
         await fence.remove()
 
 
@@ -182,7 +182,7 @@ async def test_who_answers_for_everything_is_a_stranger(net: Wire, clock: BootCl
         began = clock.now()
         event = await heard(asked, clock, events)
         assert clock.now() - began < 0.13
-        assert event.claims == (Claim(V4, "02:00:00:00:00:99", ""),)
+        assert event.answers == (WireAnswer(V4, "02:00:00:00:00:99", ""),)
     responder.close()
 
 
@@ -194,7 +194,7 @@ async def test_asking_before_a_take_over_changes_no_cache(net: Wire, clock: Boot
     net.peer.ip("addr add 2001:db8::100/64 dev eth0 nodad")
     mine = net.host.ip("-br link show eth0").split()[2]
     async with neighbours(clock, events, {mac_of(net).hex(":"): "node2"}) as asked:
-        assert len((await heard(asked, clock, events)).claims) == 2
+        assert len((await heard(asked, clock, events)).answers) == 2
     assert mine not in net.peer.ip("neigh show")
     assert "100" not in net.host.ip("neigh show")
 
@@ -206,7 +206,7 @@ async def test_a_link_that_cannot_be_asked_is_silent_at_once(net: Wire, clock: B
         asked.ask(clock.now() + 0.1)
         asked.stop()
         net.host.ip("link set eth0 down")
-        assert (await heard(asked, clock, events)).claims == ()
+        assert (await heard(asked, clock, events)).answers == ()
         net.host.ip("link delete eth0")
         until = clock.now() + 0.06
         asked.ask(clock.now() + 0.05)

@@ -155,8 +155,8 @@ def reach(state: State) -> Witness:
     return d
 
 
-CLAIMS: tuple[tuple[ev.Claim, ...], ...] = (
-    (), (ev.Claim(VIP.ip, "02:00:00:00:00:02", "x"),), (ev.Claim(VIP.ip, "02:00:00:00:00:09", ""),),
+ANSWERS: tuple[tuple[ev.WireAnswer, ...], ...] = (
+    (), (ev.WireAnswer(VIP.ip, "02:00:00:00:00:02", "x"),), (ev.WireAnswer(VIP.ip, "02:00:00:00:00:09", ""),),
 )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def samples(campaign: int, now: float) -> list[ev.Event]:
         *(ev.Failed(action, "x") for action in kernel_actions(now)),
         ev.AddressLost(VIP), ev.AddressFound(VIP),
         ev.AddressesElsewhere((ev.Elsewhere(VIP, "lo"),)), ev.AddressesElsewhere(()),
-        *(ev.WireHeard(until, claims) for until in (now, now + 0.1) for claims in CLAIMS),
+        *(ev.WireHeard(until, answers) for until in (now, now + 0.1) for answers in ANSWERS),
         ev.Stalled(0.5), ev.Stalled(60.0),
         ev.Reconfigured(Settings()), ev.Reconfigured(Settings(margin=1.0)), ev.Reconfigured(Settings(margin=0.1)),
         ev.Reconfigured(Settings(unit_gate=False, probe_gate=False)),

@@ -40,8 +40,8 @@ MIDLIFE = 110.0  # a life begins at 100: who is stopped too early has seen nothi
 spans = st.sampled_from((0.0, 0.01, 0.1, 0.2, 0.5, 1.0, 2.5, 3.0, 6.0))
 delays = st.sampled_from((0.0, 0.01, 0.3, 1.0, 2.4, 2.6, 4.0))  # of an answer: up to longer than the lease lives
 outcomes = st.sampled_from(("done", "done", "refused", "done, but nobody knows"))
-CLAIMS: tuple[tuple[ev.Claim, ...], ...] = (
-    (), (), (ev.Claim(VIP.ip, "02:00:00:00:00:02", "node2"),), (ev.Claim(VIP.ip, "02:00:00:00:00:09", ""),),
+ANSWERS: tuple[tuple[ev.WireAnswer, ...], ...] = (
+    (), (), (ev.WireAnswer(VIP.ip, "02:00:00:00:00:02", "node2"),), (ev.WireAnswer(VIP.ip, "02:00:00:00:00:09", ""),),
 )  # fmt: skip
 observations = st.sampled_from((
     PASSED, FAILED, RUNNING, DEAD, ev.UnitState("reloading", "x"), ev.UnitState(None, "x"),
@@ -248,13 +248,13 @@ class Life(RuleBasedStateMachine):
             self.tell(event)
 
     @precondition(lambda self: self.asked is not None)
-    @rule(claims=st.sampled_from(CLAIMS))
-    def the_wire_answers(self, claims: tuple[ev.Claim, ...]) -> None:
+    @rule(answers=st.sampled_from(ANSWERS))
+    def the_wire_answers(self, answers: tuple[ev.WireAnswer, ...]) -> None:
         asked, self.asked = self.asked, None
         assert asked is not None
         self.now = max(self.now, asked)
-        self.answered = any(claim.member for claim in claims)
-        self.tell(ev.WireHeard(asked, claims))
+        self.answered = any(answer.member for answer in answers)
+        self.tell(ev.WireHeard(asked, answers))
 
     @precondition(lambda self: self.etcd.key and self.etcd.wanted is not None)
     @rule()

@@ -11,8 +11,8 @@ from govipd.core.wire_question import AGAIN_MAX_S, AGAIN_S, UNHEARD_S
 from tests.core.driver import LEASE, Driver
 
 VIP = IPv4Interface("192.0.2.100/32")
-MEMBER = ev.Claim(VIP.ip, "02:00:00:00:00:02", "node2")
-STRANGER = ev.Claim(VIP.ip, "02:00:00:00:00:09", "")
+MEMBER = ev.WireAnswer(VIP.ip, "02:00:00:00:00:02", "node2")
+STRANGER = ev.WireAnswer(VIP.ip, "02:00:00:00:00:09", "")
 
 
 def asked(settings: Settings | None = None) -> Driver:

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from govipd.adapters.kernel import frames
 from govipd.adapters.kernel.rtnetlink import RouteSocket
-from govipd.core.events import Address, Claim, WireHeard
+from govipd.core.events import Address, WireAnswer, WireHeard
 from govipd.errors import KernelError
 from govipd.runtime.ports import Clock, Sink
 
@@ -237,7 +237,7 @@ class LinkNeighbours:
                 heard = {}
             if self._until == until and heard is not None:
                 self._until = None
-                self._sink(WireHeard(until, tuple(self._claims(heard))))
+                self._sink(WireHeard(until, tuple(self._answers(heard))))
 
     async def _ask(self, until: float) -> Mapping[IpAddress, Collection[bytes]] | None:
         """Who answered the last frames; None where a newer order has replaced this question."""
@@ -256,10 +256,10 @@ class LinkNeighbours:
             answered = max(until, self._clock.now() + _LAST_S[-1])
             return None if await self._interrupted(answered) else ear.heard()
 
-    def _claims(self, heard: Mapping[IpAddress, Collection[bytes]]) -> list[Claim]:
+    def _answers(self, heard: Mapping[IpAddress, Collection[bytes]]) -> list[WireAnswer]:
         members = self._members()
         named = ((ip, mac.hex(":")) for ip in self._ips for mac in sorted(heard.get(ip, ())))
-        return [Claim(ip, mac, members.get(mac, "")) for ip, mac in named]
+        return [WireAnswer(ip, mac, members.get(mac, "")) for ip, mac in named]
 
     async def _interrupted(self, at: float) -> bool:
         """Wait until the instant `at`. Returns whether a new order came before."""

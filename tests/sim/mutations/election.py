@@ -105,7 +105,7 @@ ELECTION = (
     one(
         "a member that answers is not waited for",
         "Question.heard",
-        "counts and (not any((claim.member or stranger_waits for claim in event.claims)))",
+        "counts and (not any((answer.member or stranger_waits for answer in event.answers)))",
         "True",
         within=10_000,
     ),
