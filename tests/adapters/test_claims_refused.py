@@ -13,7 +13,7 @@ from govipd.adapters.election.claimant import REREAD_S
 from govipd.adapters.etcd.api import Compare, Get, Operation, TxnResult
 from govipd.adapters.etcd.client import EtcdClient
 from govipd.core.events import Deposed, Elected, LeaseLost, Queued, Resigned
-from govipd.errors import EtcdRefusedError, EtcdWriteRefusedError
+from govipd.errors import EtcdRefusedError, EtcdUnavailableError, EtcdWriteRefusedError
 from tests.adapters.claiming import claim, lead
 from tests.adapters.etcd_cluster import Cluster
 from tests.adapters.member import Member, running
@@ -45,6 +45,18 @@ class ReadOnly(EtcdClient):
         if self.refuses and any(not isinstance(op, Get) for op in then):
             raise EtcdWriteRefusedError("etcdserver: permission denied")
         return await super().txn(compare, then, otherwise)
+
+
+class Unanswered(ReadOnly):
+    """While etcd refuses writes, it does not answer a revocation either: the revocation may take effect later."""
+
+    revocations = 0
+
+    async def revoke(self, lease: int) -> bool:
+        self.revocations += 1
+        if self.refuses:
+            raise EtcdUnavailableError("no answer within 0.5 s")
+        return await super().revoke(lease)
 
 
 @pytest.fixture
@@ -97,6 +109,40 @@ async def test_a_role_that_may_not_write_any_more_lets_its_leader_go(etcd: Clust
         assert isinstance(lost, LeaseLost)
         assert lost.lease_id == lease
         assert await a.sees(Resigned) == Resigned(1)
+
+
+async def test_a_lease_whose_revocation_has_no_answer_is_not_used_again(etcd: Cluster) -> None:
+    a = Member(etcd.endpoints, "a", store=Unanswered)
+    async with running(a):
+        await lead(a)
+        assert isinstance(a.store, Unanswered)
+        a.store.refuses = True
+        a.election.resign(1)
+        async with asyncio.timeout(5):
+            while not a.store.revocations:
+                await asyncio.sleep(0.01)
+        a.store.refuses = False
+        assert await a.sees(Resigned) == Resigned(1)
+        assert any(isinstance(e, LeaseLost) for e in a.events), "only the end of the lease confirms"
+
+
+async def test_no_campaign_begins_under_a_lease_whose_revocation_has_no_answer(etcd: Cluster) -> None:
+    """The revocation is that of a key which came back while the member was out of the queue."""
+    a = Member(etcd.endpoints, "a", store=Unanswered)
+    async with running(a):
+        lease = (await lead(a)).lease_id
+        assert isinstance(a.store, Unanswered)
+        a.election.resign(1)
+        await a.sees(Resigned)
+        a.store.refuses = True
+        etcd.ctl("put", f"govip/election/api/{lease:x}", "a", f"--lease={lease:x}")
+        async with asyncio.timeout(REREAD_S + 3):
+            while not a.store.revocations:
+                await asyncio.sleep(0.01)
+        a.store.refuses = False
+        a.election.campaign(2)
+        await a.sees(LeaseLost)
+        assert all(e.campaign == 1 for e in a.events if isinstance(e, Elected | Queued | Deposed))
 
 
 async def test_an_old_key_that_comes_back_while_we_are_ineligible_is_deleted(etcd: Cluster) -> None:

@@ -207,7 +207,7 @@ def _hunt(mutation: Mutation, first: int, *, shrunk: bool) -> int:
 
     result: dict[str, object] = {"name": mutation.name, "found": False, "within": mutation.within}
     for count in range(mutation.within):
-        outcome = simulate(make(first + count, edited_in_a_handover=mutation.edited_in_a_handover))
+        outcome = simulate(make(first + count, plan=mutation.plan))
         if outcome.violation is not None and outcome.detected:
             result.update(found=True, schedules=count + 1, promise=outcome.violation.promise)
             if shrunk:

@@ -1,5 +1,6 @@
 """Which faults a schedule has, and when: by chance close together, or by a plan that is known to find faults."""
 
+from collections.abc import Callable, Mapping
 from random import Random
 
 from tests.sim.fault import HOLDER, Fault
@@ -43,7 +44,7 @@ def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
     if nodes == 3 and random.random() < 0.3:
         return _edited_by_two(random, nodes, at)
     if random.random() < 0.2:
-        return edited_in_a_handover(random, nodes, at)
+        return _edited_in_a_handover(random, nodes, at)
     if random.random() < 0.1:  # just when a new address begins to answer
         length = random.choice((0.1, 1.0)) * random.uniform(0.7, 1.3)
         frozen = Fault(
@@ -75,7 +76,7 @@ def _edited_by_two(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
     return first, moved, second
 
 
-def edited_in_a_handover(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
+def _edited_in_a_handover(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
     """A daemon reads the file while the VIP is handed over, and its next messages may be lost."""
     leaves = Fault(random.choice(LEAVES), HOLDER, random.uniform(1.0, 3.0), random.random(), at)
     kind = random.choice(("address moved", "address moved", "address removed from the file", *_EDITS))
@@ -91,6 +92,8 @@ def edited_in_a_handover(random: Random, nodes: int, at: float) -> tuple[Fault, 
 def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
     """etcd, the kernel or another machine is not what it was, while a holder leaves, or worse."""
     at, kind = BEGIN_S + random.uniform(0.5, 3.0), random.choice(_STRANGE)
+    if kind == "authentication switched" and random.random() < 0.5:
+        return _refused_while_cut_off(random, nodes, at)
     if kind == "etcd restored" and random.random() < 0.6:
         return _brought_back(random, nodes, at)
     if kind == "etcd's data lost" and random.random() < 0.4:
@@ -108,6 +111,18 @@ def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
         whom = random.choice((HOLDER, HOLDER, *range(nodes)))
         faults.append(Fault(other, whom, random.uniform(0.3, 4.0), random.random(), when))
     return tuple(faults)
+
+
+def _refused_while_cut_off(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
+    """A holder that is cut off leaves; its own etcd refuses that. Then the next holder leaves, too."""
+    cut = random.choice(("isolated", "isolated", "cut one way", "isolated with etcd's leader", "pair cut"))
+    refusal = random.choice(("authentication switched", "authentication switched", "tokens expired", *REFUSALS))
+    length = random.uniform(1.0, 3.0)
+    return (
+        Fault(cut, HOLDER, length, random.random(), at),
+        Fault(refusal, random.randrange(nodes), 5.0, random.random(), at + length * random.random()),
+        Fault(random.choice(LEAVES), HOLDER, 2.0, random.random(), at + length + random.uniform(-0.3, 0.5)),
+    )
 
 
 def _brought_back(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
@@ -301,3 +316,10 @@ def calm(random: Random, nodes: int, *, watchdog: bool) -> tuple[Fault, ...]:
         faults.append(Fault(kind, random.choice((HOLDER, *range(nodes))), length, random.random(), at))
         at += length + 2.5
     return tuple(faults)
+
+
+# Plans that chance chooses seldom. A hunt may draw all its schedules from one of them.
+RARE: Mapping[str, Callable[[Random, int, float], tuple[Fault, ...]]] = {
+    "edited in a handover": _edited_in_a_handover,
+    "refused while cut off": _refused_while_cut_off,
+}

@@ -67,19 +67,19 @@ class Schedule:
         return "\n".join([head, *(f"  {fault}" for fault in self.faults), *left_out])
 
 
-def make(seed: int, *, edited_in_a_handover: bool = False) -> Schedule:
+def make(seed: int, *, plan: str = "") -> Schedule:
     """The schedule of a seed: each switches a few kinds of fault on (swarm testing), and strikes close together.
 
     Args:
         seed: what everything is drawn from.
-        edited_in_a_handover: whether the schedule is of that plan; else chance chooses the plan.
+        plan: one of plans.RARE; "": chance chooses the plan.
     """
     random = Random(seed)
     margin = random.choice((0.6, 0.6, 0.5))  # the default, and the least
     spread = SLEW
     nodes = random.choice((2, 2, 3))
     watchdog = random.random() < 0.7
-    calm = random.random() < 0.15 and not edited_in_a_handover
+    calm = random.random() < 0.15 and not plan
     if calm:
         spread = 0.01
     worst = (1.0 - spread,) * 3 + (1.0 + spread,) * 3  # nodes that hold too long, an etcd that gives up too soon
@@ -88,9 +88,9 @@ def make(seed: int, *, edited_in_a_handover: bool = False) -> Schedule:
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
     rates = random.choice((worst, worst, apart, some))
     groups = random.choice(_SEVERAL) if random.random() < _SEVERAL_SHARE else ONE_GROUP
-    if edited_in_a_handover:
+    if plan:
         groups = random.choice((ONE_GROUP, *_SEVERAL))
-        faults = plans.edited_in_a_handover(random, nodes, BEGIN_S + random.uniform(0.0, 3.0))
+        faults = plans.RARE[plan](random, nodes, BEGIN_S + random.uniform(0.0, 3.0))
     elif not calm and random.random() < _EDITED_SHARE:
         groups = random.choice((ONE_GROUP, *_SEVERAL))
         faults = plans.edited(random, nodes)

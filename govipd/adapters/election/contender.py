@@ -161,7 +161,7 @@ class Contender:
             try:
                 if self._deposed:  # our kernel may answer until the state machine resigns
                     await self.changed.wait()
-                elif self.wanted is None:
+                elif self.wanted is None or self.resignation.revoked:
                     await self._leave(lease)
                     self._session.report("election", "")
                     await sleep(REREAD_S, self.changed)

@@ -37,6 +37,9 @@ class Resignation:
         membership: gives the lease back.
         sender: the member's handovers.
         timings: where the steps of a release are noted.
+
+    Attributes:
+        revoked: a revocation of our lease was sent. It may take effect at any time, so no key may be put under it.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Resignation:
         self._sender = sender
         self._timings = timings
         self._campaign: int | None = None  # the campaign whose end must be confirmed
+        self.revoked = False
         self._since: float | None = None  # when leaving began
 
     def ask(self, campaign: int) -> None:
@@ -77,7 +81,7 @@ class Resignation:
 
     def lost(self) -> None:
         """Confirm the end of the campaign: the lease is gone, and every key with it."""
-        self._since = None
+        self._since, self.revoked = None, False
         self._confirm()
 
     async def leave(
@@ -92,8 +96,10 @@ class Resignation:
         """Delete our key, let go of the claims, write the marker, and confirm. False where the lease was given back.
 
         Where a put of our key has no answer, the lease is given back: etcd refuses a put without its lease. The renewer
-        then finds the lease gone. Leaving needs no write: where etcd takes no writes, the key is deleted without a
-        marker, or goes with the lease. A lease that etcd does not take back ends by itself: the renewer stops.
+        then finds the lease gone. Once a revocation was sent, only the end of the lease confirms: a revocation without
+        an answer may take effect later, and would delete the key of a next campaign under this lease. Leaving needs no
+        write: where etcd takes no writes, the key is deleted without a marker, or goes with the lease. A lease that
+        etcd does not take back ends by itself: the renewer stops.
 
         Args:
             lease: our lease.
@@ -107,18 +113,23 @@ class Resignation:
             EtcdError: the outcome is not known; may be repeated.
         """
         place = self._place
-        if place.key is None and not self._claims.held and not place.put_unanswered:
+        if place.key is None and not self._claims.held and not place.put_unanswered and not self.revoked:
             self._confirm()
             return True
         if self._since is None:
             self._since = self._clock.now()
-        give_back = place.put_unanswered
+        give_back = place.put_unanswered or self.revoked
         try:
             await self._release(lease, passed_over, successor, free=free, in_order=in_order)
         except EtcdRefusedError:
             give_back = True
         if give_back:
-            await self._membership.give_back(lease)
+            sent, self.revoked = self.revoked, True
+            try:
+                await self._membership.give_back(lease)
+            except EtcdRefusedError:
+                self.revoked = sent  # etcd's answer: this revocation will not take effect
+                raise
             self._session.renew_now.set()
             return False
         place.key, self._since = None, None

@@ -79,6 +79,6 @@ CLAIMS = (
         "address in self._was_held",
         "True",
         within=30_000,
-        edited_in_a_handover=True,
+        plan="edited in a handover",
     ),
 )

@@ -86,4 +86,12 @@ FENCE = (
         "self._session.txn((), [*operations, *reads])",
         within=30_000,
     ),
+    one(
+        "a lease whose revocation was given up is used again",
+        "Resignation.leave",
+        "sent, self.revoked = (self.revoked, True)",
+        "sent = self.revoked",
+        within=30_000,
+        plan="refused while cut off",
+    ),
 )

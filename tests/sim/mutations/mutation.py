@@ -13,14 +13,14 @@ class Mutation:
         name: which rule is taken away.
         edits: of the source.
         within: in how many schedules it must be found; some ten times what it took when that was measured.
-        edited_in_a_handover: hunted in schedules of that plan only, which chance chooses once in eighty schedules.
+        plan: hunted in schedules of this plan only (plans.RARE); "": in all.
     """
 
     name: str
     edits: tuple[Edit, ...]
     within: int
-    edited_in_a_handover: bool = False
+    plan: str = ""
 
 
-def one(name: str, where: str, before: str, after: str, within: int, *, edited_in_a_handover: bool = False) -> Mutation:
-    return Mutation(name, (Edit(where, before, after),), within, edited_in_a_handover)
+def one(name: str, where: str, before: str, after: str, within: int, *, plan: str = "") -> Mutation:
+    return Mutation(name, (Edit(where, before, after),), within, plan)

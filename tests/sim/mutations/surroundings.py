@@ -206,7 +206,7 @@ SURROUNDINGS = (
         "tuple((address for address in event.addresses if address in self.plan.addresses))",
         "event.addresses",
         within=30_000,
-        edited_in_a_handover=True,
+        plan="edited in a handover",
     ),
     one(
         "a drain passes by the groups that a reload brings meanwhile",
@@ -214,6 +214,6 @@ SURROUNDINGS = (
         "if vip:\n    break\n",
         "break",
         within=30_000,
-        edited_in_a_handover=True,
+        plan="edited in a handover",
     ),
 )
