@@ -72,7 +72,7 @@ class Machine(Unit):
         """See Unit."""
         made = plan(self, process)
         if process is self.process:
-            self.read = self.file
+            self.read = self.last_read = self.file
         return made
 
     async def clear_fences(self, process: Process, configured: Plan) -> None:

@@ -212,7 +212,7 @@ class Simulation:
             return  # it joined before etcd was restored
         machine, addresses = self._candidates[kv.key]
         election = _election(kv)
-        groups = (*machine.file.groups, *(machine.read.groups if machine.read else ()))
+        groups = (*machine.file.groups, *(machine.last_read.groups if machine.last_read else ()))
         others = {a.ip for group in groups if group.election != election for a in group.addresses}
         note = f"/{kv.lease:x}"
         handed_over = any(key.endswith(note) and "handover/" in key for key in self.cluster.keys)

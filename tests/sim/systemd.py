@@ -54,6 +54,7 @@ class Unit(ABC):
         self.postboxes = itertools.count(sim.POSTBOXES)  # their ports
         self.stores: list[SimStore] = []  # the daemon's clients of etcd, one for each group
         self.read: File | None = None  # what the daemon has read of the file
+        self.last_read: File | None = None  # the same, also after its end: the kernel may answer for the next process
         self._disturbances = 0  # that last
         self._disturbed_until = 0.0
         self._watchdog = WATCHDOG_S if watchdog else None
