@@ -171,7 +171,11 @@ class Oracle:
     def announced(self, machine: "Machine", addresses: "set[IPAddress]") -> None:
         """A machine told the neighbours that these are there."""
         for address in addresses - self._answers.get(machine.name, set()):
-            others = [m.name for m in self.machines if address in self._answers.get(m.name, ())]
+            others = [
+                other.name
+                for other in self.machines
+                if address in self._answers.get(other.name, ()) and not other.kernel.flushed(address)
+            ]
             if others:
                 self.fail("G1", f"{machine.name} announces what {others[0]} answers for")
 
