@@ -134,7 +134,7 @@ class FakeFence(FakeKernel):
 
 
 class FakeNeighbours:
-    """A link on which nobody answers."""
+    """A link on which no machine answers."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

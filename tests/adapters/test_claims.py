@@ -57,7 +57,7 @@ async def test_a_claim_that_was_let_go_in_order_costs_the_next_one_no_wait(etcd:
 
 
 async def test_a_claim_that_ended_with_its_lease_is_waited_for(etcd: Cluster) -> None:
-    """Nobody has said that the holder's kernel is silent."""
+    """No member has written that the holder's kernel is silent."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
     async with running(a, b):
         lease = (await lead(a)).lease_id

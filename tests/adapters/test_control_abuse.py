@@ -1,4 +1,4 @@
-"""The control socket of a real daemon over fakes: what it does not let anybody do."""
+"""The control socket of a real daemon over fakes: what it refuses to every user."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Fences whose tables belong to the daemon's socket, on kernels that can do that; and fences that nobody owns."""
+"""Fences whose tables belong to the daemon's socket, on kernels that can do that; and fences without an owner."""
 
 import subprocess
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -34,7 +34,7 @@ async def owner(machines: Wire) -> AsyncIterator[NfTables]:
 async def test_no_other_program_takes_an_owned_fence_away(
     machines: Wire, owner: NfTables, vip: Asker, clock: LeapingClock
 ) -> None:
-    """`nft flush ruleset`, as `systemctl restart nftables` does it, leaves it, whatever becomes of the daemon then."""
+    """`nft flush ruleset`, as `systemctl restart nftables` does it, leaves the fence, even if the daemon ends then."""
     fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=owner)
     await fence.open(clock.now() + 60)
     machines.host.run("nft", "flush ruleset")

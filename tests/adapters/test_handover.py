@@ -114,7 +114,7 @@ async def test_a_successor_of_a_leader_that_dies_in_a_handover_waits(etcd: Clust
 async def test_only_the_offers_secret_opens(etcd: Cluster) -> None:
     """Datagrams of others, of another passing, of the wrong kind, or of any bytes, are nothing."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
-    b.election._contender.receiver._udp_socket = UdpSocket(None)  # so that nobody says READY
+    b.election._contender.receiver._udp_socket = UdpSocket(None)  # so that no READY is sent
     stranger, heard = UdpSocket(ip_address("127.0.0.1")), asyncio.Queue[bytes]()
     async with running(a, b):
         await stand(etcd, a, b)
@@ -158,7 +158,7 @@ def test_a_note_is_read_as_it_was_written() -> None:
     ],
 )
 def test_a_note_that_makes_no_sense_is_none(change: dict[str, object]) -> None:
-    """Whoever may write below the prefix can write anything."""
+    """A user that may write below the prefix can write anything."""
     fields = json.loads(OFFER.packed())
     assert HandoverOffer.parsed(json.dumps({**fields, **change}).encode()) is None
     assert HandoverOffer.parsed(b"x") is None
@@ -166,7 +166,7 @@ def test_a_note_that_makes_no_sense_is_none(change: dict[str, object]) -> None:
 
 
 async def test_a_postbox_without_a_usable_address_is_none() -> None:
-    """192.0.2.1 is nobody's here."""
+    """No machine has 192.0.2.1 here."""
     assert UdpSocket(None).open(lambda _data, _source: None) is None
     box = UdpSocket(ip_address("192.0.2.1"))
     assert box.open(lambda _data, _source: None) is None
@@ -175,7 +175,7 @@ async def test_a_postbox_without_a_usable_address_is_none() -> None:
 
 
 async def test_a_postbox_survives_what_is_refused() -> None:
-    """Nobody listens there: the kernel tells by an error on the socket."""
+    """No process listens there: the kernel reports that by an error on the socket."""
     box, heard = UdpSocket(ip_address("127.0.0.1")), asyncio.Queue[tuple[bytes, Endpoint]]()
     own = box.open(lambda data, source: heard.put_nowait((data, source)))
     assert own is not None

@@ -29,7 +29,7 @@ def used(tmp_path: Path | None, host: Callable[[], str]) -> HostName:
 
 
 def test_a_restart_goes_on_under_the_name_of_before(tmp_path: Path) -> None:
-    """Whatever the host is called now; after a stop, which removes the directory, that counts."""
+    """A restart keeps the name, whatever the host is called now. After a stop, the host's present name counts."""
     host = Host("node1")
     name = used(tmp_path, host)
     assert (name(), name.first_start()) == ("node1", True)

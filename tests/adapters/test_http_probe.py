@@ -16,7 +16,7 @@ from govipd.adapters.checks.http_probe import HttpProbe
 from govipd.core.events import ProbeResult
 from tests.adapters.conftest import BootClock, Events, Wire
 
-pytestmark = pytest.mark.root  # a namespace of its own: ports are free, and nobody else asks
+pytestmark = pytest.mark.root  # a namespace of its own: ports are free, and no other process asks
 
 URL = "http://127.0.0.1:8404/healthz"
 HAPROXY = """
@@ -215,7 +215,7 @@ async def test_a_thread_is_kept_until_it_hangs(
 
 
 async def test_process_exits_although_a_check_hangs(net: Wire) -> None:
-    """A thread nobody can end does not hold up the daemon's end."""
+    """A thread that cannot be ended does not delay the daemon's end."""
     script = f"""
 import asyncio, time
 from govipd.adapters.checks.http_probe import HttpProbe

@@ -47,7 +47,7 @@ async def test_members_that_disagree_on_the_addresses_are_reported(etcd: Cluster
 
 
 async def test_a_member_at_rest_writes_nothing(etcd: Cluster) -> None:
-    """Renewals are no writes, and an unchanged record is not written again; one that somebody deleted is."""
+    """Renewals are no writes, and an unchanged record is not written again; a record that an operator deleted is."""
     a = Member(etcd.endpoints, "a")
 
     def revision() -> int:

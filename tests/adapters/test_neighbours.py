@@ -60,7 +60,7 @@ def test_address_probe() -> None:
 
 @pytest.mark.root
 async def test_the_machine_that_has_the_address_is_found_by_its_hardware_address(net: Wire) -> None:
-    """Both families; an address that nobody has is answered by nobody; this host's own answers do not count."""
+    """Both families. An address that no machine has gets no answer. This host's own answers do not count."""
     net.peer.ip("addr add 192.0.2.100/32 dev eth0")
     net.peer.ip("addr add 2001:db8::100/128 dev eth0 nodad")
     net.host.ip("addr add 192.0.2.1/24 dev eth0")

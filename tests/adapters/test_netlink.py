@@ -61,7 +61,7 @@ async def test_adding_again_renews_the_lifetime(net: Wire, addresses: KernelAddr
 async def test_unrenewed_address_vanishes_by_itself(
     net: Wire, addresses: KernelAddresses, clock: BootClock, events: Events
 ) -> None:
-    """The kernel removes what nobody renews, and the monitor says so."""
+    """The kernel removes an address that is not renewed, and the monitor reports that."""
     async with monitoring(clock, events):
         await addresses.add(clock.now() + 1.5)
         await events.until(lambda: {e.address for e in events if isinstance(e, AddressLost)} == {V4, V6})
@@ -101,7 +101,7 @@ async def test_remove_is_exact_and_idempotent(net: Wire, addresses: KernelAddres
 
 
 async def test_a_twin_with_another_prefix_is_replaced(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
-    """It would stay when the lifetime ends; of IPv6 addresses the kernel keeps one, and would renew somebody else's."""
+    """A twin has no lifetime. The kernel keeps one of two IPv6 twins, so a renewal would act on the foreign one."""
     net.host.ip("address add 2001:db8::100/64 dev eth0 nodad")
     net.host.ip("address add 192.0.2.100/24 dev eth0")
     await addresses.add(clock.now() + 60)

@@ -47,7 +47,7 @@ def test_reload_carries_the_monotonic_time(systemd: socket.socket, notifier: Sys
 
 
 def test_busy_systemd_does_not_hold_the_daemon(notifier: SystemdNotifier) -> None:
-    """Nobody reads, the queue fills, and every call returns."""
+    """No process reads, the queue fills, and every call returns."""
     began = time.monotonic()
     for _ in range(30):
         notifier.watchdog()

@@ -239,7 +239,7 @@ def test_a_fault_is_reported_under_its_own_number_and_makes_no_others(tmp_path: 
 
 
 def test_the_bounds_of_the_margin_are_allowed(tmp_path: Path) -> None:
-    """The least that the message names is accepted, whatever binary fractions make of it."""
+    """The least value that the message names is accepted, in spite of the rounding of binary fractions."""
     for ttl in range(2, 301):
         least = least_margin(ttl, "nftables")
         assert f"must be from {least:g} to" in refusal(tmp_path, f"[election]\nttl = {ttl}\nmargin = 0.1\n{VIP}")

@@ -1,4 +1,4 @@
-"""Every state x every event x every moment: what holds whatever happens, said without the implementation's help.
+"""Every state x every event x every moment: what always holds, computed without the implementation's help.
 
 The combinations are generated from the types themselves: a state, an event or a kernel action that is new and has no
 sample here fails the suite.

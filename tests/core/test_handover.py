@@ -18,7 +18,7 @@ def test_the_successor_waits_for_longer_than_the_fence_lasts() -> None:
 
 
 def test_a_handover_releases_in_order_and_names_the_successor() -> None:
-    """A short fence first, then the heir, then the end of it; then this node stands again, for whoever is next."""
+    """First a short fence, then the successor leads, then the fence closes; then this node joins the queue again."""
     d = Driver().to(State.LEADER)
     soon = Hold(d.now + HANDOVER_S)
     assert d.step(ev.Handover("node3")) == [soon]

@@ -21,7 +21,7 @@ def bound(now: float = 100.0) -> LeaderHalf:
 
 
 def test_no_pact_limits_nothing() -> None:
-    """Neither none, nor one that nobody has answered."""
+    """Neither without a pact, nor with a pact that no successor has answered."""
     for half in (LeaderHalf(), LeaderHalf(PACT, T)):
         assert half.limit() == float("inf")
         assert half.next_deadline() is None
@@ -74,7 +74,7 @@ def test_without_answers_its_end_is_asked_for_once_and_the_bond_stays() -> None:
 
 
 def test_a_follower_takes_after_silence_and_answers_nothing_from_then_on() -> None:
-    """Never again, whatever comes of it."""
+    """Never again, with any outcome of the take-over."""
     half = SuccessorHalf(PACT, T, 100.0)
     assert half.hear(1, 7, 100.1)
     assert not half.take(100.5)

@@ -35,7 +35,7 @@ def test_a_late_acknowledgement_of_a_hold_does_not_stop_the_release() -> None:
 
 
 def test_a_stop_ends_from_every_state() -> None:
-    """SIGTERM: release, resign, end; whatever the state was."""
+    """SIGTERM in any state: release, resign, end."""
     for state in State:
         d = Driver().to(state)
         if d.state is State.STOPPED:
@@ -103,7 +103,7 @@ def test_a_confirmed_lease_alone_does_not_adopt() -> None:
 
 
 def test_what_is_not_proven_in_time_is_dropped() -> None:
-    """The last process's deadline counts, whatever this one has renewed."""
+    """The last process's deadline counts, even if this process has renewed the lease."""
     d = Driver(left=left_at(100.0))
     d.renew()
     d.tick()

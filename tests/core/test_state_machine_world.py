@@ -125,7 +125,7 @@ def test_a_removed_address_is_put_back_and_announced() -> None:
 
 
 def test_an_address_that_is_removed_again_and_again_is_given_up() -> None:
-    """FIELD 8: whoever fights for it wins; another node may be left in peace."""
+    """FIELD 8: a program that keeps removing the address wins here; govipd can serve on another node."""
     d = Driver().to(State.LEADER)
     for _ in range(LOSSES_MAX):
         d.step(ev.AddressLost(VIP))

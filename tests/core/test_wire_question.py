@@ -144,7 +144,7 @@ def test_a_machine_with_the_vip_on_another_interface_is_ineligible() -> None:
     assert "192.0.2.100/24 on lo" in d.state_machine.blockers(d.now)[0]
     d.step(ev.Resigned(d.campaign))
     assert d.state is State.INELIGIBLE
-    assert d.step(ON_LO) == [CloseFence()]  # somebody may have taken it away
+    assert d.step(ON_LO) == [CloseFence()]  # another program may have deleted the fence
     d.step(ev.AddressesElsewhere(()))
     assert not d.state_machine.blockers(d.now)
 

@@ -148,7 +148,7 @@ def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_where_no_daemon_runs(tmp_path: Path) -> None:
-    """Said for all, and for the one that was named; a socket that nobody listens on any more."""
+    """A socket without a listener is reported, for all VIPs and for a named one."""
     with pytest.raises(NoDaemonError, match="no govipd runs on this machine"):
         client.instances(None, tmp_path)
     with pytest.raises(NoDaemonError, match="govipd@eth9 does not run"):

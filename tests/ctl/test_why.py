@@ -98,7 +98,7 @@ def test_why(group: GroupStatus, told: str) -> None:
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("trigger", Trigger)
 def test_every_state_has_its_paragraph(state: State, trigger: Trigger) -> None:
-    """Whatever led to it; the words of the journal, and whole sentences."""
+    """For every cause: the words of the journal, in whole sentences."""
     group = replace(LEADER, state=state.value, trigger=trigger.value, next=texts.next_step(state))
     text = why("node2", group, NOW)
     assert text.startswith(("node2 leads api", "node2 does not lead api"))
@@ -186,5 +186,5 @@ def test_foreign_text_cannot_control_the_terminal() -> None:
     ],
 )
 def test_exit_status_of_status(found: Found, status: int) -> None:
-    """0 every VIP has a leader, 1 one has none, 69 nobody answers, 78 the configuration is refused."""
+    """0 every VIP has a leader, 1 one has none, 69 no daemon answers, 78 the configuration is refused."""
     assert found.exit_status() == status

@@ -57,7 +57,7 @@ numbers = (
 
 
 def json_values(leaves: st.SearchStrategy[Any] | None = None) -> st.SearchStrategy[Any]:
-    """Whatever JSON can say."""
+    """Any JSON value."""
     leaf = leaves if leaves is not None else st.none() | st.booleans() | numbers | texts
     return st.recursive(leaf, lambda v: st.lists(v, max_size=4) | st.dictionaries(texts, v, max_size=4), max_leaves=8)
 

@@ -1,4 +1,4 @@
-"""The configuration file: whatever its bytes, a Config or a ConfigError of printable lines that name the file."""
+"""Any bytes of a configuration file give a Config, or a ConfigError of printable lines that name the file."""
 
 import json
 import time

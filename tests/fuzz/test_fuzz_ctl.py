@@ -1,4 +1,4 @@
-"""govipctl: it shows whatever members and strangers have written into etcd, and does nothing that they say."""
+"""govipctl shows any bytes that members and strangers wrote into etcd, and executes none of them."""
 
 import io
 import json

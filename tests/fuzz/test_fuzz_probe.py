@@ -27,7 +27,7 @@ REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: "
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Sends the same pieces to whoever connects, then closes."""
+    """Sends the same pieces to each client that connects, then closes."""
 
     daemon_threads = True
     block_on_close = False

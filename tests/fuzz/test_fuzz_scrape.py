@@ -1,4 +1,4 @@
-"""What is asked of the metrics' port: whatever its bytes, an answer in good form, at once."""
+"""Any bytes that are sent to the metrics port get a well-formed answer at once."""
 
 import re
 import time

@@ -2,7 +2,7 @@
 
 Every few milliseconds each machine is asked *directly*, by frames to its own MAC address: an ARP request for
 the IPv4 VIP and an ICMP echo to it, a neighbour solicitation for the IPv6 VIP and an ICMPv6 echo to it. Who
-answers holds the VIP, whatever the neighbours believe. One line per answer on stdout: time
+answers holds the VIP, even if the neighbours' caches name another machine. One line per answer on stdout: time
 (CLOCK_MONOTONIC), kind (arp, icmp, ns, icmp6), machine. When this process had to wait for the processor: time,
 "pause", for how long nothing was asked. Ends at SIGTERM.
 

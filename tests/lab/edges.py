@@ -183,7 +183,7 @@ def _group_removed(lab: Lab, holder: Machine) -> None:
 
 
 def redirect(lab: Lab, port: int = PORT) -> None:
-    """What comes to this port of a machine is turned to its haproxy, whatever the address."""
+    """A NAT rule of the machine: packets to this port go to its haproxy, for any destination address."""
     for node in lab.others():
         chain = f"type nat hook prerouting priority dstnat; tcp dport {port} redirect to :{BEHIND};"
         node.run(f"nft 'table inet {NAT} {{ chain in {{ {chain} }}; }}'")

@@ -87,7 +87,7 @@ def add_users(lab: Lab) -> None:
 
 
 def disable_authentication(lab: Lab) -> None:
-    """Whether it is enabled or not; nobody is known any more."""
+    """Disable authentication, if it is enabled, and delete every user."""
     lab.nodes[0].run(
         f"etcdctl {ROOT} auth disable; etcdctl user delete govip; etcdctl user delete root; "
         "etcdctl role delete govip; true"

@@ -111,7 +111,7 @@ class Lab:
         return node.run(f"{etcd} && curl -fsS -o /dev/null localhost:8404/healthz", check=False).returncode == 0
 
     def serving(self) -> str | None:
-        """Which machine a client reaches through the VIP now; None when nobody answers."""
+        """Which machine a client reaches through the VIP now; None when no machine answers."""
         done = subprocess.run(
             [*self.network.enter(CLIENT.name), "curl", "-fsS", "-m", "0.3", f"http://{VIP4}/"],
             capture_output=True, text=True, timeout=10, check=False,
@@ -130,7 +130,7 @@ class Lab:
         raise LabError(f"the VIP is not served within {timeout:g} s (last: {self.serving()})\n{states}")
 
     def wait_silent(self, timeout: float = 20.0) -> None:
-        """Until nobody serves the VIP."""
+        """Wait until no machine serves the VIP."""
         until(lambda: self.serving() is None, timeout, "nobody serves the VIP")
 
     # Acting
@@ -155,7 +155,7 @@ class Lab:
         self.network.heal(node.port)
 
     def make_whole(self) -> None:
-        """Whatever was done to the machines is undone: all are on, connected, and run everything."""
+        """Undo every fault: all machines are on, connected, and run every unit."""
         for node in self.nodes:
             if not node.running:
                 node.boot()

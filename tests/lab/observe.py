@@ -27,7 +27,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of a client: when it was sent, and who answered (None: nobody in time)."""
+    """One request of a client: when it was sent, and which machine answered (None: none in time)."""
 
     sent_at: float
     by: str | None
@@ -88,7 +88,7 @@ class Report:
 
     @property
     def lost(self) -> int:
-        """Requests nobody answered in time."""
+        """Requests that no machine answered in time."""
         return sum(1 for r in self.requests if not r.by)
 
     @property

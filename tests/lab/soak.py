@@ -42,7 +42,7 @@ class Round:
     broken_at: float
     healed_at: float
     served_again: bool
-    unserved: bool  # nobody was able to serve for a part of it
+    unserved: bool  # for a part of it, no machine was able to serve
 
 
 def rounds(lab: Lab, watching: Watching, until: float, seed: int, say: Callable[[str], None]) -> list[Round]:

@@ -79,7 +79,7 @@ def play(lab: Lab, event: str, seen: Seen) -> None:
     since = time.clock_gettime(time.CLOCK_BOOTTIME)
     with lab.observe() as watching:
         EVENTS[event](holder, lambda: watching.mark("event"))
-        time.sleep(0.3)  # whoever asks needs the processors too
+        time.sleep(0.3)  # the observers need the processors, too
         after = lab.wait_serving(by=holder) if event == "D" else lab.wait_serving(but=holder)
         time.sleep(0.3)
     report = watching.report

@@ -27,7 +27,7 @@ def pids(lab: Lab) -> list[str]:
 
 
 def never_two(report: Report) -> None:
-    """At no moment, and somebody looked."""
+    """At no moment two machines answered, and the observers ran."""
     assert report.two_answering == 0, report.overlaps
     assert report.unasked < UNASKED_SHARE * (report.ended - report.began)
 

@@ -37,7 +37,7 @@ def standing(node: Machine) -> str:
 
 
 def stays_inactive(node: Machine, unit: str, seconds: float = 2.5) -> None:
-    """Whatever has been started had the time to show."""
+    """Watch the unit for so long: it is never active."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert not node.active(unit)

@@ -99,7 +99,7 @@ def _asking(watching: Watching) -> subprocess.Popen[str]:
 
 
 def test_an_observer_that_ended_is_an_error(lab: Lab) -> None:
-    """Nobody seen by a dead observer is not nobody."""
+    """An observer that does not run sees no machine; this proves nothing."""
     with ExitStack() as observing:
         watching = observing.enter_context(lab.observe())
         process = _asking(watching)
@@ -127,7 +127,7 @@ def test_an_outage_of_ipv6_only_is_seen(lab: Lab) -> None:
     one = lab.nodes[0]
     v6 = "2001:db8::100/128 dev eth0"
     one.run(f"ip address add 192.0.2.100/32 dev eth0; ip address add {v6} nodad")
-    # Nobody announced it: the client may still send to the machine that had it before.
+    # No machine announced it: the client may still send to the machine that had it before.
     host.run(*lab.network.enter(lab.client.name), "ip", "neighbour", "flush", "all")
     lab.wait_serving(by=one)
     with lab.observe() as watching:
@@ -140,7 +140,7 @@ def test_an_outage_of_ipv6_only_is_seen(lab: Lab) -> None:
 
 
 def test_a_frozen_machine_does_not_keep_the_lab_from_telling(lab: Lab) -> None:
-    """That nobody serves is told, with what the machines say that say something."""
+    """The message says that no machine serves, and what the reachable machines report."""
     for node in lab.nodes:
         node.run(f"systemctl stop {DAEMON}")
     frozen, *_ = lab.nodes

@@ -128,7 +128,7 @@ async def test_a_handover_names_the_successor_to_the_election() -> None:
 
 
 async def test_a_handover_that_no_member_could_take_is_refused() -> None:
-    """Nobody in the queue, not the one who is named, an etcd that does not tell, a node that does not lead."""
+    """Refused: an empty queue, a member that is not in it, an etcd without an answer, a node that does not lead."""
     async with running() as w:
         await w.until(w.leads)
         with pytest.raises(RefusedError, match="node9 does not stand in the queue, but node2, node3"):

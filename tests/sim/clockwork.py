@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol
 
-_ROUNDING_S = 1e-6  # a timer never fires before its instant, whatever floats make of two clocks
+_ROUNDING_S = 1e-6  # a timer never fires before its instant, in spite of the rounding between two clocks
 _CALLS_MAX = 20_000  # of one process at one instant: more is a loop without end
 
 
@@ -266,7 +266,7 @@ class Process(asyncio.AbstractEventLoop):
         self.signals[sig] = lambda: callback(*args)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """asyncio found an exception that nobody has retrieved."""
+        """asyncio found an exception that no code has retrieved."""
         if self.alive:
             self._crashed(f"{context.get('message')}: {context.get('exception')!r}")
 

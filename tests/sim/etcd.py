@@ -94,7 +94,7 @@ class Cluster(Raft):
         self._propose(member, lambda: self.space.txn(compare, then, otherwise, self.term), reply)
 
     def renew(self, member: int, lease: int, reply: Reply) -> None:
-        """LeaseKeepAlive: forwarded to whom the member takes for the leader, which asks nobody."""
+        """LeaseKeepAlive: forwarded to the member's supposed leader, which asks no other member."""
         asked = self.members[member]
         leader, term = asked.leader, asked.term
         if leader is None:
@@ -159,7 +159,7 @@ class Cluster(Raft):
             self.space.revoke(leases[int(place * len(leases))])
 
     def delete_one(self, place: float, prefixes: tuple[str, ...]) -> None:
-        """Somebody deletes a key of the election."""
+        """An operator deletes a key of the election."""
         keys = sorted(key for key in self.keys if key.startswith(prefixes))
         if keys and self.leader is not None:
             self.space.revision += 1
@@ -182,7 +182,7 @@ class Cluster(Raft):
     # The log
 
     def _propose(self, member: int, work: Callable[[], object], reply: Reply) -> None:
-        """Commit if a majority can be had; else nobody answers, but a leader may commit it later."""
+        """Commit if a majority can be reached. Otherwise no member answers, but a leader may commit it later."""
         asked, leader = self.members[member], self.leader
         if leader is None or asked.leader != leader or asked.term != self.term or not self._reaches(member, leader):
             return

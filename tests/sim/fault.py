@@ -17,7 +17,7 @@ class Fault:
         kind: a key of KINDS.
         node: the target, also an etcd member's number; HOLDER is the machine that holds the VIP then.
         seconds: for how long.
-        place: in [0, 1): whatever else the kind has to choose.
+        place: in [0, 1): decides everything else that the kind has to choose.
         at: when; or, with `moment`, how long after it.
         moment: the fault waits until this happens for the `nth` time.
         nth: from 1.

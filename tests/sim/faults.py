@@ -85,7 +85,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "election mistyped": files.mistype_election,
     "prefix mistyped": files.mistype_prefix,
 }
-# What delays a decision, and what it is too late for: together, on whoever holds the VIP, they are worst.
+# What delays a decision, and what the decision is then too late for. Both together on the holder are worst.
 DELAYS = (
     "slow network",
     "lossy network",
@@ -187,10 +187,10 @@ TAMPERING = (
     "runtime directory full",
     "govipd killed",
 )
-# Somebody takes the lease away from a holder that did not ask for it. That breaks etcd's promise, on which G1 stands:
-# what remains is that a holder which hears of it closes its fence before the next may open (docs/adr/0004).
+# The holder's lease or key is taken away without its request. That breaks etcd's promise, on which G1 rests. What
+# remains: a holder that learns of the loss closes its fence before the successor may open its own (docs/adr/0004).
 BROKEN_PROMISES = ("lease revoked", "key deleted")
-# What keeps a holder from learning of it, or from closing its fence: then its kernel still answers when it is asked.
+# What keeps a holder from learning of the loss, or from closing its fence: its kernel still answers the wire question.
 SLUGGISH = ("govipd frozen", "govipd slow", "govipd without processor", "nft refuses", "kernel refuses")
 BESIDE_BROKEN_PROMISES = (
     "haproxy failed",
@@ -231,7 +231,7 @@ PROMPT = (
     "reload of a bad file",
     *BROKEN_PROMISES,
 )
-# Somebody edits the file: machine after machine, or on one machine by mistake, until that is mended.
+# An operator edits the file: machine after machine, or on one machine by mistake, until that is mended.
 EDITS = (
     "group renamed",
     "group renamed, then restarts",

@@ -53,7 +53,7 @@ class _Table:
 
 
 class Kernel:
-    """What a node does with packets for a VIP, whoever tells it to.
+    """What a node's kernel does with packets for a VIP, and what changes its rules and addresses.
 
     Args:
         world: true time.
@@ -74,7 +74,7 @@ class Kernel:
         self.addresses: dict[Address, float] = {}  # true time at which each goes
         self.redirected: set[IPAddress] = set()  # by NAT to a server of this machine that has another address
         self.foreign_changes = 0  # of the tables, by others
-        self.elsewhere: dict[Address, float] = {}  # on another interface, put there by somebody: since when
+        self.elsewhere: dict[Address, float] = {}  # on another interface, by an operator: since when
         self.listeners: list[Callable[[str, Address | None], None]] = []  # of netlink's events
         self._world = world
         self._name = name
@@ -184,7 +184,7 @@ class Kernel:
         return not {(message[1], message[2]) for message in messages} <= self._tables.keys()
 
     def flushed(self, address: IPAddress) -> bool:
-        """Whether somebody took the fence away from an address, and it has not been set up again."""
+        """Whether another program took the fence away from an address, and govipd has not set it up again."""
         return self._world.now < self._flushed.get(address.packed, 0.0)
 
     def _guarded(self, address: bytes) -> bool:
@@ -223,7 +223,7 @@ class Kernel:
         return tables
 
     def flush(self) -> None:
-        """`nft flush ruleset`, by somebody else."""
+        """`nft flush ruleset`, by another program."""
         self._tables.clear()
         self.foreign_changes += 1
         self._flushed.update((address.ip.packed, math.inf) for address in (*self.addresses, *self.elsewhere))
@@ -231,13 +231,13 @@ class Kernel:
         self._update()
 
     def add_by_hand(self, address: Address) -> None:
-        """`ip address add`, by somebody else; where the fence was flushed, nobody can help that it answers."""
+        """`ip address add`, by an operator. Behind a flushed fence the address answers."""
         if not self._guarded(address.ip.packed):
             self._flushed[address.ip.packed] = math.inf
         self.add_address(address, 1e6, 0.0)
 
     def add_elsewhere(self, address: Address) -> None:
-        """`ip address add` on another interface, by somebody else."""
+        """`ip address add` on another interface, by an operator."""
         if not self._guarded(address.ip.packed):
             self._flushed[address.ip.packed] = math.inf
         self.elsewhere[address] = self._world.now

@@ -48,7 +48,7 @@ class SimNfTables(NfTables):
         return _SimTable(family, name)
 
     def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
-        """See NfTables. There is one fence, and nobody but the schedule changes its tables."""
+        """See NfTables. There is one fence, and only the schedule changes its tables."""
         batch = [marshal.loads(message) for message in messages]
         self._process.spend(self._descheduled())
         if self._model.refuses:

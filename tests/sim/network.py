@@ -56,7 +56,7 @@ class Network:
         self._wild[source, target] = share
 
     def listen(self, host: int, port: int, receive: Callable[[bytes, tuple[str, int]], object] | None) -> None:
-        """Who gets the datagrams to a host's port from now on; None: nobody."""
+        """Set the receiver of the datagrams to a host's port; None: they are lost."""
         if receive is None:
             self._ports.pop((host, port), None)
         else:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tests.sim.systemd import Unit
 
 UNIT_S = 0.6  # how long one whose proxy's unit has failed may answer, where nothing slows the verdict down
-TAKEN_S = 2.0  # how long after its proxy broke nobody may begin to answer
+TAKEN_S = 2.0  # so long after its proxy broke, a machine must not begin to answer any more
 UNHEALTHY_S = 4.5  # how long a machine with a dead proxy may answer at most: a lease, a probe and the verdict
 HANDED_OVER_S = 0.1  # how long after its key was deleted a machine that hands the VIP over may answer
-DESERTED_S = 7.0  # how long nobody may answer while a healthy member stands in the queue: two leases, and a retry
-STREWN_S = 3.5  # after which a machine knows what its other interfaces have, whatever became of the kernel's news
+DESERTED_S = 7.0  # longest time without an answer while a healthy member is in the queue: two leases, and a retry
+STREWN_S = 3.5  # after this, a machine knows its other interfaces' addresses, even if rtnetlink's events were lost
 PROCESS = "process"  # the promise that no process crashes; a mutant's crash finds nothing
 QUEUE_MAX = 200  # events that wait in a daemon which is up to date
 
@@ -95,7 +95,7 @@ class Oracle:
         seen: dict[IPAddress, str] = {}
         for machine in self.machines:
             for address in self._answers.get(machine.name, ()):
-                if machine.kernel.flushed(address):  # somebody took the fence away; the next renewal sets it up again
+                if machine.kernel.flushed(address):  # the fence was taken away; a renewal sets it up
                     continue
                 if address in seen:
                     self.fail("G1", f"{seen[address]} and {machine.name} answer for {address}")
@@ -199,7 +199,7 @@ class Oracle:
         machine.task_broken = False
 
     def look_for_deserted(self, address: "IPAddress", standing: "Iterable[Machine]") -> None:
-        """G2: somebody answers, when healthy members have stood in the queue for long; to be called often."""
+        """G2: a machine answers if a healthy member has been in the queue for DESERTED_S. To be called often."""
         able = [m for m in standing if m.proxy.healthy and m.daemon is not None and not m.job and not m.drained_since]
         if self.serving(address) or not able:
             self._deserted_since.pop(address, None)
@@ -209,7 +209,7 @@ class Oracle:
     # The end
 
     def serving(self, address: "IPAddress | None" = None) -> str:
-        """Who answers for an address, or for anything; "" when nobody does."""
+        """Which machines answer for an address, or for any address; "" when none does."""
         for machine in self.machines:
             answers = self._answers.get(machine.name)
             if answers and (address is None or address in answers):

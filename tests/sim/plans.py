@@ -28,7 +28,7 @@ from tests.sim.faults import (
 from tests.sim.moments import Moment
 
 TTL = 3.0
-BEGIN_S = 2.5  # when somebody holds the VIP, usually
+BEGIN_S = 2.5  # usually a machine holds the VIP by then
 CALM_BEGIN_S = 4.0
 _PACT_S = 3.8  # when there is a pact, usually
 
@@ -39,7 +39,7 @@ _STRANGE = [kind for kind in (*REFUSALS, *HISTORIES, *_APART) if kind not in NOT
 
 
 def edited(random: Random, nodes: int) -> tuple[Fault, ...]:
-    """Somebody edits the file, machine after machine, while a holder leaves, or worse."""
+    """An operator edits the file, machine after machine, while a holder leaves, or worse."""
     at, faults = BEGIN_S + random.uniform(0.0, 3.0), []
     if nodes == 3 and random.random() < 0.3:
         return _edited_by_two(random, nodes, at)
@@ -198,7 +198,7 @@ def _late_then_cut(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]
 
 
 def _cut_off_alone(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
-    """Nobody else can take over, so it comes back after a cut, and with it what was sent into the cut."""
+    """No other member can take over, so the holder comes back after a cut, and its delayed messages with it."""
     lone = random.randrange(nodes)
     others = (Fault("haproxy failed", node, 8.0, 0.5, hot - 1.5) for node in range(nodes) if node != lone)
     cut = random.choice(("isolated", "deaf", "cut one way", "etcd leader paused"))
@@ -212,7 +212,7 @@ def _cut_off_alone(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
 
 
 def _cut_off_early(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
-    """Whoever joins the queue while it hears nothing has joined it, perhaps; then it is not fit to stay."""
+    """A member joins the queue, hears no answer, and becomes ineligible: its key may be in etcd or not."""
     lone = random.randrange(nodes)
     cut = random.choice(("isolated", "deaf", "cut one way", "slow network", "lossy network"))
     at = random.choice((1.0, hot)) * random.uniform(0.8, 1.6)
@@ -249,7 +249,7 @@ def _passing(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
 
 
 def _tampering(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
-    """Somebody's hands, on any machine."""
+    """An operator changes addresses, nftables or files, on any machine."""
     faults = []
     for kind in random.choices(TAMPERING, k=random.randint(1, 4)):
         longest = 6.0 if kind == "address added elsewhere" else 2.0  # until it is known, and the queue is left

@@ -188,7 +188,7 @@ class Simulation:
         return queues
 
     def _look_for_deserted(self) -> None:
-        """Somebody could hold each address, though etcd refuses some of what its clients ask for."""
+        """For each address, a member could hold it, though etcd refuses some calls."""
         queues = self._queues()
         for group in self.file.groups:
             standing = [m for _, m in queues.get(group.election, ()) if m.index not in self.cluster.unwritable]
@@ -197,7 +197,7 @@ class Simulation:
         self.world.after(STEP_S, self._look_for_deserted)
 
     def _gone(self, kv: KeyValue) -> None:
-        """The key of whoever leads goes: its kernel must be silent, unless somebody broke etcd's promise."""
+        """A leader's key is gone: its kernel must be silent, unless a fault broke etcd's promise."""
         election = _election(kv)
         if (
             election
@@ -219,7 +219,7 @@ class Simulation:
         self.oracle.resigned(machine, addresses - others, handed_over=handed_over)
 
     def _lost(self, since: float) -> None:
-        """etcd has no majority: what it has confirmed until now is all that anybody may hold by."""
+        """etcd has no majority: members may hold only by what it has confirmed until now."""
         longest = (TTL - self.schedule.margin) / min(self.schedule.rates) + JIFFY_S + COMMIT_S
         self.world.after(longest, self._lost_for, since, longest)
 

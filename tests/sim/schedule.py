@@ -30,7 +30,7 @@ class Schedule:
     """The faults of one run, and its world. Everything that happens follows from it.
 
     Attributes:
-        seed: of whatever is left to chance within: delays, places.
+        seed: of everything that chance decides in the run: delays, places.
         nodes: how many run govipd, on hosts 0, 1, ...; etcd runs on hosts 0 to 2.
         margin: election.margin in seconds; the TTL is 3.
         watchdog: whether systemd watches the daemons.
@@ -112,7 +112,7 @@ def make(seed: int, *, plan: str = "") -> Schedule:
 
 
 def _left_out(random: Random, nodes: int, faults: tuple[Fault, ...]) -> int | None:
-    """One whose proxy was broken may stay so; else, at times, anybody."""
+    """The node whose proxy stays broken in the end: one of those that the faults broke, or at times any node."""
     broken = [fault.node for fault in faults if fault.kind in BREAKS_PROXY and fault.node != HOLDER]
     if broken and random.random() < 0.5:
         return random.choice(broken)

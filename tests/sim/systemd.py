@@ -33,7 +33,7 @@ _PYTHON_S = (0.25, 0.5)  # from exec to the daemon's first step
 class Unit(ABC):
     """govipd's unit on one machine.
 
-    `job` is what systemd is doing to the unit ("stop", "restart", or "" when nobody asked for anything).
+    `job` is what systemd is doing to the unit ("stop", "restart", or "" without a job).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Unit(ABC):
         self.clock, self.kernel = clock, kernel
         self.proxy_changed: list[Callable[[], object]] = []
         self.directory = sim.Directory()
-        self.wanted = False  # the unit is started, and nobody has stopped it
+        self.wanted = False  # the unit was started, and not stopped since
         self.powered = True
         self.job = ""
         self.job_type_hangs = False

@@ -71,5 +71,5 @@ def test_a_schedule_leaves_nothing_in_memory() -> None:
             simulate(make(seed))
         return len(gc.get_objects())
 
-    before = objects(range(5))  # and whatever is made once
+    before = objects(range(5))  # and the objects that are made once
     assert objects(range(5, 15)) < before + 1000

@@ -10,7 +10,7 @@ from tests.fuzz.memory_store import Collected, MemoryStore
 
 
 class DeposedRenewer(MemoryStore):
-    """Whoever answers keep-alives led in term 0; transactions are answered in term 1."""
+    """Keep-alives are answered by the leader of term 0, transactions in term 1."""
 
     async def renew(self, lease: int) -> Renewal:
         return Renewal(3.0, term=0)

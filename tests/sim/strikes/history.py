@@ -64,7 +64,7 @@ def _rebuild(sim: "Simulation", fault: Fault, snapshot: float | None) -> End:
 
 
 def stray(sim: "Simulation", fault: Fault) -> End:
-    """At a member's address another cluster answers: a copy of it that somebody started, or an empty one."""
+    """At a member's address another cluster answers: a copy that an operator started, or an empty cluster."""
     member = sim.machine(fault).index
     other = Cluster(sim.world, sim.network, Random(sim.random.random()), sim.schedule.rates[3:], cluster=-1 - member)
     if fault.place < 0.3:

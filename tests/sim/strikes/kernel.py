@@ -19,7 +19,7 @@ def flush(sim: "Simulation", fault: Fault) -> End:
 
 
 def hold_mutex(sim: "Simulation", fault: Fault) -> End:
-    """Another program loads rules: whoever has a transaction waits for nf_tables' mutex, and cannot be killed."""
+    """Another program loads rules: a process with a transaction waits for nf_tables' mutex, and cannot be killed."""
     machine = sim.machine(fault)
     machine.mutex_held = 0.05 + 0.35 * fault.place
     machine.disturb()
@@ -63,7 +63,7 @@ def remove_address(sim: "Simulation", fault: Fault) -> End:
 
 def add_address(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
-    if machine.read is not None and not machine.job:  # where no daemon runs, nobody guards the address
+    if machine.read is not None and not machine.job:  # where no daemon runs, no fence guards a new address
         address = _one(machine.read.addresses, fault)
         machine.kernel.add_by_hand(_twin(address) if 0.25 <= fault.place < 0.5 else address)
     return None
