@@ -7,6 +7,7 @@ import asyncio
 import socket
 import ssl
 import time
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 from govipd.config.model import EtcdConfig
@@ -104,11 +105,11 @@ def _context(config: EtcdConfig) -> ssl.SSLContext:
 def _handshake(endpoint: str, context: ssl.SSLContext) -> dict[str, object]:
     """Connect, and wait for the server's first bytes. Returns its certificate. Blocks for a few time-outs at most."""
     url = urlsplit(endpoint)
-    with (
-        socket.create_connection((url.hostname, url.port or 0), _TIMEOUT_S) as raw,
-        context.wrap_socket(raw, server_hostname=url.hostname, do_handshake_on_connect=False) as tls,
-    ):
+    with ExitStack() as sockets:
+        raw = sockets.enter_context(socket.create_connection((url.hostname, url.port or 0), _TIMEOUT_S))
         try:
+            wrapped = context.wrap_socket(raw, server_hostname=url.hostname, do_handshake_on_connect=False)
+            tls = sockets.enter_context(wrapped)
             tls.do_handshake()
         except (ssl.SSLError, TimeoutError):
             raise
