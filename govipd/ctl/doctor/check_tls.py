@@ -4,6 +4,7 @@ gRPC says little about a handshake that failed. So the check makes the same hand
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -19,6 +20,8 @@ _SOON_DAYS = 30
 # The preface of an HTTP/2 client (RFC 9113 section 3.4), with empty SETTINGS. A server that accepts our certificate
 # answers with its own SETTINGS. With TLS 1.3, a server that refuses our certificate says so only after the handshake.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
+# A reset may be found when connecting, before the handshake, or in it.
+_HUNG_UP = frozenset({errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE})
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})  # OpenSSL's reasons
 # X509_V_ERR_..., openssl/x509_vfy.h
 _NOT_YET, _EXPIRED, _WRONG_HOST, _WRONG_IP = 9, 10, 62, 64
@@ -26,7 +29,7 @@ _UNTRUSTED = frozenset({2, 18, 19, 20, 21})
 
 
 class _HangsUpError(OSError):
-    """The server hung up on the first message of the handshake."""
+    """The server accepted the connection, and reset it before the handshake was over."""
 
 
 async def examine(config: EtcdConfig) -> list[Finding]:
@@ -106,15 +109,15 @@ def _handshake(endpoint: str, context: ssl.SSLContext) -> dict[str, object]:
     """Connect, and wait for the server's first bytes. Returns its certificate. Blocks for a few time-outs at most."""
     url = urlsplit(endpoint)
     with ExitStack() as sockets:
-        raw = sockets.enter_context(socket.create_connection((url.hostname, url.port or 0), _TIMEOUT_S))
         try:
+            raw = sockets.enter_context(socket.create_connection((url.hostname, url.port or 0), _TIMEOUT_S))
             wrapped = context.wrap_socket(raw, server_hostname=url.hostname, do_handshake_on_connect=False)
             tls = sockets.enter_context(wrapped)
             tls.do_handshake()
-        except (ssl.SSLError, TimeoutError):
+        except OSError as e:
+            if e.errno in _HUNG_UP:
+                raise _HangsUpError from e
             raise
-        except OSError as e:  # a reset, or the socket is not connected any more
-            raise _HangsUpError from e
         tls.sendall(_PREFACE)
         if not tls.recv(1):
             raise ConnectionResetError("closed")
