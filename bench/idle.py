@@ -47,7 +47,7 @@ def ready_times(field: Field, tool: Tool, *, quick: bool) -> list[float]:
 
 
 def _cpu_seconds(pids: Iterable[int]) -> float:
-    """Of the processes, and of those that they have started and waited for."""
+    """CPU seconds of the processes, and of their children that have ended."""
     total = 0
     for pid in pids:
         try:

@@ -1,4 +1,4 @@
-"""The tools that are compared: their files, their units, and when each is ready to be hurt.
+"""The tools that are compared: their files, their units, and when each is ready for a fault.
 
 A tool's files stand in bench/conf, in a tree as on the machine's disk, with $names for what differs between machines.
 """

@@ -1,4 +1,4 @@
-"""Fakes of the ports: they record what they are asked, and fail only when a test says so."""
+"""Fakes of the ports: they record their calls, and fail only when a test says so."""
 
 import asyncio
 import time
@@ -249,7 +249,7 @@ class FakeDrain:
 
 
 class FakeSource:
-    """A probe or a unit monitor that repeats one event until told otherwise."""
+    """A probe or a unit monitor that repeats one event until the test sets another."""
 
     def __init__(self, sink: Sink, event: ev.Event) -> None:
         self._sink = sink

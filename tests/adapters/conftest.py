@@ -77,7 +77,7 @@ class Wire:
 
 @pytest.fixture
 def etcd(tmp_path: Path) -> Iterator[Cluster]:
-    """One member, anew for each test."""
+    """A new etcd with one member, for each test."""
     with Cluster(tmp_path).running() as cluster:
         yield cluster
 

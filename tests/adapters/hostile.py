@@ -1,4 +1,4 @@
-"""`python -m tests.adapters.hostile SOCKET`: what somebody who may open the control socket could do to it.
+"""`python -m tests.adapters.hostile SOCKET`: attacks by a user that may open the control socket.
 
 100 000 messages on as many connections as it lets in: garbage, calls of what is not there, calls of what is; slow ones
 that never come to an end; 1000 connections at once. Prints how many were sent and how many were answered.
@@ -38,7 +38,7 @@ async def flood(path: str, choice: random.Random, count: int) -> tuple[int, int]
 
 
 async def loris(path: str) -> None:
-    """A byte now and then, for ever."""
+    """Send a byte now and then, without an end."""
     while True:
         with suppress(OSError):
             _, writer = await asyncio.open_unix_connection(path)

@@ -1,4 +1,4 @@
-"""A node's status, as services are told it."""
+"""The status of a node, as the daemon gives it to services."""
 
 from dataclasses import replace
 

@@ -80,7 +80,7 @@ async def test_a_holder_whose_claim_was_deleted_has_lost(etcd: Cluster) -> None:
 
 
 async def test_an_address_that_a_reload_adds_is_held_when_it_is_claimed(etcd: Cluster) -> None:
-    """Another group's is not; the rest goes on."""
+    """An address with another group's claim is not held; the other addresses are."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b", vip="web", addresses=str(SECOND))
     async with running(a, b):
         await lead(a)
@@ -131,7 +131,7 @@ async def test_a_member_that_is_passed_the_vip_lets_go_of_what_its_file_has_not(
 
 
 async def follow(a: Member, b: Member, *published: str) -> None:
-    """B stands behind A, which knows B's file by its record."""
+    """Let B stand behind A in the queue. A knows B's addresses from B's record."""
     b.election.publish({"state": "candidate", "addresses": published})
     b.election.campaign(1)
     await b.sees(Queued)
@@ -190,7 +190,7 @@ async def test_a_claim_that_was_not_free_to_take_is_not_let_go_in_order(etcd: Cl
 
 
 async def test_an_address_that_is_added_and_removed_at_once_does_not_stay_claimed(etcd: Cluster) -> None:
-    """It was claimed, and never held: the kernel has nothing to tell of it."""
+    """The address was claimed, but never held, so no unclaim() for it follows."""
     a = Member(etcd.endpoints, "a")
     async with running(a):
         await lead(a)

@@ -66,7 +66,7 @@ async def failure(config: Config) -> Finding:
 
 
 async def test_a_sound_etcd(plain: Cluster, tmp_path: Path) -> None:
-    """Nothing to mend, and what is in it is read; nothing is left behind."""
+    """A sound etcd gives no finding to mend; the doctor reads its members and leaves no key behind."""
     before = plain.ctl("get", "", "--prefix")
     findings, cluster = await check_etcd.examine(configured(tmp_path, endpoints(plain)))
     assert bad(findings) == []

@@ -127,7 +127,7 @@ async def test_haproxy_s_limits_where_they_cannot_be_asked(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("answer", ["", "Unknown command\n", "Maxconn: x\nCurrConns: 1\n"])
 def test_an_answer_that_is_not_haproxy_s(answer: str) -> None:
-    """Is told as such by the check."""
+    """The check says that the answer is not haproxy's."""
     with pytest.raises((KeyError, ValueError)):
         check_haproxy.judge(answer, STAT.format(service=1))
 
@@ -185,7 +185,7 @@ def test_time_spans_of_systemd(text: str, seconds: float) -> None:
 
 
 async def test_one_thing_that_fails_hides_no_other(config: Config) -> None:
-    """Without etcd and, where the tests run, without the interface: every part still tells."""
+    """Without etcd (and in tests without the interface), every other check still reports."""
     checks = {finding.check.split(" ")[0] for finding in await examine(config)}
     assert {"configuration", "etcd", "members", "clock", "interface", "nf_tables", "answers"} <= checks
 

@@ -150,7 +150,7 @@ async def test_a_foreign_host_that_answers(sound: Wire, config: Config, cluster:
 
 
 async def test_a_foreign_host_beside_another_leader(sound: Wire, config: Config) -> None:
-    """It is told from the leader, whether that answers too or not."""
+    """The doctor tells the foreign host and the leader apart, whether the leader answers or not."""
     foreign = Namespace()
     try:
         sound.peer.ip(f"link add link eth0 name eth1 netns {foreign.path} type macvlan mode bridge")
@@ -179,7 +179,7 @@ async def test_a_leader_that_does_not_answer(sound: Wire, config: Config) -> Non
 
 
 async def test_without_etcd_it_is_not_known_which_machine_should_answer(sound: Wire, config: Config) -> None:
-    """The question is left out, and says so."""
+    """The check is skipped, and says why."""
     (finding,) = await check_answers.examine(config, None)
     assert finding.verdict is Severity.SKIPPED
 

@@ -31,7 +31,7 @@ def three(tmp_path: Path) -> Iterator[Cluster]:
 
 
 async def test_the_queue_is_in_order_and_a_resignation_moves_it_up(etcd: Cluster) -> None:
-    """First come, first elected; the second is told who is ahead; the first one's resignation elects it."""
+    """The first member is elected; the second learns who is ahead, and is elected after a resignation."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
     async with running(a, b):
         a.election.campaign(1)
@@ -101,7 +101,7 @@ async def test_etcdctl_waits_while_we_lead(etcd: Cluster) -> None:
 
 
 async def test_a_deleted_key_deposes(etcd: Cluster) -> None:
-    """etcdctl del of the leader's key: Deposed, and a new campaign stands at the end of the queue."""
+    """`etcdctl del` of the leader's key: Deposed; a new campaign joins at the end of the queue."""
     a = Member(etcd.endpoints, "a")
     async with running(a):
         a.election.campaign(1)
@@ -203,7 +203,7 @@ async def test_a_resignation_is_confirmed_after_an_outage(etcd: Cluster) -> None
 
 
 async def test_only_an_orderly_resignation_lets_the_next_take_at_once(etcd: Cluster) -> None:
-    """Its fence was closed before. A key that was deleted by hand, or its lease revoked, tells nothing of a fence."""
+    """A resignation closes the fence first. A deleted key or a revoked lease says nothing about the fence."""
     a, b = Member(etcd.endpoints, "a"), Member(etcd.endpoints, "b")
     async with running(a, b):
         for campaign in (1, 2):
@@ -239,7 +239,7 @@ async def test_a_campaign_that_begins_while_a_session_ends_is_not_forgotten(etcd
 
 
 async def test_a_handover_passes_over_the_members_in_between(etcd: Cluster) -> None:
-    """The heir is first at once and may take without a wait; the one passed over learns it, and stands again."""
+    """The successor is first at once and does not wait; the member that was passed over joins again."""
     one, two, three = (Member(etcd.endpoints, name) for name in ("node1", "node2", "node3"))
     async with running(one, two, three):
         for member in (one, two, three):
@@ -290,7 +290,7 @@ async def test_a_handover_to_one_that_has_left_goes_to_the_next(etcd: Cluster) -
 
 
 async def test_a_handover_does_not_pass_over_other_programs(etcd: Cluster) -> None:
-    """Deleting the key of one that does not prove its place would make it believe that it leads (etcd PR #22387)."""
+    """A program that does not prove its place would believe that it leads if its key were deleted (etcd PR #22387)."""
     one, two = Member(etcd.endpoints, "node1"), Member(etcd.endpoints, "node2")
     async with running(one, two):
         one.election.campaign(1)

@@ -75,7 +75,7 @@ async def test_an_unreadable_certificate_is_named(mutual: Cluster, pki: Path) ->
 
 
 def test_an_endpoint_must_be_a_url() -> None:
-    """What is allowed stands in the error."""
+    """The error names what is allowed."""
 
     async def connect() -> None:
         await EtcdClient(["127.0.0.1:2379"], 1.0).grant(5)
@@ -203,7 +203,7 @@ async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
 
 
 async def test_a_compacted_watch_is_lost(plain: Cluster) -> None:
-    """A watch from a compacted revision says so instead of waiting for ever."""
+    """A watch from a compacted revision fails with an error instead of waiting without an end."""
     etcd = EtcdClient(plain.endpoints, 5.0)
     lease, _ = await etcd.grant(60)
     for _ in range(5):

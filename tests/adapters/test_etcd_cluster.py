@@ -38,7 +38,7 @@ async def until(call: Callable[[], Awaitable[T]], seconds: float = 20.0) -> T:
 
 
 async def errors(call: Callable[[], Awaitable[object]], seconds: float) -> list[EtcdError]:
-    """Of a call that is made again and again; one that succeeds is none."""
+    """The errors of a call that is repeated; a successful call adds none."""
     found, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -87,7 +87,7 @@ async def test_a_hiccup_beside_another_cluster_costs_no_lease(two: tuple[Cluster
 
 
 async def test_a_rebuilt_cluster_is_believed_when_every_lease_has_ended(tmp_path: Path) -> None:
-    """Not before a TTL has passed in which every endpoint was of it; it is told, and what was leased is lost."""
+    """Only after every endpoint was of the new cluster for a TTL. The change is reported; old leases are lost."""
     with Cluster(tmp_path).running() as cluster:
         told: list[str] = []
         etcd = EtcdClient(cluster.endpoints, 0.5, noticed=told.append)
@@ -165,7 +165,7 @@ async def test_a_restored_cluster_is_believed_with_what_is_in_it(tmp_path: Path)
 
 
 async def test_other_endpoints_are_used_with_the_same_lease(tmp_path: Path) -> None:
-    """reconfigure(): what is held stays; a list that means another cluster is refused while the old one answers."""
+    """reconfigure() keeps the lease. Endpoints of another cluster are refused while the old cluster answers."""
     for name in ("ours", "other"):
         (tmp_path / name).mkdir()
     with Cluster(tmp_path / "ours", size=3).running() as ours, Cluster(tmp_path / "other").running() as other:

@@ -198,7 +198,7 @@ async def test_a_prepared_fence_is_closed_and_opens_by_one_transaction(vip: Aske
 
 
 async def test_replaced_addresses_are_let_go(machines: Wire, fence: NftFence, clock: LeapingClock) -> None:
-    """An open one that stays is not disturbed; a new one is closed until the fence is opened."""
+    """An open address that stays is not disturbed. A new address is closed until the next open()."""
     askers = [Asker(machines.host, machines.peer, V4), Asker(machines.host, machines.peer, V6)]
     await fence.replace((V4,))
     await fence.open(clock.now() + 60)
@@ -214,7 +214,7 @@ async def test_replaced_addresses_are_let_go(machines: Wire, fence: NftFence, cl
 
 
 async def test_removed_fence_leaves_other_tables_alone(machines: Wire, fence: NftFence) -> None:
-    """Taking down what is not there succeeds."""
+    """A second removal succeeds, too."""
     machines.host.run("nft", "add table inet others")
     await fence.close()
     await fence.remove()

@@ -75,7 +75,7 @@ def echoes(client: socket.socket) -> bool:
 
 
 def pinned(host: Namespace, peer: Namespace, address: Address, interface: str = "eth0") -> None:
-    """Whoever asks for the VIP goes on asking this machine, as with an old neighbour entry."""
+    """A client that keeps sending to this machine, as with an old neighbour entry."""
     (link,) = json.loads(host.ip(f"-json link show dev {interface}"))
     peer.ip(f"neigh replace {address.ip} lladdr {link['address']} dev eth0 nud permanent")
 

@@ -84,7 +84,7 @@ async def test_a_renewal_is_one_transaction_of_elements(
 async def test_what_was_put_there_for_a_renewal_is_taken_when_it_fits(
     kernel: Counting, clock: LeapingClock, more: float, transactions: int
 ) -> None:
-    """It ends 5 ms before what is expected: neither after the end that is asked for, nor more than 20 ms before it."""
+    """The elements end 5 ms before the expected deadline: at most 20 ms before the wanted one, and not after it."""
     fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
     until = await steady(fence, clock.now() + 60)
     before = kernel.commits
@@ -125,7 +125,7 @@ async def test_a_closed_fence_forgets_what_was_ready(kernel: Counting, vip: Aske
 async def test_what_others_change_elsewhere_costs_the_next_renewal_its_rules_and_nothing_more(
     machines: Wire, kernel: Counting, clock: LeapingClock
 ) -> None:
-    """It cannot be told from a change of the fence; the renewal after it is one of elements again."""
+    """The fence cannot know which table changed. The renewal after the next has elements only again."""
     fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
     until = await steady(fence, clock.now() + 60)
     few, whole = kernel.sizes[-1], kernel.sizes[0]
@@ -223,7 +223,7 @@ async def test_a_fence_stays_closed_where_its_address_stays(
 
 
 async def test_guarding_more_leaves_what_is_open_open(machines: Wire, clock: LeapingClock) -> None:
-    """A new address is closed, before it is on the interface; one that is let go of is not guarded any more."""
+    """A new address is closed before it is on the interface. A removed address is not guarded any more."""
     fence = NftFence(addresses=(V4,), clock=clock, table=TABLE)
     askers = [Asker(machines.host, machines.peer, V4), Asker(machines.host, machines.peer, V6)]
     await fence.open(clock.now() + 60)
@@ -250,7 +250,7 @@ class Lacking(NfTables):
 
 
 def test_what_a_fence_needs_is_tried_once_and_leaves_nothing(machines: Wire) -> None:
-    """A kernel that lacks a part says so before it is relied on."""
+    """A kernel that lacks a part of nf_tables is found before the fence relies on that part."""
     assert lacking(NfTables()) == ""
     assert "not supported" in lacking(Lacking(owns=False))
     assert machines.host.run("nft", "list", "tables") == ""

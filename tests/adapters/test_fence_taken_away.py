@@ -69,7 +69,7 @@ async def test_setting_up_a_deleted_fence_again_loses_no_packet(
 async def test_only_a_fence_that_is_gone_as_a_whole_is_open_between_the_transactions(
     machines: Wire, vip: Asker, clock: LeapingClock, part: str
 ) -> None:
-    """What is left of one that was closed stays closed until the second."""
+    """The rest of a closed fence stays closed until the second transaction."""
     fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Asking(vip))
     await fence.close()
     machines.host.run("nft", f"delete table {part} {TABLE}")

@@ -228,7 +228,7 @@ async def test_stepped_only_takes_note() -> None:
 
 
 async def test_the_last_hook_may_end_when_the_daemon_does() -> None:
-    """What is stopped has given the VIP away, and says so."""
+    """A daemon that stops has released the VIP, and its hook runs."""
     async with running(standby=SAY) as w:
         w.leads()
         w.drops(Trigger.INELIGIBLE, "the daemon was told to stop")

@@ -196,7 +196,7 @@ async def test_an_answer_in_time_counts_though_the_loop_is_late(
 async def test_a_thread_is_kept_until_it_hangs(
     haproxy: subprocess.Popen[bytes], events: Events, clock: BootClock
 ) -> None:
-    """It serves check after check; one that hangs is left behind, and ends when it can; none outlives the probe."""
+    """The thread serves every check. A hanging thread is abandoned, and ends when its check does."""
     async with probing(events, clock, timeout_s=0.3):
         await result(events, passed=True, detail="200 in ")
         (kept,) = threads()

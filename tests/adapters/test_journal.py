@@ -69,7 +69,7 @@ def test_text_that_is_no_unicode_is_written(journald: socket.socket, journal: Sy
 def test_journald_that_does_not_read_does_not_block_the_daemon(
     journald: socket.socket, journal: SystemdJournal
 ) -> None:
-    """Writing goes on without waiting; the loss is told once journald reads again."""
+    """Writing does not wait. The number of lost entries is reported when journald reads again."""
     began = time.monotonic()
     for n in range(2000):
         journal.write(JournalKind.GATE_HEALTHY, f"line {n}", {})

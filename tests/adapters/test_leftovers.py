@@ -40,7 +40,7 @@ def left_by_another(kernel: NfTables) -> NftFence:
 
 
 def govipd(net: Wire, file: Path, *options: str) -> tuple[int, str]:
-    """Its exit status, and what it says."""
+    """Run govipd. Returns its exit status and its output."""
     environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
     command = [sys.executable, "-m", "govipd", "--interface", "eth0", "--config", str(file), *options]
     with net.host.inside():

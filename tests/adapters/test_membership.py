@@ -1,4 +1,4 @@
-"""A member's name and record, and what is left of its machine's earlier processes, on a real etcd."""
+"""A member's name and record, and the leases of its machine's earlier processes, on a real etcd."""
 
 import asyncio
 import json
@@ -117,7 +117,7 @@ async def test_where_etcd_has_forgotten_an_earlier_lease_nothing_is_taken_for_a_
 
 
 async def test_a_dead_process_of_this_machine_does_not_hold_up_the_queue(etcd: Cluster, tmp_path: Path) -> None:
-    """A killed process leaves lease and key; the next one on the same machine ends them before it stands."""
+    """A killed process leaves its lease and key. The next process revokes the lease before it joins the queue."""
     await leader_that_dies(etcd, tmp_path)
     alive = Member(etcd.endpoints, "a", machine="one", runtime=tmp_path)
     async with running(alive):

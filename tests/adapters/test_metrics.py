@@ -135,7 +135,7 @@ def test_what_happened_is_counted() -> None:
 
 
 def test_one_check_for_several_groups_is_one_check() -> None:
-    """The probe is the process's, and every group is told its results."""
+    """The process has one probe, and every group gets its results."""
     w = World()
     result = ev.ProbeResult(passed=True, detail="200", took=0.002)
     w.step(result, vip="api")

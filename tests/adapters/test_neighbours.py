@@ -82,7 +82,7 @@ async def test_asking_changes_no_cache(net: Wire) -> None:
 
 @pytest.mark.root
 async def test_no_wire_no_question(net: Wire) -> None:
-    """An interface that is down, or does not exist, is told of at once."""
+    """An interface that is down or missing is reported at once."""
     net.host.ip("link set eth0 down")
     began = time.monotonic()
     for interface in ("eth0", "nosuch"):

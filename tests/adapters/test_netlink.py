@@ -133,7 +133,7 @@ async def test_ipv6_address_that_failed_dad_is_replaced(
 
 
 async def test_interface_may_vanish_and_return(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
-    """Adding to a missing interface says so, removing succeeds; a new interface of that name is used."""
+    """Adding to a missing interface fails, removing succeeds; a new interface of that name is used."""
     await addresses.add(clock.now() + 60)
     net.host.ip("link delete eth0")
     with pytest.raises(InterfaceMissingError):
@@ -210,7 +210,7 @@ async def test_monitor_reports_a_removed_address_and_no_other(
 
 
 async def test_monitor_reports_of_twins_and_of_other_interfaces(net: Wire, clock: BootClock, events: Events) -> None:
-    """With the prefix that is there; what is elsewhere is told of until it is gone."""
+    """With the prefix of the twin. An address on another interface is reported until it is gone."""
     twin, v6_twin = ip_interface("192.0.2.100/24"), ip_interface("2001:db8::100/64")
     async with monitoring(clock, events):
         net.host.ip(f"address add {twin} dev eth0")

@@ -77,7 +77,7 @@ def pact_keys(etcd: Cluster) -> list[str]:
 
 
 async def test_a_pact_is_offered_answered_and_in_force(etcd: Cluster) -> None:
-    """What was sent at the instant that is told is what was answered; etcd holds two keys, under the leader's lease."""
+    """The acknowledged instant is the one that was sent. etcd has two keys, under the leader's lease."""
     async with in_force(etcd) as (one, _two, _pact):
         assert pact_keys(etcd) == ["force", "offer"]
         before = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -141,7 +141,7 @@ async def test_a_successor_that_does_not_answer_gets_no_right(etcd: Cluster) -> 
 
 
 async def test_foreign_offers_and_records_are_passed_over(etcd: Cluster) -> None:
-    """Whatever stands in etcd in the place of an offer or of a UDP port: nothing happens, nobody dies."""
+    """Any other value in place of an offer or of a UDP port is ignored."""
     async with in_force(etcd) as (one, two, pact):
         own = one.election.own_key()
         assert own is not None
@@ -185,7 +185,7 @@ async def test_a_port_that_is_taken_is_reported_once() -> None:
 
 
 async def test_hostile_datagrams_are_dropped(etcd: Cluster) -> None:
-    """Noise, another's code, a sequence that was never sent: no answer counts, the pact goes on."""
+    """Noise, a wrong code, a sequence number that was never sent: ignored, and the pact stays."""
     async with in_force(etcd) as (one, two, _pact):
         leading = one.pact.leader._leading
         assert leading is not None

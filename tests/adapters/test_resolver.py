@@ -21,7 +21,7 @@ def port(cluster: Cluster) -> int:
 
 
 class Resolver:
-    """Answers as it is told, after as long as it is told."""
+    """Gives the answers that the test sets, after the delay that the test sets."""
 
     def __init__(self, *addresses: str, seconds: float = 0.0) -> None:
         self.addresses = addresses
@@ -71,7 +71,7 @@ async def test_a_name_that_does_not_resolve_any_more_keeps_its_addresses(etcd: C
 
 
 async def test_an_unknown_name_is_reported_and_asked_again(etcd: Cluster) -> None:
-    """The reason stands in the error; the next endpoint is used meanwhile."""
+    """The error gives the reason. The next endpoint is used meanwhile."""
     resolver = Resolver()
     failures: list[tuple[str, str]] = []
     name = f"http://etcd.example:{port(etcd)}"
@@ -88,7 +88,7 @@ async def test_an_unknown_name_is_reported_and_asked_again(etcd: Cluster) -> Non
 
 
 async def test_each_address_of_a_name_is_tried(etcd: Cluster) -> None:
-    """The one that works goes first from then on; IPv6 and IPv4 may be mixed."""
+    """The address that works is tried first from then on. IPv6 and IPv4 may be mixed."""
     resolver = Resolver("::1", "127.0.0.1")  # this etcd listens on the second only
     client = EtcdClient([f"http://etcd.example:{port(etcd)}"], 0.5, resolve=resolver)
     with pytest.raises(EtcdUnavailableError):

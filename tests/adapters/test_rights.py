@@ -150,7 +150,7 @@ async def test_a_daemon_that_is_refused_reports_it_without_the_password(
 
 
 def test_a_password_that_is_no_text_is_not_shown(tmp_path: Path) -> None:
-    """Python's error would tell a byte of it."""
+    """Python's error message would show a byte of the password."""
     file = tmp_path / "password"
     file.write_bytes(b"\xffsecret")
     with pytest.raises(EtcdRefusedError) as refused:

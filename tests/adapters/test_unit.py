@@ -1,4 +1,4 @@
-"""The unit monitor, against a D-Bus daemon of the test's own with a systemd that says what it is told to."""
+"""The unit monitor, against a D-Bus daemon of the test with a stand-in for systemd."""
 
 import asyncio
 import os
@@ -180,7 +180,7 @@ async def test_state_is_reported_at_start_and_at_each_signal(daemon: Daemon, sys
 async def test_a_first_start_starts_the_unit_that_is_named_once(
     daemon: Daemon, systemd: Systemd, events: Events
 ) -> None:
-    """Where it does not run; one that is stopped later stays stopped."""
+    """The unit is started if it does not run. A unit that is stopped later stays stopped."""
     systemd.become("inactive", "dead", tell=False)
     async with monitoring(daemon, events, poll_s=0.05, start=True):
         await seen(events, UnitState("inactive", "dead"))
@@ -215,7 +215,7 @@ async def test_nothing_else_is_started(
 async def test_a_unit_that_cannot_be_started_is_not_healthy_and_no_more(
     daemon: Daemon, systemd: Systemd, events: Events
 ) -> None:
-    """Masked, or none: its state is told as ever."""
+    """A masked or missing unit: the monitor reports its state as usual."""
     systemd.become("inactive", "dead", tell=False)
     systemd.refuses = True
     async with monitoring(daemon, events, start=True):

@@ -1,4 +1,4 @@
-"""What is judged, in which order things are measured, and what is written about it."""
+"""The bounds that are judged, the order of the measurements, and the written report."""
 
 from collections import Counter
 from pathlib import Path

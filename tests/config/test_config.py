@@ -1,4 +1,4 @@
-"""The configuration: what is accepted, and that every refusal names file, key, value and what to do."""
+"""The configuration: accepted values, and refusals that name file, key, value and remedy."""
 
 from ipaddress import ip_interface
 from pathlib import Path

@@ -24,7 +24,7 @@ def test_a_password_in_an_endpoint_is_refused_and_not_repeated(tmp_path: Path) -
 
 
 def test_a_pipe_does_not_stop_the_reader(tmp_path: Path) -> None:
-    """To open one waits for its writer, for ever."""
+    """Opening a named pipe would wait for its writer without an end."""
     os.mkfifo(tmp_path / "pipe", 0o600)
     message = refusal(tmp_path, f'[etcd]\nuser = "u"\npassword_file = "{tmp_path}/pipe"\n{VIP}')
     assert "must be a regular file" in message

@@ -48,7 +48,7 @@ class Moment(Enum):
 
 
 class Witness(Driver):
-    """A driver that checks every step against the contract, from nothing but what was told and what was asked for."""
+    """A driver that checks every step against the contract, from the events and actions alone."""
 
     def __init__(self, left: RestartState | None = None) -> None:
         super().__init__(left=left)
@@ -105,7 +105,7 @@ class Witness(Driver):
         return self.told
 
     def _check_transitions(self, before: State, actions: list[Action]) -> None:
-        """What is told to people is what the table allows, nothing is left out, and telling comes after doing."""
+        """Every reported transition is in the table, none is missing, and reports come after actions."""
         reports = [a for a in actions if isinstance(a, Report)]
         assert actions[len(actions) - len(reports) :] == reports
         state = before
@@ -169,7 +169,7 @@ def kernel_actions(now: float) -> list[KernelAction]:
 
 
 def samples(campaign: int, now: float) -> list[ev.Event]:
-    """Representatives of every kind of event, of which `campaign` is the newest one that was asked for."""
+    """Samples of every kind of event; `campaign` is the newest campaign."""
     campaigns = (campaign - 1, campaign, campaign + 1)
     return [
         PASSED, FAILED,

@@ -35,7 +35,7 @@ def test_a_handover_releases_in_order_and_names_the_successor() -> None:
 
 @pytest.mark.parametrize("event", [ev.Drain(wanted=True), ev.Stop(by=200.0), ev.Handover("")])
 def test_a_healthy_leader_answers_until_the_next_one_is_ready(event: ev.Event) -> None:
-    """But no longer than its fence, which is short before etcd is told."""
+    """But no longer than its fence, which is short before the key is deleted."""
     d = Driver().to(State.LEADER)
     soon = Hold(d.now + HANDOVER_S)
     assert d.step(event) == [soon]

@@ -52,7 +52,7 @@ def test_what_systemctl_calls_active_serves(active_state: str | None, expected: 
 
 
 def test_the_link_is_debounced_both_ways() -> None:
-    """A carrier that blinks is no event; one that stays away is."""
+    """A short loss of carrier changes nothing; a long one does."""
     health = Health(Settings(link_debounce=0.2), 0.0)
     health.note(UP, 1.0)
     assert verdict(health, Gate.LINK) is Verdict.HEALTHY

@@ -326,7 +326,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def what_is_remembered_covers_what_the_kernel_does(self) -> None:
-        """From when it serves: who has just begun to take is not followed by one that goes on."""
+        """While the VIP is adoptable and the fence is open, the restart state covers the fence's deadline."""
         if self.state_machine.adoptable and self.now < self.kernel.fence_until:
             assert self.memory is not None
             assert self.memory.until >= self.kernel.fence_until

@@ -110,7 +110,7 @@ def answered(d: Driver, sent_ago: float = 0.01, pact: str = PACT) -> ev.PactAnsw
 
 
 def test_a_leader_shortens_its_fence_before_the_pact_comes_into_force() -> None:
-    """Hold first, acknowledged by the kernel; then etcd may be told."""
+    """First the kernel acknowledges the short Hold; then etcd gets the pact."""
     d = Driver().to(State.LEADER)
     (hold,) = d.step(answered(d))
     assert hold == Hold(d.now - 0.01 + T - MARGIN)
@@ -145,7 +145,7 @@ def test_a_leader_is_back_on_its_lease_once_the_end_is_confirmed() -> None:
 
 
 def test_only_a_leader_makes_a_pact_and_only_one() -> None:
-    """Answers of another pact, or to one that leads no more, change nothing."""
+    """Answers of another pact, or after the leadership, change nothing."""
     d = Driver().to(State.CANDIDATE)
     assert d.step(answered(d)) == []
     d.step(ev.Elected(d.campaign, LEASE, d.now))

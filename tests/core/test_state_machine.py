@@ -149,7 +149,7 @@ def test_a_lost_lease_while_ineligible_changes_nothing() -> None:
 
 
 def test_a_candidate_that_lost_its_key_stands_again() -> None:
-    """FIELD 4: deposed candidates come back, for ever."""
+    """FIELD 4: a deposed candidate campaigns again, each time."""
     d = Driver().to(State.CANDIDATE)
     for _ in range(20):
         assert d.step(ev.Deposed(d.campaign, "gone"))[0] == Resign(d.campaign)
@@ -183,7 +183,7 @@ def test_a_win_without_a_fresh_lease_waits_for_one() -> None:
 
 
 def test_a_win_after_an_unorderly_predecessor_waits_for_its_fence() -> None:
-    """Nothing is opened before the place is proven anew at the instant that the election names."""
+    """The fence opens only after a second proof, at the instant that the election names."""
     d = Driver().to(State.CANDIDATE)
     assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == [AskWire(100.1), Prepare(102.5)]
     assert d.done() == [Prepared(1)]
@@ -193,7 +193,7 @@ def test_a_win_after_an_unorderly_predecessor_waits_for_its_fence() -> None:
 
 
 def test_a_wait_ends_when_the_predecessors_fence_is_known_to_be_closed() -> None:
-    """The election proves anew that we are first, and that there is nothing to wait for."""
+    """The election proves again that we are first, and that the wait is over."""
     d = Driver().to(State.CANDIDATE)
     d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1))
     assert d.step(ev.Elected(d.campaign, LEASE, 100.0, 5, not_before=100.0), after=0.01) == [Hold(102.5)]
@@ -220,7 +220,7 @@ def test_an_old_proof_does_not_take() -> None:
 
 
 def test_a_win_under_another_lease_does_not_take() -> None:
-    """The proof names the lease; it must be the one that is renewed."""
+    """The proof names the lease, which must be the renewed one."""
     d = Driver().to(State.CANDIDATE)
     d.step(ev.Elected(d.campaign, LEASE + 1, d.now))
     assert d.state is State.CANDIDATE

@@ -83,7 +83,7 @@ def test_a_stop_still_never_resigns_before_the_fence_is_closed() -> None:
 
 
 def test_what_the_last_process_held_is_adopted_once_it_is_proven() -> None:
-    """No action touches the kernel before; then the fence is opened anew, under the same lease (FIELD 11)."""
+    """No action changes the kernel before the proof. Then the fence opens again, under the same lease (FIELD 11)."""
     d = Driver(left=left_at(100.0))
     assert d.told == [Adopt(1, left_at(100.0))]
     assert d.state is State.ADOPTING

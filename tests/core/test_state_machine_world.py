@@ -205,7 +205,7 @@ def test_new_settings_apply_without_letting_go() -> None:
 
 
 def test_a_taken_name_keeps_out_of_the_queue_until_it_is_free() -> None:
-    """A second machine with our member's name: not in the queue, and it says so."""
+    """A second machine with our member's name: we stay out of the queue, and report it."""
     d = Driver().to(State.INELIGIBLE)
     d.step(ev.ClusterFault(refused="the member name a is taken"))
     d.healthy()
@@ -228,7 +228,7 @@ def test_an_old_removal_that_is_confirmed_late_does_not_hide_a_newer_address() -
 
 
 def test_a_drained_node_leaves_and_stays_out_until_it_is_undrained() -> None:
-    """The operator's word counts like a gate, and like one it is told."""
+    """A drain counts like a gate, and is reported like one."""
     d = Driver().to(State.LEADER)
     d.step(ev.Drain(wanted=True))
     assert d.reports[-1].detail == "drained by the operator"

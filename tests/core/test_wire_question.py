@@ -1,4 +1,4 @@
-"""The question on the wire: when it is asked, who is waited for, and what is said of it."""
+"""The wire question: when it is asked, which answers are waited for, and the alarms."""
 
 from ipaddress import IPv4Interface
 
@@ -16,7 +16,7 @@ STRANGER = ev.WireAnswer(VIP.ip, "02:00:00:00:00:09", "")
 
 
 def asked(settings: Settings | None = None) -> Driver:
-    """First after a predecessor without a mark, and 0.1 s later proven anew; the wire has not answered yet."""
+    """We follow a predecessor without a marker, proved our place again after 0.1 s, and wait for the wire's answer."""
     d = Driver(settings).to(State.CANDIDATE)
     assert d.step(ev.Elected(d.campaign, LEASE, d.now, 5, not_before=100.1)) == [AskWire(100.1), Prepare(102.5)]
     assert Hold(102.5) not in d.step(ev.Elected(d.campaign, LEASE, 100.1, 5, not_before=100.1), after=0.1)
@@ -134,7 +134,7 @@ ON_LO = ev.AddressesElsewhere((ev.Elsewhere(IPv4Interface("192.0.2.100/24"), "lo
 
 
 def test_a_machine_with_the_vip_on_another_interface_is_ineligible() -> None:
-    """It says which address, where, and what to type; and stands again when it is gone."""
+    """The report names address, interface and command. The machine campaigns again when the address is gone."""
     d = Driver().to(State.CANDIDATE)
     alarm, *_ = d.step(ON_LO)
     assert isinstance(alarm, Alarm)
@@ -150,7 +150,7 @@ def test_a_machine_with_the_vip_on_another_interface_is_ineligible() -> None:
 
 
 def test_a_leader_goes_on_with_the_vip_on_another_interface() -> None:
-    """Its fence guards the address, not the interface; people are told, once."""
+    """Its fence guards the address on every interface. The journal gets one line."""
     d = Driver().to(State.LEADER)
     (alarm,) = d.step(ON_LO)
     assert isinstance(alarm, Alarm)

@@ -1,4 +1,4 @@
-"""govipctl's edges: what is typed, what journalctl says, what a daemon of another version answers."""
+"""govipctl at its limits: bad arguments, journalctl's failures, a daemon of another version."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def test_what_is_typed_wrong_is_refused(typed: list[str], told: str, capsys: pyt
 
 
 def test_a_configuration_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """78, every fault told; options may stand after the command."""
+    """Exit status 78, with every fault listed. Options may follow the command."""
     path = tmp_path / "govip.toml"
     path.write_text("[health]\nrize = 1\n")
     assert main(["check", "--config", str(path)]) == 78
@@ -117,7 +117,7 @@ def test_what_asks_only_this_node_loads_no_etcd_client() -> None:
     ],
 )
 def test_any_answer_of_a_daemon_is_shown(tmp_path: Path, reply: bytes, error: type[Exception], told: str) -> None:
-    """A crashing one, a newer one, one that refuses."""
+    """The answers of a crashing daemon, of a newer one, and a refusal."""
     (tmp_path / "eth0").mkdir()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "eth0" / "control"))

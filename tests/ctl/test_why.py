@@ -1,4 +1,4 @@
-"""What govipctl tells an operator who asks why, and what status shows, in the situations that matter at night."""
+"""The answers of `govipctl why` and `govipctl status` in the situations of an outage."""
 
 import io
 from dataclasses import replace
@@ -91,7 +91,7 @@ SITUATIONS = {
 
 @pytest.mark.parametrize(("group", "told"), SITUATIONS.values(), ids=SITUATIONS)
 def test_why(group: GroupStatus, told: str) -> None:
-    """One paragraph: what is, why, and what would change it."""
+    """One paragraph: the state, its cause, and what would change it."""
     assert told in why("node2", group, NOW)
 
 

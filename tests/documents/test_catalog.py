@@ -47,6 +47,6 @@ def test_every_transition_has_a_kind() -> None:
 
 
 def test_fields_that_are_filled_in_exist() -> None:
-    """Only what the daemon writes can stand between two @."""
+    """Only fields that the daemon writes may stand between two @."""
     fields = set(re.findall(r"@(\w+)@", CATALOG.read_text()))
     assert fields <= {"GOVIP_VIP", "GOVIP_HOOK", "GOVIP_GATE", "GOVIP_DETAIL", "GOVIP_SECONDS"}

@@ -1,4 +1,4 @@
-"""What the documents tell a user to type, and to write into haproxy's configuration, is accepted."""
+"""govipd and haproxy accept the commands and files that the documents show."""
 
 import argparse
 import contextlib

@@ -42,7 +42,7 @@ def test_the_state_diagram_is_the_table() -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_an_operator_finds_every_state(state: State) -> None:
-    """docs/operations.md tells what the words of `systemctl status` mean."""
+    """docs/operations.md explains the words of `systemctl status`."""
     assert f"\n| {texts._WHAT[state]}" in read("docs/operations.md")
 
 

@@ -1,4 +1,4 @@
-"""`make release`: a plan, or what stands against it; nothing is changed."""
+"""`make release` prints a plan, or what prevents the release, and changes nothing."""
 
 import shutil
 import subprocess

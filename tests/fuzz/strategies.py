@@ -32,7 +32,7 @@ def fuzz(examples: int) -> settings:
 
 
 def is_line(text: str, longest: int = LINE_MAX) -> bool:
-    """Whether the text can stand in the journal: one printable line of bounded length."""
+    """Whether the text is one printable line of bounded length, as the journal needs it."""
     return len(text) <= longest and text.isprintable()
 
 

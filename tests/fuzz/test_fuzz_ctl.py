@@ -99,7 +99,7 @@ def test_one_odd_record_does_not_hide_the_others(config: Config, record: object)
 
 @pytest.mark.parametrize("where", ["state", "since", "reason", "name"])
 def test_a_record_cannot_control_the_terminal(config: Config, where: str) -> None:
-    """An escape sequence can move the cursor, set the title, or write to what is pasted."""
+    """An escape sequence could move the cursor, set the title, or type text."""
     text = "\x1b]0;title\x07\x1b[2J\x9b2J"
     record = member(RECORD, text) if where == "name" else member({**RECORD, where: text})
     assert not {"\x1b", "\x07", "\x9b"} & set(shown(config, record))

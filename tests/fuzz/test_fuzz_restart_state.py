@@ -102,7 +102,7 @@ def test_a_holding_has_numbers_that_etcd_can_have_given(path: Path, key: str, va
 @given(texts | odd_text, st.sampled_from(("identity", "unknown key", "version")))
 @fuzz(150)
 def test_a_refusal_is_one_printable_line(path: Path, text: str, where: str) -> None:
-    """It goes to the journal; what stands in the file must not write lines there."""
+    """The refusal goes to the journal, where the file's contents must not write lines."""
     content: dict[str, Any] = {**VALID, where: text} if where in VALID else {**VALID, text: 1}
     if where == "version":
         content = {**VALID, "version": 9**4000}

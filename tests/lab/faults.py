@@ -18,13 +18,13 @@ TIMES = 20
 
 
 def _main_pid(node: Machine) -> int:
-    """The daemon's process, once it says READY; 0 before."""
+    """The daemon's process id after READY; 0 before."""
     show = node.run(f"systemctl show -p MainPID,SubState {DAEMON}").stdout
     return int(show.split("MainPID=")[1].split()[0]) if "SubState=running" in show else 0
 
 
 def _again_and_again(act: Act) -> Act:
-    """Twenty times in a row, each after the daemon has started anew."""
+    """Twenty times in a row, each time after the daemon has started again."""
 
     def acts(lab: Lab, holder: Machine) -> None:
         for _ in range(TIMES):
@@ -63,7 +63,7 @@ def _with_watchdog(_lab: Lab, holder: Machine) -> None:
 
 
 def _upgraded(_lab: Lab, holder: Machine) -> None:
-    """Another environment in place of the one that runs, as `make install` of a newer version leaves it."""
+    """Replace the running virtual environment, as `make install` of a newer version does."""
     holder.run("cp -a /opt/govip /opt/govip.new && mv /opt/govip /opt/govip.old && mv /opt/govip.new /opt/govip")
     holder.run(f"systemctl restart {DAEMON} && rm -rf /opt/govip.old")
 

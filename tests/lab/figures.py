@@ -1,4 +1,4 @@
-"""What docs/edges.md tells of a scenario, in one line that `pytest -s` shows."""
+"""The figures of a scenario for docs/edges.md, in one line that `pytest -s` shows."""
 
 from tests.lab.observe import Report
 

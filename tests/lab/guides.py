@@ -1,4 +1,4 @@
-"""Commands of docs/operations.md, typed as they stand there."""
+"""The commands of docs/operations.md, typed exactly as printed there."""
 
 from pathlib import Path
 

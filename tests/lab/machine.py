@@ -106,7 +106,7 @@ class Machine:
         self._network.unplug(self.port)
 
     def freeze(self) -> None:
-        """Stop every process of the machine; its kernel goes on."""
+        """Stop every process of the machine; its kernel keeps running."""
         host.freeze(self._full_name, frozen=True)
 
     def thaw(self) -> None:

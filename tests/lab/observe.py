@@ -1,4 +1,4 @@
-"""What a client sees and what is true, while something happens to the machines.
+"""What a client sees, and which machine answers, while faults strike.
 
 `Observation` starts three kinds of observer: (a) the service as a client sees it, (b) every machine asked
 directly, (c) the address changes of every machine. `stop()` tells what they saw. Times are seconds of

@@ -13,7 +13,7 @@ Findings = dict[str, tuple[str, str, str]]
 
 
 def doctor(node: Machine) -> Findings:
-    """By check: verdict, detail and remedy of what is not all right. Both forms of output agree."""
+    """Verdict, detail and remedy of each check that is not ok. Both output formats agree."""
     done = node.run("govipctl doctor --json", check=False)
     assert done.stdout, done.stderr
     findings = json.loads(done.stdout)
@@ -40,7 +40,7 @@ def test_a_healthy_leader_and_a_healthy_candidate_have_nothing_to_mend(lab: Lab)
 
 
 def test_haproxy_is_dead(lab: Lab) -> None:
-    """The unit, the page, and what follows: this member does not stand."""
+    """The doctor names the unit, the page, and the consequence: this member is not in the queue."""
     holder = lab.wait_serving()
     holder.run("systemctl stop haproxy")
     lab.wait_serving(but=holder)

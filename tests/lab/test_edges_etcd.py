@@ -220,7 +220,7 @@ def test_the_guide_to_a_full_etcd(full: Lab) -> None:
 
 @pytest.mark.long
 def test_endpoints_of_another_etcd_are_refused_while_the_old_one_answers(etcd_lab: Lab) -> None:
-    """A mere reload, one machine after the other: those that are reloaded are ineligible, two never answer."""
+    """Reload one machine after the other: a reloaded machine is ineligible, and two never answer."""
     lab = etcd_lab
     lab.wait_serving()
     other = etcds.start_other(lab.nodes[2])

@@ -209,7 +209,7 @@ def holds(node: Machine) -> bool:
 
 @pytest.mark.parametrize("reserve", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_haproxy_at_its_limit(lab: Lab, reserve: bool) -> None:  # noqa: FBT001  # a parameter of the test
-    """With the reserve of the guide the VIP stays; without it it moves. The doctor tells them apart."""
+    """With the guide's reserve the VIP stays, without it the VIP moves. The doctor finds the difference."""
     full = lab.others(lab.wait_serving())[0]
     try:
         with edited(full, "/etc/haproxy/haproxy.cfg", configured(full, reserve=reserve)):

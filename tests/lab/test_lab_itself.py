@@ -1,4 +1,4 @@
-"""The lab tells the truth: what it observes is what is done by hand, without govipd."""
+"""The lab's observers report exactly what was done by hand, without govipd."""
 
 import os
 import shutil

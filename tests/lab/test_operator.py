@@ -9,7 +9,7 @@ from tests.lab.machine import Machine
 
 
 def state(node: Machine) -> str:
-    """Of the VIP, as the node's own daemon tells; empty while none answers."""
+    """The VIP's state as the node's own daemon reports it; empty without an answer."""
     nodes = json.loads(node.run("govipctl status --json", check=False).stdout or '{"nodes": {}}')["nodes"]
     return str(nodes["eth0"]["groups"][0]["state"]) if nodes else ""
 

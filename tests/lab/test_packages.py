@@ -35,7 +35,7 @@ def package(version: str, pattern: str) -> Path:
 
 
 def install(node: Machine, deb: Path) -> None:
-    """What README.md tells to type."""
+    """The commands of README.md that install a package."""
     node.run(f"cd && DEBIAN_FRONTEND=noninteractive apt install -y ./{deb.name}", timeout=120)
 
 
@@ -136,7 +136,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("page", ["man8/govipd.8", "man8/govipctl.8", "man5/govip.toml.5"])
 def test_the_manual_can_be_read(page: str, share: Path) -> None:
-    """man(1) warns of nothing, and apropos(1) finds the page by what it says under NAME."""
+    """man(1) prints no warning, and apropos(1) finds the page by the words under NAME."""
     path = share / f"man/{page}.gz"
     shown = subprocess.run(
         ["man", "--warnings", "--local-file", str(path)],

@@ -26,7 +26,7 @@ async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> No
 
 
 async def test_the_fence_stays_while_an_address_is_on_another_interface() -> None:
-    """The kernel would answer for it; what is to be done is said."""
+    """Without the fence the kernel would answer for the address. The journal says what to do."""
     async with running() as w:
         await w.until(w.leads)
         addresses = next(kernel for kernel in w.kernels if isinstance(kernel, FakeAddresses))
@@ -51,7 +51,7 @@ async def test_each_step_of_a_move_is_reported_after_it() -> None:
 
 
 async def test_a_move_is_not_held_up_by_telling_of_it() -> None:
-    """While the fence is being closed nothing is written; a move that lasts is told before it ends."""
+    """No report is written while the fence closes. A long release is reported before it ends."""
     async with running() as w:
         await w.until(w.leads)
         group = next(iter(w.daemon._groups.values()))
@@ -106,7 +106,7 @@ async def test_new_addresses_are_applied_without_letting_go() -> None:
 
 
 async def test_refused_new_addresses_are_tried_again() -> None:
-    """The kernel refuses once: told, and repeated."""
+    """The kernel refuses once: the refusal is reported, and the change is repeated."""
     async with running() as w:
         await w.until(w.leads)
         w.kernels[1].refuses.add("replace addresses")
@@ -180,7 +180,7 @@ async def test_a_failing_kernel_is_tried_again() -> None:
 
 
 async def test_a_task_that_breaks_releases_the_vip_and_ends_with_a_fault() -> None:
-    """No task dies silently: the VIP goes, the trace is in the journal, the exit status says so."""
+    """No task ends silently: the VIP is released, the journal has the trace, the exit status is 1."""
     async with running(expected_status=1) as w:
         await w.until(w.leads)
         w.kernels[3].monitor_fails.set()
@@ -211,7 +211,7 @@ async def test_nothing_opens_the_fence_again_after_a_fault() -> None:
 
 
 async def test_any_fault_of_a_step_releases_the_vip() -> None:
-    """Not only those that were thought of: the fence is closed before the lease is given back."""
+    """After an unexpected exception, too: the fence is closed before the lease is given back."""
     async with running(expected_status=1) as w:
         await w.until(w.leads)
         w.daemon._post(None, ev.Reconfigured(settings=None))  # type: ignore[arg-type]  # the fault

@@ -1,4 +1,4 @@
-"""The shell: restart and stop, drain, handover, and what it tells of itself."""
+"""The shell: restart and stop, drain, handover, and its status."""
 
 import asyncio
 import time
@@ -37,7 +37,7 @@ async def test_the_next_process_adopts_what_was_handed_over() -> None:
 
 
 async def test_a_memory_that_is_refused_starts_clean_and_says_why() -> None:
-    """Torn, foreign, stale: told, and everything an earlier process left goes."""
+    """A torn, foreign or stale restart state is reported, and everything of the earlier process is removed."""
 
     def prepare(w: World) -> None:
         w.memory.left = "it is of another group"
@@ -70,7 +70,7 @@ async def test_an_unanswered_question_why_is_a_stop() -> None:
 
 
 async def test_a_drain_is_kept_and_ends_with_an_undrain() -> None:
-    """The VIP goes, the word is kept before; undrained, the node stands again."""
+    """The drain is saved before the VIP is released. After the undrain, the node campaigns again."""
     async with running() as w:
         await w.until(w.leads)
         await w.daemon.drain("", wanted=True)
