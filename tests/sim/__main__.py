@@ -1,4 +1,4 @@
-"""`python -m tests.sim`: thousands of hostile schedules, and every mutation, until something breaks.
+"""`python -m tests.sim`: run thousands of hostile schedules, and hunt every mutation.
 
 The last line says what was run and found; exit status 0 when nothing was violated and every mutation was found.
 """
@@ -30,7 +30,7 @@ SHOWN = 5  # violations that are shrunk and printed
 
 @dataclass(slots=True)
 class Tally:
-    """What some schedules came to."""
+    """The results of some schedules."""
 
     schedules: int = 0
     seconds: float = 0.0
@@ -39,7 +39,7 @@ class Tally:
     violations: list[int] = field(default_factory=list)  # their seeds
 
     def add(self, other: "Tally") -> None:
-        """Take another's in."""
+        """Add another tally to this one."""
         self.schedules += other.schedules
         self.seconds += other.seconds
         self.slowest = max(self.slowest, other.slowest)
@@ -48,7 +48,7 @@ class Tally:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The simulation. Returns the exit status."""
+    """Run the command. Returns the exit status."""
     args = _arguments().parse_args(argv)
     if args.mutant:
         mutation = next(m for m in (*MUTATIONS, *NOT_FOUND_YET) if m.name == args.mutant)
@@ -134,7 +134,7 @@ def _replay(seed: int, *, shrunk: bool) -> int:
 
 
 def _shrunk(outcome: "Outcome") -> "Outcome":
-    """The same promise broken by the fewest and simplest faults."""
+    """The outcome of the smallest schedule that still breaks the same promise."""
     from tests.sim.run import simulate  # noqa: PLC0415  # see _run
     from tests.sim.schedule import Schedule, shrink  # noqa: PLC0415
 
@@ -149,7 +149,7 @@ def _shrunk(outcome: "Outcome") -> "Outcome":
 
 
 def _same_twice(seed: int) -> bool:
-    """The same seeds, once here and once in a process with another hash seed, give the same transcripts."""
+    """Whether a few seeds give the same transcripts here and in a process with another hash seed."""
     from tests.sim.run import simulate  # noqa: PLC0415  # see _run
     from tests.sim.schedule import make  # noqa: PLC0415
 
@@ -170,7 +170,7 @@ def _same_twice(seed: int) -> bool:
 
 
 def _hunt_all(jobs: int, first: int) -> list[bool]:
-    """Run every mutant in a process of its own until it breaks something."""
+    """Hunt every mutation, each in a process of its own. Returns which were found."""
     found = []
     print(f"{'mutation':66} schedules until found")
     with ThreadPoolExecutor(jobs) as pool:
@@ -183,7 +183,7 @@ def _hunt_all(jobs: int, first: int) -> list[bool]:
 
 
 def hunt(mutation: Mutation, first: int, *options: str) -> dict[str, Any]:
-    """Whether, after how many schedules from the seed `first` on, and by which promise a mutant was found."""
+    """Hunt a mutation from the seed `first` on. Returns whether, after how many schedules, and by which promise."""
     return _alone("--first", str(first), "--mutant", mutation.name, *options)
 
 
@@ -193,7 +193,7 @@ def detects(golden: Path) -> bool:
 
 
 def _alone(*arguments: str) -> dict[str, Any]:
-    """What a process of its own, in which modules can be changed, says in its last line."""
+    """Run this module in a process of its own, which may change modules. Returns the JSON of its last line."""
     command = [sys.executable, "-m", "tests.sim", *arguments]
     output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -235,7 +235,7 @@ def _detected(path: Path) -> int:
 
 
 def _write_golden(jobs: int, first: int) -> int:
-    """Write the scenarios again, and each mutation's where its schedule does not find it any more."""
+    """Write the scenarios again, and hunt the mutations that their kept schedules do not find any more."""
     from tests.sim.golden import SCENARIOS, Golden, schedule_of, stored  # noqa: PLC0415  # see _run
     from tests.sim.run import simulate  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What a daemon's ports meet here instead of the system: the modelled kernel, systemd, journal and runtime directory.
+"""The daemon's ports in the simulation: modelled kernel, systemd, journal and runtime directory.
 
 The real fence, addresses, netlink monitor and announcer run on top of these; only their sockets are modelled.
 """
@@ -26,7 +26,7 @@ _WIRE_S = (0.00005, 0.0005)  # from a question on the wire to the other machine,
 
 
 class SimEar:
-    """The link between the machines (adapters.neighbours.Ear): a kernel answers for what it answers for."""
+    """The link between the machines (neighbours.Ear): each kernel answers for its addresses."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class SimEar:
 
 @dataclass(slots=True)
 class Proxy:
-    """haproxy on one node: what systemd says of it, and what it answers."""
+    """haproxy on one node: the state of its unit, and its answers to the probe."""
 
     active_state: str = "active"
     answers: str = "yes"  # "yes", "no" (an error), "hangs"
@@ -89,7 +89,7 @@ class Proxy:
 
     @property
     def healthy(self) -> bool:
-        """Whether it serves."""
+        """Whether the proxy serves."""
         return self.active_state in {"active", "reloading"} and self.answers == "yes"
 
 
@@ -109,7 +109,7 @@ class SimProbe:
 
 
 class SimUnit:
-    """The unit monitor (ports.Source): a signal for each change, and a look every second."""
+    """The unit monitor (ports.Source): it gets a signal for each change, and looks every second."""
 
     def __init__(self, proxy: Proxy, sink: Sink, changed: list[Callable[[], object]], process: Process) -> None:
         self._proxy, self._sink, self._process = proxy, sink, process
@@ -136,7 +136,7 @@ class SimUnit:
 
 @dataclass(slots=True)
 class Directory:
-    """The unit's runtime directory: by group, the identity that a holding is of, and the holding."""
+    """The unit's runtime directory: for each group, the restart state and its identity."""
 
     holdings: dict[str, tuple[str, RestartState]] = field(default_factory=dict)
     leases: dict[str, list[int]] = field(default_factory=dict)  # by group: those that etcd has granted
@@ -144,7 +144,7 @@ class Directory:
 
 
 class SimMemory:
-    """What one process leaves for the next (ports.Memory)."""
+    """The restart state, which one process leaves for the next (ports.RestartStateStore)."""
 
     def __init__(self, directory: Directory, clock: Clock, group: str, identity: str) -> None:
         self._directory, self._clock = directory, clock
@@ -171,7 +171,7 @@ class SimMemory:
 
 
 class SimLeases:
-    """Which leases are this machine's own (ports.Leases)."""
+    """The leases of this machine's processes (ports.Leases)."""
 
     def __init__(self, directory: Directory, group: str, configured: Collection[str]) -> None:
         self._directory, self._group = directory, group
@@ -202,7 +202,7 @@ POSTBOXES = 100  # further ports, each for a moment
 
 
 class SimDatagrams:
-    """The pact's UDP port (ports.Datagrams). Hosts have their number for an address."""
+    """The pact's UDP port (ports.Datagrams). A host's number is its address."""
 
     def __init__(self, process: Process, host: int, network: Network, port: int) -> None:
         self._process, self._host, self._network, self._port = process, host, network, port
@@ -219,7 +219,7 @@ class SimDatagrams:
 
 
 class SimPostbox:
-    """A UDP port for a moment (ports.Postbox)."""
+    """A temporary UDP port (ports.TemporaryUdpSocket)."""
 
     def __init__(self, process: Process, host: int, network: Network, port: int) -> None:
         self._process, self._host, self._network, self._port = process, host, network, port
@@ -243,7 +243,7 @@ class SimPostbox:
 
 @dataclass(slots=True)
 class SimDrainMark:
-    """The unit's state directory: it outlives a power loss (ports.DrainMark)."""
+    """The drain mark in the unit's state directory, which outlives a power loss (ports.DrainMark)."""
 
     drained: bool = False
 
@@ -261,7 +261,7 @@ class SimDrainMark:
 
 
 def _event(kind: journal_kinds.JournalKind, fields: Mapping[str, str]) -> str:
-    """What an entry of the journal says of a state, a gate or a pact."""
+    """The transcript's event for a journal entry about a state, a gate or a pact."""
     if state := fields.get("GOVIP_STATE"):
         return f"{state} {fields.get('GOVIP_REASON', '')}".rstrip()
     if gate := fields.get("GOVIP_GATE"):
@@ -287,7 +287,7 @@ class SimJournal:
 
 
 class SimNotifier:
-    """Tells the modelled systemd (ports.Notifier)."""
+    """Sends messages to the modelled systemd (process_ports.Notifier)."""
 
     def __init__(self, pinged: Callable[[], None]) -> None:
         self._pinged = pinged  # readiness starts the watchdog, as a ping does

@@ -1,4 +1,4 @@
-"""A process's client of the modelled etcd: what `adapters.etcd` is over gRPC, this is over the modelled network."""
+"""A process's client of the modelled etcd, as `adapters.etcd.client` is the client of a real one."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _Ask = Callable[[Cluster, int, Reply], None]
 
 
 class SimStore:
-    """One attempt per call, with a deadline; a call that fails moves to the next endpoint (store.Store).
+    """One attempt per call, with a deadline. After a failure, the next call goes to the next endpoint (api.Store).
 
     Which cluster is believed is `adapters.etcd_cluster`'s, as with the real client.
     `expired_tokens`: how many of the next calls are refused, as after a change of etcd's users.
@@ -125,7 +125,7 @@ class SimStore:
             timer.cancel()
 
     def _send(self, ask: _Ask, answer: asyncio.Future[Any]) -> None:
-        """The request's way to the member, and the reply's way back."""
+        """Send the request to the member, and the reply back."""
         member = self._turn % MEMBERS
         network, host, process, cluster = self._network, self._host, self._process, self._cluster
 
@@ -144,7 +144,7 @@ class SimStore:
     # Which cluster
 
     def _answered(self, member: int, answer: asyncio.Future[Any], cluster: int, result: object) -> None:
-        """Nothing of an answer is believed before its cluster is."""
+        """Believe the answer only if its cluster is believed."""
         if answer.done():
             return
         refused = self._believed.refuses(_ENDPOINTS[member], cluster, _ENDPOINTS)
@@ -154,7 +154,7 @@ class SimStore:
         _settle(answer, EtcdUnavailableError(refused) if refused else result)
 
     async def _look_around(self) -> None:
-        """Ask every endpoint of which cluster it is."""
+        """Ask every endpoint for the id of its cluster."""
         began = self._looked_at = self._process.now()
         answers: dict[str, int] = {}
         for member in range(MEMBERS):

@@ -18,7 +18,7 @@ _CALLS_MAX = 20_000  # of one process at one instant: more is a loop without end
 
 
 class Timer:
-    """Something to be done at an instant."""
+    """A call at an instant."""
 
     __slots__ = ("args", "call")
 
@@ -27,11 +27,11 @@ class Timer:
         self.args = args
 
     def cancel(self) -> None:
-        """Forget it."""
+        """Drop the call."""
         self.call = None
 
     def cancelled(self) -> bool:
-        """Whether it was forgotten."""
+        """Whether the call was dropped."""
         return self.call is None
 
 
@@ -57,7 +57,7 @@ class Note(NamedTuple):
 
 
 class World:
-    """True time, in seconds from 0, and what happens when. `notes` is the transcript."""
+    """True time, in seconds from 0, and the queue of calls. `notes` is the transcript."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -67,18 +67,18 @@ class World:
         self._count = 0
 
     def at(self, when: float, call: Callable[..., object], *args: Any) -> Timer:
-        """Do it at an instant; what was asked for first comes first."""
+        """Call at an instant. Calls of one instant run in the order of their requests."""
         timer = Timer(call, args)
         self._count += 1
         heapq.heappush(self._queue, (max(when, self.now), self._count, timer))
         return timer
 
     def after(self, seconds: float, call: Callable[..., object], *args: Any) -> Timer:
-        """Do it a while from now."""
+        """Call after so many seconds."""
         return self.at(self.now + seconds, call, *args)
 
     def run(self, until: float) -> None:
-        """Let everything happen up to an instant."""
+        """Run every call up to an instant."""
         queue = self._queue
         while queue and queue[0][0] <= until:
             when, _, timer = heapq.heappop(queue)
@@ -95,13 +95,13 @@ class World:
 
 
 class NodeClock(Protocol):
-    """A node's CLOCK_BOOTTIME, which has a rate of its own."""
+    """A node's CLOCK_BOOTTIME, with its own rate."""
 
     def reads(self, when: float) -> float:
-        """What it shows at an instant of true time."""
+        """The clock's reading at an instant of true time."""
 
     def instant(self, reading: float) -> float:
-        """When it shows that."""
+        """The true time at which the clock shows this reading."""
 
 
 class _Handle(Timer):
@@ -138,21 +138,21 @@ class Process(asyncio.AbstractEventLoop):
     # What the world does to it
 
     def kill(self) -> None:
-        """None of its callbacks runs any more."""
+        """Kill the process: none of its callbacks runs any more."""
         self.alive = False
         self._ready.clear()
 
     def freeze(self) -> None:
-        """Stop it (SIGSTOP)."""
+        """Stop the process (SIGSTOP)."""
         self.frozen = True
 
     def thaw(self) -> None:
-        """Let it go on: what has become due meanwhile comes now."""
+        """Let the process continue (SIGCONT): everything that became due meanwhile runs now."""
         self.frozen = False
         self._wake()
 
     def signal(self, number: int) -> None:
-        """Deliver a signal that it handles; one that it does not handle kills it."""
+        """Deliver a signal. A signal without a handler kills the process."""
         handler = self.signals.get(number)
         if handler is None:
             self.kill()
@@ -160,7 +160,7 @@ class Process(asyncio.AbstractEventLoop):
             self.call_soon(handler)
 
     def do(self, call: Callable[..., object], *args: Any) -> None:
-        """Change the world, now, which is later than the callback's begin by what it has spent."""
+        """Change the world now: after the time that the running callback has spent."""
         if self._spent:
             self._world.after(self._spent, self._do, call, args)
         else:
@@ -171,7 +171,7 @@ class Process(asyncio.AbstractEventLoop):
             call(*args)
 
     def spend(self, seconds: float) -> None:
-        """Lose time within the callback that runs."""
+        """Let the running callback lose time."""
         self._spent += seconds
 
     def now(self) -> float:

@@ -1,4 +1,4 @@
-"""A modelled machine as the product's composition wants it (govipd.compose.Host), and its file as a configuration."""
+"""A modelled machine as the Host of the product's composition, and its file as a configuration."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +35,7 @@ PROBE_S = 0.5
 
 
 def plan(machine: "Machine", process: Process) -> Plan:
-    """What the configuration says.
+    """The plan of the machine's present file.
 
     Raises:
         ConfigError: it is not readable.
@@ -71,7 +71,7 @@ def _config(machine: "Machine", file: File) -> Config:
 
 
 class SimKnownCluster:
-    """Which etcd cluster is believed, in the unit's state directory, which outlives a boot (compose.KnownCluster)."""
+    """The id of the believed etcd cluster, in the state directory, which outlives a boot (compose.KnownCluster)."""
 
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
@@ -128,7 +128,7 @@ def _route(machine: "Machine", process: Process) -> kernel_adapters.SimRoute:
 
 
 async def clear_fences(machine: "Machine", process: Process, configured: Plan) -> None:
-    """What `govipd.cli` does about fences that no group owns.
+    """Remove the fences that no group owns, as the product does at its start.
 
     Raises:
         KernelError: the kernel refused.

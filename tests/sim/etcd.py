@@ -1,4 +1,4 @@
-"""etcd as its clients meet it: one linearizable store with revisions, leases and watches, behind three members.
+"""etcd as its clients see it: one linearizable store with revisions, leases and watches, behind three members.
 
 Modelled after etcd 3.4 and 3.5 (server/etcdserver/v3_server.go, server/lease/lessor.go, raft's CheckQuorum):
 
@@ -59,18 +59,18 @@ class Cluster(Raft):
 
     @property
     def keys(self) -> dict[str, KeyValue]:
-        """By name."""
+        """All keys, by name."""
         return self.space.keys
 
     @property
     def leases(self) -> dict[int, Lease]:
-        """By number."""
+        """All leases, by id."""
         return self.space.leases
 
     # What a client asks; `reply` is called once, or never
 
     def grant(self, member: int, ttl: int, host: int, reply: Reply) -> None:
-        """LeaseGrant; `host` is for those who look on."""
+        """LeaseGrant. `host` serves the oracle only."""
 
         def work() -> tuple[int, float]:
             self.space.check_space()
@@ -90,7 +90,7 @@ class Cluster(Raft):
         self, member: int, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation],
         reply: Reply,
     ) -> None:  # fmt: skip
-        """Txn, linearizable also where it only reads."""
+        """Txn; linearizable, also if it only reads."""
         self._propose(member, lambda: self.space.txn(compare, then, otherwise, self.term), reply)
 
     def renew(self, member: int, lease: int, reply: Reply) -> None:
@@ -113,7 +113,7 @@ class Cluster(Raft):
         reply(Renewal(float(ttl), term))
 
     def watch(self, member: int, key: str, revision: int, reply: Reply) -> None:
-        """Watch for deletions from a revision on; replies with the first."""
+        """Watch for deletions from a revision on. The reply is the first one."""
         if revision <= self.space.compacted:
             reply(WatchLostError(f"compacted at {self.space.compacted}"))
         elif self.space.changed_at.get(key, 0) >= revision:
@@ -125,11 +125,11 @@ class Cluster(Raft):
     # What happens to it
 
     def snapshot(self) -> None:
-        """Keep the data as it is now."""
+        """Keep a copy of the present data."""
         self._snapshots.append(self.space.copy())
 
     def rebuild(self, *, cluster: int, place: float | None = None) -> None:
-        """Other data from now on: none, or a snapshot's; a lease of that has its whole TTL again.
+        """Replace the data by none or by a snapshot. A snapshot's leases have their whole TTL again.
 
         Raft begins anew, too. `cluster` is its id: with the same token and members, etcd makes the same one again.
         `place` in [0, 1) chooses the snapshot.
@@ -147,7 +147,7 @@ class Cluster(Raft):
         self._world.note("etcd", f"other data, at revision {space.revision}", "other data")
 
     def adopt(self, space: Keyspace) -> None:
-        """These are its data from now on."""
+        """Replace the data by these."""
         self.space.watcher = None
         self.space = space
         space.watcher = self
@@ -170,13 +170,13 @@ class Cluster(Raft):
         self.space.compacted = self.space.revision
 
     def break_watches(self) -> None:
-        """Every watch stream ends."""
+        """End every watch stream."""
         watches, self._watches = self._watches, []
         for watch in watches:
             watch.reply(WatchLostError("watch stream ended"))
 
     def lose_watches(self) -> None:
-        """Every watch stream says nothing any more, and does not end."""
+        """Let every watch stream stay open, but silent."""
         self._watches.clear()
 
     # The log
@@ -200,12 +200,12 @@ class Cluster(Raft):
             self._proposals.append((self.term, commit))
 
     def _deposed(self, before: int | None) -> None:
-        """It still believes in the leases that there are."""
+        """The deposed leader still believes in its leases."""
         if before is not None:
             self.members[before].leases = frozenset(self.leases)
 
     def _elected(self) -> None:
-        """The log of the one before is not its own, and every lease is given its TTL anew (lessor.Promote)."""
+        """The new leader lacks the old one's uncommitted log, and gives every lease its whole TTL (lessor.Promote)."""
         self._resigned()
         for lease in self.leases.values():
             lease.expires = self._expiry(lease.ttl + ELECTION_S)
@@ -219,7 +219,7 @@ class Cluster(Raft):
             watch.reply(WatchLostError("connection reset"))
 
     def _agreed(self) -> None:
-        """A majority is back: what waited is committed, and watches catch up."""
+        """A majority is back: waiting proposals are committed, and watches catch up."""
         proposals, self._proposals = self._proposals, []
         for term, commit in proposals:
             if term == self.term:
@@ -230,7 +230,7 @@ class Cluster(Raft):
                 self._world.after(self.members[watch.member].lag, watch.reply, None)
 
     def _current(self, member: int) -> bool:
-        """Whether a member applies what is committed."""
+        """Whether a member applies committed entries."""
         return self.leader is not None and self._reaches(self.leader, member)
 
     def changed(self, key: str) -> None:
@@ -244,7 +244,7 @@ class Cluster(Raft):
         return self._world.now + ttl / rate
 
     def _scan(self) -> None:
-        """Revoke what has expired; the leader does it, through the log."""
+        """Let the leader revoke expired leases, through the log."""
         self._world.after(SCAN_S * self._random.random(), self._scan)  # at most; often sooner
         leader = self.leader
         if leader is None or not self._has_majority(leader) or self.members[leader].leader != leader:

@@ -1,4 +1,4 @@
-"""One thing that goes wrong."""
+"""One fault of a schedule."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ HOLDER = -1
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong.
+    """One fault of a schedule.
 
     Attributes:
         kind: a key of KINDS.

@@ -1,4 +1,4 @@
-"""What can go wrong, by kind, and which kinds go together."""
+"""The kinds of fault, and which kinds go together."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What govip.toml says, as far as machines can differ in it."""
+"""govip.toml, as far as it may differ between machines."""
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface
@@ -17,7 +17,7 @@ PREFIXES = (PREFIX, OTHER_PREFIX)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One [[vip]]; its election has its name unless the file says otherwise."""
+    """One [[vip]]. Its election has the group's name unless the file sets another."""
 
     name: str
     addresses: tuple[Address, ...]
@@ -33,7 +33,7 @@ class File:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Those of all groups."""
+        """The addresses of all groups."""
         return tuple(address for group in self.groups for address in group.addresses)
 
     def named(self, name: str) -> Group | None:
@@ -41,13 +41,13 @@ class File:
         return next((group for group in self.groups if group.name == name), None)
 
     def with_group(self, index: int, group: Group) -> "File":
-        """Another group in the place of one."""
+        """This file with one group replaced."""
         return replace(self, groups=(*self.groups[:index], group, *self.groups[index + 1 :]))
 
     # What people edit
 
     def toggled(self) -> "File":
-        """SECOND beside the first group's address, or not any more."""
+        """This file with SECOND added to the first group, or removed from it."""
         first = self.groups[0]
         if SECOND in first.addresses and len(first.addresses) > 1:
             return self.with_group(0, replace(first, addresses=tuple(a for a in first.addresses if a != SECOND)))
@@ -56,13 +56,13 @@ class File:
         return self.with_group(0, replace(first, addresses=(*first.addresses, SECOND)))
 
     def renamed(self, index: int) -> "File":
-        """A group has another name; renamed once more, its first one again."""
+        """This file with a group renamed; a second call gives the first name back."""
         group = self.groups[index]
         name = group.name.removesuffix("-b") if group.name.endswith("-b") else f"{group.name}-b"
         return self.with_group(index, replace(group, name=name, election=name))
 
     def moved(self) -> "File":
-        """An address stands in another group than before; two groups of one each exchange theirs."""
+        """This file with an address moved to another group. Two groups of one address each swap them."""
         rich = next((i for i, group in enumerate(self.groups) if len(group.addresses) > 1), None)
         if rich is None and len(self.groups) > 1:
             first, second = self.groups[:2]
@@ -79,14 +79,14 @@ class File:
         return fewer.with_group(other, more)
 
     def removed(self) -> "File":
-        """An address fewer, or a whole group; the last address stays."""
+        """This file with an address or a whole group less. The last address stays."""
         for index, group in enumerate(self.groups):
             if len(group.addresses) > 1:
                 return self.with_group(index, replace(group, addresses=group.addresses[:-1]))
         return replace(self, groups=self.groups[:-1]) if len(self.groups) > 1 else self.added()
 
     def added(self) -> "File":
-        """An address more in the last group; SPARE a second time is taken away."""
+        """This file with SPARE added to the last group, or removed from it."""
         last = self.groups[-1]
         if SPARE in self.addresses:
             return self.removed()
@@ -94,5 +94,5 @@ class File:
 
 
 def file_of(groups: tuple[tuple[str, ...], ...]) -> File:
-    """The file of a schedule: of each group its name and its addresses."""
+    """The file of a schedule: each group's name and addresses."""
     return File(tuple(Group(name, tuple(map(ip_interface, ips)), name) for name, *ips in groups))

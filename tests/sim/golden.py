@@ -1,4 +1,4 @@
-"""Golden files: schedules worth keeping, and what the right code does in each.
+"""Golden files: kept schedules, and the events of the unchanged code in each.
 
 One for each mutation, shrunk to the few faults that find it, and one for each scenario that every developer should
 know. A file is TOML, a line, and the events, in their order, without times and prose: states and triggers of each
@@ -55,7 +55,7 @@ SCENARIOS: Mapping[str, Schedule] = {
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A schedule, what the right code does in it, and the mutation that it finds ("" for a scenario)."""
+    """A schedule, the events of the unchanged code, and the mutation that it finds ("" for a scenario)."""
 
     name: str
     mutation: str
@@ -64,11 +64,11 @@ class Golden:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The golden file."""
         return FOLDER / f"{re.sub('[^a-z]+', '-', self.name.lower())}.txt"
 
     def write(self) -> None:
-        """Keep it."""
+        """Write the golden file."""
         FOLDER.mkdir(exist_ok=True)
         head = f"name = {_toml(self.name)}\nmutation = {_toml(self.mutation)}\n"
         self.path.write_text(f"{head}{_written(self.schedule)}{_LINE}{self.events}", encoding="utf-8")
@@ -79,7 +79,7 @@ _DEFAULTS = {"calm": False, "left_out": None, "pact": 0.0, "groups": ONE_GROUP}
 
 
 def stored() -> list[Golden]:
-    """Every one that is kept."""
+    """Every golden file."""
     found = []
     for path in sorted(FOLDER.glob("*.txt")):
         head, _, events = path.read_text(encoding="utf-8").partition(_LINE)
@@ -89,7 +89,7 @@ def stored() -> list[Golden]:
 
 
 def schedule_of(fields: Mapping[str, Any]) -> Schedule:
-    """What a file, or a hunt's JSON, says of one."""
+    """The schedule in a file's TOML, or in a hunt's JSON."""
     return Schedule(
         **{
             **fields,
@@ -107,14 +107,14 @@ def _fault(fields: Mapping[str, Any]) -> Fault:
 
 
 def fields_of(fault: Fault) -> Mapping[str, Any]:
-    """For a file, or a hunt's JSON."""
+    """A fault's fields for a file, or for a hunt's JSON."""
     node = "holder" if fault.node == HOLDER else fault.node
     fields = {"kind": fault.kind, "node": node, "at": fault.at, "seconds": fault.seconds, "place": fault.place}
     return fields if fault.moment is None else {**fields, "moment": fault.moment.name, "nth": fault.nth}
 
 
 def _written(schedule: Schedule) -> str:
-    """A schedule as TOML, without what is as usual."""
+    """A schedule as TOML, without default values."""
     names = [name for name in Schedule.__slots__ if name != "faults"]
     values = {name: getattr(schedule, name) for name in names}
     lines = [f"{name} = {_toml(value)}" for name, value in values.items() if _DEFAULTS.get(name, ...) != value]

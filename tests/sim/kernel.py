@@ -22,7 +22,7 @@ Message = tuple[object, ...]
 
 
 class Clock:
-    """CLOCK_BOOTTIME of a node; `rate` of its seconds pass in a true second."""
+    """A node's CLOCK_BOOTTIME: `rate` of its seconds pass in a true second."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -42,7 +42,7 @@ class Clock:
 
 
 class NftError(Exception):
-    """A transaction was refused; nothing of it was applied."""
+    """The kernel refused a transaction as a whole."""
 
 
 @dataclass(slots=True)
@@ -103,14 +103,14 @@ class Kernel:
         return answered | {ip for ip in turned if not self._drops(ip.packed, now, "prerouting", "postrouting")}
 
     def closes_at(self, address: IPAddress) -> float:
-        """When the fence closes by itself for an address that is answered for; never: infinity."""
+        """When the fence of an answered address closes by itself; infinity: never."""
         now, key = self._world.now, address.packed
         ends = {found[key] for table in self._tables.values() for found in table.sets.values() if key in found}
         closed = (end for end in sorted(ends) if now < end < math.inf and self._drops(key, end, "input", "output"))
         return next(closed, math.inf)
 
     def redirect(self, address: IPAddress) -> None:
-        """`nft add rule ip nat prerouting ip daddr ADDRESS redirect`: it counts while the address is there."""
+        """`nft add rule ip nat prerouting ip daddr ADDRESS redirect`; acts while the address is present."""
         self.redirected.add(address)
         self._update()
 
@@ -131,7 +131,7 @@ class Kernel:
         return {name for family, name in self._tables if family in families and name.startswith(prefix)}
 
     def elements(self, family: int, table: str, name: str) -> frozenset[bytes]:
-        """The keys of a set, without those that have timed out."""
+        """The keys of a set, without expired elements."""
         found = self._tables.get((family, table), _Table()).sets.get(name, {})
         return frozenset(key for key, end in found.items() if end > self._world.now)
 
@@ -154,7 +154,7 @@ class Kernel:
         self._tell("link", None)
 
     def add_address(self, address: Address, lifetime: float, lateness: float) -> None:
-        """RTM_NEWADDR with replace: whole seconds of lifetime; its end comes late by a part of the timer's slack."""
+        """RTM_NEWADDR with replace. A lifetime has whole seconds; it ends late by a part of the timer's slack."""
         new = address not in self.addresses
         if new and not self._guarded(address.ip.packed) and self._world.now < self._flushed_at + UNSEEN_S:
             self._flushed[address.ip.packed] = math.inf
@@ -166,7 +166,7 @@ class Kernel:
             self._tell("new", address)
 
     def delete_address(self, address: Address) -> bool:
-        """RTM_DELADDR; whether it was there."""
+        """RTM_DELADDR. Returns whether the address was present."""
         if self.addresses.pop(address, None) is None:
             return False
         self._update()
@@ -180,7 +180,7 @@ class Kernel:
     # nf_tables
 
     def lacks(self, messages: Iterable[Message]) -> bool:
-        """Whether a table that they are about is not there."""
+        """Whether a table that the messages need is missing."""
         return not {(message[1], message[2]) for message in messages} <= self._tables.keys()
 
     def flushed(self, address: IPAddress) -> bool:
@@ -206,7 +206,7 @@ class Kernel:
         self._update()
 
     def try_out(self, messages: Iterable[Message]) -> None:
-        """What commit() would do, without doing it.
+        """Check a transaction without committing it.
 
         Raises:
             NftError: refused.
@@ -283,14 +283,14 @@ class Kernel:
             raise NftError(errno.ENOENT)
 
     def _end_of(self, timeout_ms: int) -> float:
-        """Time-outs count jiffies: a part of one may be added."""
+        """The end of a time-out, which counts jiffies and may be a part of one late."""
         jiffies = -(-timeout_ms // (JIFFY_S * 1000))
         return self._clock.instant(self._clock.reads(self._world.now) + jiffies * JIFFY_S)
 
     # Time
 
     def _update(self) -> None:
-        """Look who answers, now and when the next thing expires."""
+        """Compare the answered addresses now, and when the next element or lifetime ends."""
         now = self._world.now
         ends = [e for t in self._tables.values() for s in t.sets.values() for e in s.values() if now < e < math.inf]
         ends += [goes for goes in (*self.addresses.values(), *self._flushed.values()) if now < goes < math.inf]

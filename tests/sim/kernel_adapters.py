@@ -1,4 +1,4 @@
-"""What the real fence, addresses and monitor meet here instead of the kernel: the sockets of the modelled one."""
+"""The sockets of the modelled kernel, for the real fence, addresses and monitor."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ _EVENT_S = (0.0002, 0.003)  # from a change in the kernel to its event in the pr
 
 
 class SimNfTables(NfTables):
-    """Transactions with the modelled nf_tables.
+    """Commits transactions to the modelled nf_tables.
 
     `descheduled` says for how long the process is not given the processor just before a transaction.
     """
@@ -97,7 +97,7 @@ class SimNfTables(NfTables):
 
 @dataclass(frozen=True, slots=True)
 class _SimTable(Table):
-    """Messages that the modelled kernel reads."""
+    """Makes messages for the modelled kernel."""
 
     def add(self, *, new: bool = False) -> Message:
         return self._say("add new table" if new else "add table")
@@ -137,7 +137,7 @@ def mac_of(host: int) -> bytes:
 
 
 class SimRoute(RouteSocket):
-    """Requests to the modelled rtnetlink. `removes` is told before an address goes."""
+    """Sends requests to the modelled rtnetlink. `removes` is called before an address is removed."""
 
     def __init__(
         self, process: Process, kernel: Kernel, random: Random, host: int, removes: Callable[[Address], None]
@@ -207,7 +207,7 @@ class _Event(dict[str, object]):
 
 
 class SimEvents:
-    """A netlink socket that hears of changes: a little later, or of nothing when it overruns."""
+    """A netlink socket that gets events a little late, or loses them in an overrun."""
 
     def __init__(self, process: Process, kernel: Kernel, random: Random) -> None:
         self._process = process
@@ -223,11 +223,11 @@ class SimEvents:
             self._model.listeners.remove(self._hear)
 
     async def bind(self, groups: int) -> None:
-        """Listen from now on."""
+        """Start to receive events."""
         self._model.listeners.append(self._hear)
 
     async def get(self) -> AsyncIterator[_Event]:
-        """What has come."""
+        """The events that have arrived."""
         event = await self._heard.get()
         if isinstance(event, OSError):
             raise event

@@ -1,4 +1,4 @@
-"""What the members of an etcd cluster agree upon: keys, leases, revisions. Time and raft are `tests.sim.etcd`'s."""
+"""The replicated data of an etcd cluster: keys, leases, revisions. Time and raft are in `tests.sim.etcd`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +28,13 @@ class Lease:
 
 
 class Watcher(Protocol):
-    """Who is told of every change."""
+    """Gets every change."""
 
     gone: Callable[[KeyValue], object]
     joined: Callable[[KeyValue], object]
 
     def changed(self, key: str) -> None:
-        """A key was put or deleted. Before that `gone`, where it is deleted; `joined`, where it is created."""
+        """A key was put or deleted. A call of `gone` (deleted) or `joined` (created) came before."""
 
 
 @dataclass(slots=True)
@@ -59,11 +59,11 @@ class Keyspace:
 
     @classmethod
     def empty(cls, cluster: int) -> "Keyspace":
-        """A new cluster's."""
+        """The data of a new cluster."""
         return cls(cluster, 1, {}, {}, {})
 
     def copy(self) -> "Keyspace":
-        """As it is now; what happens to one does not happen to the other."""
+        """An independent copy."""
         leases = {number: replace(lease) for number, lease in self.leases.items()}
         return replace(self, keys=dict(self.keys), leases=leases, changed_at=dict(self.changed_at), watcher=None)
 
@@ -121,7 +121,7 @@ class Keyspace:
         return 0 if kv is None else kv.create_revision
 
     def get(self, get: Get) -> tuple[KeyValue, ...]:
-        """What a Get returns."""
+        """The result of a Get."""
         found = [
             kv
             for kv in self.keys.values()
@@ -151,7 +151,7 @@ class Keyspace:
             self.watcher.changed(key)
 
     def revoke(self, lease: int) -> None:
-        """End a lease, and its keys.
+        """Delete a lease and its keys.
 
         Raises:
             LeaseNotFoundError: there is none.

@@ -1,4 +1,4 @@
-"""One machine: its kernel, its haproxy, its file, its operator; systemd runs the real daemon on it."""
+"""One machine: kernel, haproxy, file and operator. The modelled systemd runs the real daemon on it."""
 
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ class Machine(Unit):
         await clear_fences(self, process, configured)
 
     def nftables(self, process: Process) -> kernel_adapters.SimNfTables:
-        """A process's, which all of its fences share."""
+        """The nf_tables socket of a process, which its fences share."""
         if self._nftables is None or self._nftables[0] is not process:
             self._nftables = process, kernel_adapters.SimNfTables(process, self.kernel, self._late)
         return self._nftables[1]
@@ -94,20 +94,20 @@ class Machine(Unit):
         return self.random.random() * self.lost_processor
 
     def edit(self, file: File) -> None:
-        """Another file from now on; a daemon that runs has not read it yet."""
+        """Replace the file. A running daemon has not read it yet."""
         self.file = file
         if self.powered:
             self.world.note(self.name, "another file", "another file")
 
     def agree(self, file: File) -> None:
-        """The operator wants this file and no other: reloads until the daemon has read it, where one runs."""
+        """Make this file the machine's, and reload until a running daemon has read it."""
         if self.file != file:
             self.edit(file)
         if self.process is not None and self.read is not None and self.read != file:
             self.reload()
 
     def drain_mark(self, group: str) -> sim.SimDrainMark:
-        """A group's."""
+        """The drain mark of a group."""
         return self.drain_marks.setdefault(group, sim.SimDrainMark())
 
     def ips(self, group: str) -> "set[IPAddress]":
@@ -120,12 +120,12 @@ class Machine(Unit):
         return next((ips for group in self.file.groups if ip in (ips := self.ips(group.name))), {ip})
 
     def leases(self) -> set[int]:
-        """Those that its daemon holds."""
+        """The leases that the machine's daemon holds."""
         groups = self.daemon._all() if self.daemon is not None else ()
         return {group._parts.election._session.lease for group in groups}  # type: ignore[attr-defined]  # the real one
 
     def may_hold_until(self, ip: "IPAddress") -> "Iterator[tuple[float, str]]":
-        """True times at which others may take an address that this machine holds, and why then."""
+        """For an address that this machine holds: the true times at which others may take it, and why."""
         for group in self._groups_that_hold(ip):
             lease = group._parts.election._session.lease  # type: ignore[attr-defined]  # the real one
             if lease in self.cluster.leases:
@@ -138,11 +138,11 @@ class Machine(Unit):
                         yield other.clock.instant(following.half.silent_at()), f"{other.name} may take it by the pact"
 
     def holds(self, ip: "IPAddress") -> bool:
-        """Whether the daemon means to answer for an address, by the file that it has read."""
+        """Whether the daemon intends to answer for an address, by the file that it has read."""
         return any(group in self._groups_of(ip) for group in self._groups_that_hold(ip))
 
     def _groups_that_hold(self, ip: "IPAddress") -> "list[DaemonGroup]":
-        """Those that may hold an address, of this process or of the one whose lease it goes on with.
+        """The groups that may hold an address, of this process or of the process whose lease it adopts.
 
         Where an address has moved to another group, the one that has let it go may not have looked into etcd since.
         """
@@ -158,7 +158,7 @@ class Machine(Unit):
     # The operator
 
     def drain(self, *, wanted: bool) -> None:
-        """govipctl drain, or undrain, of every group; where no daemon runs it can only be kept."""
+        """govipctl drain or undrain, for every group. Without a daemon, only the mark is written."""
         process, daemon = self.process, self.daemon
 
         def confirmed() -> None:
@@ -185,7 +185,7 @@ class Machine(Unit):
             process.call_soon(process.create_task, ask(process, daemon))
 
     def undrain(self) -> None:
-        """govipctl undrain, typed again until a daemon has heard it, which may not have heard of the drain yet."""
+        """govipctl undrain, repeated until a daemon has received it, as the drain may have reached no daemon."""
         for name in self.drain_marks.keys() - {group.name for group in self.file.groups}:
             self.drain_marks[name].drained = False  # of a group that no daemon knows any more: by hand
             self.drained_since.pop(name, None)

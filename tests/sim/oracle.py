@@ -117,18 +117,18 @@ class Oracle:
             self.fail("G3", f"{name} stopped answering though only daemons were disturbed")
 
     def _only_healthy(self, broken: dict[str, float], machine: "Machine", since: float) -> None:
-        """G4: it has stopped, if it is still as broken as it was."""
+        """G4: the machine has stopped answering, unless its proxy has recovered."""
         if broken.get(machine.name) == since and self._answers.get(machine.name):
             self.fail("G4", f"{machine.name} still answers {self._world.now - since:g} s after its proxy broke")
 
     def _only_healthy_begins(self, machine: "Machine") -> None:
-        """G4: it does not begin. One that was frozen may know no better for a moment."""
+        """G4: the machine does not begin to answer. A machine that was frozen may do so for a moment."""
         since, now = self._unhealthy_since.get(machine.name, self._world.now), self._world.now
         if now - since > TAKEN_S and now > machine.disturbed_until + TAKEN_S:
             self.fail("G4", f"{machine.name} begins to answer {now - since:.1f} s after its proxy broke")
 
     def drained(self, machine: "Machine", since: float) -> None:
-        """What the operator has drained has stopped, and has not begun again."""
+        """G4: a drained machine has stopped answering, and does not begin again."""
         names = [name for name, drained in machine.drained_since.items() if drained == since]
         if self._answers.get(machine.name, set()) & {ip for name in names for ip in machine.ips(name)}:
             self.fail("G4", f"{machine.name} answers {self._world.now - since:g} s after it was drained")
@@ -152,7 +152,7 @@ class Oracle:
             self.fail("order", f"{machine.name} answers {HANDED_OVER_S:g} s after it has handed the VIP over")
 
     def joined(self, machine: "Machine", group: str) -> None:
-        """G4: whose proxy is broken, or whom the operator has drained, does not stand for election."""
+        """G4: a machine with a broken proxy, or a drained one, does not campaign."""
         now = self._world.now
         if not self.direct or now <= machine.disturbed_until + TAKEN_S:
             return
@@ -164,12 +164,12 @@ class Oracle:
             self.fail("G4", f"{machine.name} campaigns {now - drained:.1f} s after it was drained")
 
     def strewn(self, machine: "Machine", queue: list[str]) -> None:
-        """A machine whose other interfaces have had the VIP for STREWN_S: it leads already, or is not in the queue."""
+        """A machine that has had the VIP on another interface for STREWN_S leads already, or is not in the queue."""
         if self.direct and machine.name in queue[1:] and self._world.now > machine.disturbed_until + TAKEN_S:
             self.fail("elsewhere", f"{machine.name} stands in the queue with the VIP on another interface")
 
     def announced(self, machine: "Machine", addresses: "set[IPAddress]") -> None:
-        """A machine told the neighbours that these are there."""
+        """G1: a machine announces only addresses for which no other machine answers."""
         for address in addresses - self._answers.get(machine.name, set()):
             others = [
                 other.name
@@ -180,7 +180,7 @@ class Oracle:
                 self.fail("G1", f"{machine.name} announces what {others[0]} answers for")
 
     def removes(self, machine: "Machine", address: "Address") -> None:
-        """A daemon removes an address from its machine: none that one of its groups answers for.
+        """A daemon removes no address for which one of its groups answers.
 
         But with another prefix: IPv6 has an address once on an interface, so that one must make way.
         """
@@ -189,7 +189,7 @@ class Oracle:
             self.fail("G2", f"{machine.name} removes {address}, which a group of its file holds")
 
     def broken(self, machine: "Unit", what: str) -> None:
-        """A process did what none may do."""
+        """A process did what no process may do."""
         self.fail(PROCESS, f"{machine.name}: {what}")
 
     def exited(self, machine: "Unit", status: int) -> None:
@@ -217,7 +217,7 @@ class Oracle:
         return ""
 
     def settled(self, queues: "Mapping[str, Sequence[tuple[int, Machine]]]", leases: set[int]) -> str:
-        """What is not yet as it should be when everything has been well for a while; "" when all is.
+        """What is still wrong after a while without faults, as a text; "" when all is well.
 
         Args:
             queues: the candidates in etcd, by election: lease and machine.

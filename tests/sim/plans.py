@@ -1,4 +1,4 @@
-"""Which faults a schedule has, and when: by chance close together, or by a plan that is known to find faults."""
+"""The faults of a schedule and their times: by chance close together, or by a plan that is known to find violations."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -90,7 +90,7 @@ def _edited_in_a_handover(random: Random, nodes: int, at: float) -> tuple[Fault,
 
 
 def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
-    """etcd, the kernel or another machine is not what it was, while a holder leaves, or worse."""
+    """etcd's data, the kernel or another machine changes while a holder leaves, or worse."""
     at, kind = BEGIN_S + random.uniform(0.5, 3.0), random.choice(_STRANGE)
     if kind == "authentication switched" and random.random() < 0.5:
         return _refused_while_cut_off(random, nodes, at)
@@ -114,7 +114,7 @@ def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
 
 
 def _refused_while_cut_off(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
-    """A holder that is cut off leaves; its own etcd refuses that. Then the next holder leaves, too."""
+    """A holder that is cut off leaves, and its own etcd member refuses the calls. Then the next holder leaves, too."""
     cut = random.choice(("isolated", "isolated", "cut one way", "isolated with etcd's leader", "pair cut"))
     refusal = random.choice(("authentication switched", "authentication switched", "tokens expired", *REFUSALS))
     length = random.uniform(1.0, 3.0)
@@ -126,7 +126,7 @@ def _refused_while_cut_off(random: Random, nodes: int, at: float) -> tuple[Fault
 
 
 def _brought_back(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
-    """A restore brings back the key of a member that has left, and may stand again, or be out for long."""
+    """A restore brings back the key of a member that has left. The member may campaign again, or stay out."""
     node, unfit = random.randrange(nodes), random.choice((*BREAKS_PROXY, "drained"))
     length = random.choice((0.6, 1.5, 8.0)) * random.uniform(0.8, 1.2)
     recent = random.choice((0.0, 0.5)) + random.uniform(0.15, 0.5)  # the snapshot, with the cluster's id or another one
@@ -136,7 +136,7 @@ def _brought_back(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
 
 
 def _lost_unseen(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
-    """The holder is cut off while etcd loses its data, and another machine's process, which saw more of it, ends.
+    """The holder is cut off while etcd loses its data; the process that saw more of the data ends.
 
     Not by `systemctl stop`: a process that is started after that knows as little as a machine's first (docs/adr/0027).
     """
@@ -150,7 +150,7 @@ def _lost_unseen(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
 
 
 def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
-    """Anything goes; half of the time by a plan."""
+    """Any faults; half of the time by a plan."""
     hot = BEGIN_S + random.uniform(0.0, 3.0)  # faults gather around it
     if random.random() < 0.03:
         return _unheard(random, hot)
@@ -166,7 +166,7 @@ def hostile(random: Random, nodes: int) -> tuple[Fault, ...]:
 
 
 def _unheard(random: Random, hot: float) -> tuple[Fault, ...]:
-    """The holder does not learn that its lease is gone, and falls silent for a moment."""
+    """The holder does not learn that its lease is gone, and its kernel is silent for a moment."""
     sluggish = random.choice(SLUGGISH)
     silent = random.choice(("link down", "link down", "nft refuses", "datagrams blocked"))
     silent_at = hot + 0.2 + random.choice((0.3, 2.0)) * random.random()
@@ -178,14 +178,14 @@ def _unheard(random: Random, hot: float) -> tuple[Fault, ...]:
 
 
 def _disruptions(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
-    """What delays a decision, and what it is too late for."""
+    """Delays of a decision, and faults for which the decision is then too late."""
     delays = random.sample(DELAYS, random.randint(1, 2))
     disruptions = random.choices(DISRUPTIONS, k=random.randint(1, 3))
     return tuple(_disruption(random, kind, hot) for kind in (*delays, *disruptions))
 
 
 def _late_then_cut(random: Random, _nodes: int, hot: float) -> tuple[Fault, ...]:
-    """What was done last before a cut took long: what it rests on is older than it seems."""
+    """The last call before a cut was slow: its confirmation is older than its arrival."""
     cut = random.choice(("isolated", "deaf", "cut one way", "isolated with etcd's leader"))
     cut_at = hot + random.uniform(0.3, 1.8)
     storm = [Fault(cut, HOLDER, random.uniform(2.0, 5.5), random.random(), cut_at)]
@@ -224,7 +224,7 @@ def _cut_off_early(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
 
 
 def _unfit_start(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
-    """A daemon starts where the VIP must not be, and does not know yet."""
+    """A daemon starts on an unhealthy machine, before it knows the gates."""
     node = random.choice((HOLDER, *range(nodes)))
     unfit = random.choice((*BREAKS_PROXY, "drained"))
     faults = [Fault(unfit, node, random.uniform(5.0, 8.0), random.random(), hot)]
@@ -236,7 +236,7 @@ def _unfit_start(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
 
 
 def _passing(random: Random, nodes: int, hot: float) -> tuple[Fault, ...]:
-    """A healthy holder leaves, and is hindered while the next one gets ready."""
+    """A healthy holder leaves, and is disturbed during the handover."""
     faults = [Fault(random.choice(LEAVES), HOLDER, random.uniform(0.5, 3.0), random.random(), hot)]
     if random.random() < 0.3:
         faults.append(Fault("nft flushed", random.randrange(nodes), 0.0, 0.5, hot - random.random()))
@@ -265,7 +265,7 @@ _PLANS = (
 
 
 def in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
-    """A silence about as long as the pact's time-out, while etcd's answers are late: who has learned what, and when?"""
+    """Silences about as long as the pact's time-out, while etcd's answers are late."""
     at = _PACT_S + random.uniform(0.0, 1.5)
     faults = []
     if random.random() < 0.15:  # from the very beginning
@@ -291,7 +291,7 @@ def in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
 
 
 def _disruption(random: Random, kind: str, hot: float) -> Fault:
-    """One of several faults of the holder, one upon the other."""
+    """One of several faults of the holder that overlap."""
     at = hot + random.choice((0.05, 0.5, 2.0)) * random.random()
     return Fault(kind, HOLDER, random.uniform(0.2, 5.5), random.random(), at)
 

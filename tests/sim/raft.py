@@ -1,4 +1,4 @@
-"""Raft as far as clients of etcd feel it: who leads, who knows that, and how long after the topology has changed."""
+"""Raft as etcd's clients see it: who leads, which members know, and how long a change takes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _HEARTBEAT_S = 0.1
 
 @dataclass(slots=True)
 class Member:
-    """One of the three."""
+    """One of the three members."""
 
     rate: float = 1.0
     up: bool = True
@@ -27,7 +27,7 @@ class Member:
 
 
 class Raft:
-    """Three members, one on each of hosts 0 to 2; what they agree upon is the subclass's."""
+    """Three members, one on each of hosts 0 to 2. The subclass has the replicated data."""
 
     def __init__(self, world: World, network: Network, random: Random, rates: Sequence[float]) -> None:
         self.term = 1
@@ -44,24 +44,24 @@ class Raft:
     # What the subclass does about it
 
     def _deposed(self, before: int | None) -> None:
-        """Another member is about to lead."""
+        """Called before another member leads."""
 
     def _elected(self) -> None:
-        """Another member leads."""
+        """Called when another member leads."""
 
     def _agreed(self) -> None:
-        """There is a leader with a majority, of which more members may have learned."""
+        """Called when there is a leader with a majority, or when more members have learned of it."""
 
     def _resigned(self) -> None:
-        """The leader leads no more."""
+        """Called when the leader has stepped down."""
 
     def _failed(self, member: int) -> None:
-        """A member was killed."""
+        """Called when a member was killed."""
 
     # What happens to it
 
     def ask(self, member: int, work: Callable[[], None]) -> None:
-        """A request has arrived at a member."""
+        """A request arrives at a member."""
         asked = self.members[member]
         if asked.paused:
             asked.waiting.append(work)
@@ -90,7 +90,7 @@ class Raft:
         self.look()
 
     def resume(self, member: int) -> None:
-        """Let it go on: it answers what has waited before it hears any news."""
+        """Let the process continue: it answers the waiting requests before it gets any news."""
         resumed = self.members[member]
         resumed.paused = False
         waiting, resumed.waiting = resumed.waiting, []
@@ -99,20 +99,20 @@ class Raft:
         self.look()
 
     def depose(self) -> None:
-        """Another member becomes the leader, as when a heartbeat was late."""
+        """Let another member become the leader, as after a late heartbeat."""
         able = [m for m in range(MEMBERS) if m != self.leader and self._has_majority(m)]
         if able:
             self._elect(self._random.choice(able))
 
     def lead(self, member: int) -> None:
-        """This member becomes the leader."""
+        """Let this member become the leader."""
         if self.leader != member and self._has_majority(member):
             self._elect(member)
 
     # The topology
 
     def look(self) -> None:
-        """The topology has changed: who can lead, and who learns of it."""
+        """The topology has changed: find which member can lead, and which members learn of the leader."""
         leader = self.leader
         if leader is not None and self._has_majority(leader):
             self.lost_at = None
@@ -141,7 +141,7 @@ class Raft:
             self._world.after(self._time_out(), self._election)
 
     def _time_out(self) -> float:
-        """An election time-out: the extremes are where races are."""
+        """An election time-out. Extreme values are likely, as they cause races."""
         return ELECTION_S * self._random.choice((1.0, 2.0, self._random.uniform(1.0, 2.0)))
 
     def _elect(self, member: int) -> None:
@@ -156,7 +156,7 @@ class Raft:
         self._spread(self.term)
 
     def _spread(self, term: int) -> None:
-        """The leader's heartbeats reach whom they reach."""
+        """Let the leader's heartbeats reach every connected member."""
         if term != self.term or self.leader is None:
             return
         for index, member in enumerate(self.members):
@@ -167,7 +167,7 @@ class Raft:
             self._agreed()
 
     def _step_down(self, member: int, term: int) -> None:
-        """CheckQuorum: a leader that has not heard of a majority."""
+        """CheckQuorum: a leader without a majority steps down."""
         chief = self.members[member]
         if chief.leader == member and chief.term == term and not chief.paused and not self._has_majority(member):
             chief.leader = None

@@ -1,4 +1,4 @@
-"""Runs one schedule: builds the world, lets everything happen, asks the oracle."""
+"""Runs one schedule: builds the world, lets the faults strike, asks the oracle."""
 
 import gc
 import hashlib
@@ -32,7 +32,7 @@ BOUND_S = 14.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a schedule."""
+    """The result of a schedule."""
 
     schedule: Schedule
     violation: Violation | None
@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def detected(self) -> bool:
-        """Whether it finds a mutation. That a mutant crashes proves nothing: its own code may be wrong."""
+        """Whether the outcome finds a mutation. A mutant's crash proves nothing: the mutant's own code may be wrong."""
         return self.violation is not None and self.violation.promise != PROCESS
 
     def digest(self) -> str:
@@ -51,18 +51,18 @@ class Outcome:
         return hashlib.sha256(self.transcript().encode()).hexdigest()
 
     def transcript(self) -> str:
-        """For people: the schedule, and what happened."""
+        """The schedule and every note, for people."""
         return "\n".join([str(self.schedule), "", *map(str, self.notes), ""])
 
     def events(self) -> str:
-        """For comparison: what happened, in its order, without times and prose."""
+        """The events in their order, without times and prose, for comparison."""
         return "".join(
             " ".join(filter(None, (note.who, note.group, note.event))) + "\n" for note in self.notes if note.event
         )
 
 
 class Simulation:
-    """One world, and what happens to it."""
+    """One world, and the faults of its schedule."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -107,12 +107,12 @@ class Simulation:
         return next((m for m in self.machines if m.name == holder), self.machines[0])
 
     def agree(self) -> None:
-        """Every machine's file is as it is meant to be."""
+        """Make the operator's file every machine's file."""
         for machine in self.oracle.machines:
             machine.agree(self.file)
 
     def run(self) -> Outcome:
-        """Everything."""
+        """Run the whole schedule."""
         world, schedule, oracle = self.world, self.schedule, self.oracle
         if self._waiting:
             world.noted = self._noted
@@ -142,7 +142,7 @@ class Simulation:
         return Outcome(schedule, oracle.violation, world.now, healed, tuple(world.notes), self._struck)
 
     def _heal(self) -> float:
-        """End every fault and wait until all is well; that is a violation when it takes too long."""
+        """End every fault, and wait until all is well. A wait that is too long is a violation."""
         world, oracle = self.world, self.oracle
         self._waiting.clear()
         for end in list(self._ends):
@@ -168,7 +168,7 @@ class Simulation:
         return 0.0
 
     def _records(self) -> str:
-        """Whether etcd shows other tools who leads."""
+        """Whether the members' records in etcd name the leaders."""
         for group in self.file.groups:
             holder = self.oracle.serving(group.addresses[0].ip)
             record = self.cluster.keys.get(f"{self.file.prefix}members/{group.name}/{holder}")
@@ -179,7 +179,7 @@ class Simulation:
     # The queues
 
     def _queues(self) -> dict[str, list[tuple[int, Machine]]]:
-        """By election: each candidate's lease and machine, the first in the queue first."""
+        """For each election: the candidates' leases and machines, in the order of the queue."""
         queues: dict[str, list[tuple[int, Machine]]] = {}
         for kv in sorted(self.cluster.keys.values(), key=lambda kv: kv.create_revision):
             election = _election(kv)

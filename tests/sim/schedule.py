@@ -1,4 +1,4 @@
-"""A schedule: what goes wrong when, in which world. Made from a seed, searched by bias, shrunk when it fails."""
+"""A schedule: a world and its faults. Drawn from a seed, biased towards violations, shrunk when it finds one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ _STRANGE_SHARE = 0.08
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The faults of one run, and its world. Everything that happens follows from it.
+    """The world of one run, and its faults. The run depends on nothing else.
 
     Attributes:
         seed: of everything that chance decides in the run: delays, places.
@@ -68,7 +68,7 @@ class Schedule:
 
 
 def make(seed: int, *, plan: str = "") -> Schedule:
-    """The schedule of a seed: each switches a few kinds of fault on (swarm testing), and strikes close together.
+    """Draw the schedule of a seed: a few kinds of fault (swarm testing) that strike close together.
 
     Args:
         seed: what everything is drawn from.
@@ -120,7 +120,7 @@ def _left_out(random: Random, nodes: int, faults: tuple[Fault, ...]) -> int | No
 
 
 def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
-    """The fewest and simplest faults that still fail: leave out, then round."""
+    """The schedule with the fewest and simplest faults that still fails: leave faults out, then round numbers."""
     again = True
     while again:
         again = False

@@ -1,4 +1,4 @@
-"""systemd, as far as a unit's life goes: it starts the real daemon, watches it, ends it, and starts it again."""
+"""systemd, as far as the unit needs it: it starts the real daemon, watches it, ends it, and restarts it."""
 
 import asyncio
 import itertools
@@ -71,7 +71,7 @@ class Unit(ABC):
 
     @abstractmethod
     async def clear_fences(self, process: Process, configured: Plan) -> None:
-        """Let go of fences that an earlier process left and no group owns."""
+        """Remove the fences of an earlier process that no group owns."""
 
     # The operator: systemctl
 
@@ -105,7 +105,7 @@ class Unit(ABC):
     # What happens to its process
 
     def kill(self) -> None:
-        """The daemon's process dies, without a word."""
+        """Kill the daemon's process (SIGKILL)."""
         if self.process is not None:
             self._exited("killed")
 
@@ -123,16 +123,16 @@ class Unit(ABC):
         return math.inf if self._disturbances else self._disturbed_until
 
     def disturb(self) -> None:
-        """A disturbance begins; several may last at once."""
+        """A disturbance begins. Several may last at once."""
         self._disturbances += 1
 
     def disturbed(self) -> None:
-        """It ends, and what it has delayed is over soon."""
+        """A disturbance ends. Its delays are over soon."""
         self._disturbances -= 1
         self._disturbed_until = max(self._disturbed_until, self.world.now + 1.0)
 
     def break_task(self) -> None:
-        """A fault in the program: the monitor's task ends with an exception."""
+        """A fault of the program: the monitor's task ends with an exception."""
         process = self.process
         if process is None:
             return
@@ -155,7 +155,7 @@ class Unit(ABC):
         self._later(self.random.uniform(*_PYTHON_S), process.call_soon, self._main, process)
 
     def _main(self, process: Process) -> None:
-        """What `govipd.cli.main` does."""
+        """The entry point of the process, as in `govipd.cli`."""
         self.proxy_changed.clear()
         try:
             configured = self.plan(process)

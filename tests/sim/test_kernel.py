@@ -1,4 +1,4 @@
-"""The modelled kernel, where the schedules depend on what it makes of the real fence's transactions."""
+"""The modelled kernel, with the transactions of the real fence."""
 
 import asyncio
 from ipaddress import ip_interface

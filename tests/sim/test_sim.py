@@ -1,4 +1,4 @@
-"""A sample of what `make sim` does at length."""
+"""A sample of `make sim`."""
 
 import gc
 import os
@@ -29,14 +29,14 @@ def test_nothing_is_violated_under_fresh_hostile_schedules(capsys: pytest.Captur
 
 @pytest.mark.parametrize("golden", stored(), ids=lambda golden: golden.path.stem)
 def test_what_happens_is_what_is_written(golden: Golden) -> None:
-    """After a change of behaviour that is meant: python -m tests.sim --golden, and read the difference."""
+    """After an intended change of behaviour: run python -m tests.sim --golden, and read the difference."""
     outcome = simulate(golden.schedule)
     assert outcome.violation is None
     assert outcome.events() == golden.events
 
 
 def test_every_broken_rule_is_found() -> None:
-    """Each by the schedule that is kept for it; make sim hunts them in new ones."""
+    """Each mutation by its kept schedule. `make sim` hunts mutations in fresh schedules."""
     kept = {golden.mutation: golden.path for golden in stored() if golden.mutation}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(zip(kept, pool.map(detects, kept.values()), strict=True))
@@ -44,7 +44,7 @@ def test_every_broken_rule_is_found() -> None:
 
 
 def test_every_moment_occurs() -> None:
-    """A fault that waits for a moment that never comes strikes nothing."""
+    """A fault that waits for a moment which never comes would strike nothing."""
     missing = set(Moment)
     for seed in range(1, 500):
         events = [note.event for note in simulate(make(seed)).notes if note.event]
@@ -64,7 +64,7 @@ def test_every_mutation_still_applies() -> None:
 
 
 def test_a_schedule_leaves_nothing_in_memory() -> None:
-    """A hundred thousand of them would need it all."""
+    """A run of a hundred thousand schedules would need all of it."""
 
     def objects(seeds: range) -> int:
         for seed in seeds:

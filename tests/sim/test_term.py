@@ -1,4 +1,4 @@
-"""The rule that the simulation cannot show alone: a renewal and its proof must be of one term of raft."""
+"""A rule that schedules cannot test alone: a renewal and its proof must be of one term of raft."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ class DeposedRenewer(MemoryStore):
 
 
 async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
-    """Only the grant is told; the renewals are tried again, and the trouble is reported."""
+    """Only the grant is reported. The renewals are repeated, and the trouble is reported."""
     store, events = DeposedRenewer(), Collected()
     election = candidate(store, events, FakeClock(), "a").election
     running = asyncio.ensure_future(election.run())

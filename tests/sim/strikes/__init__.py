@@ -1,1 +1,1 @@
-"""How each kind of fault begins, by what it hits."""
+"""How each kind of fault begins, by what the fault hits."""

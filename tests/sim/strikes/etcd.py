@@ -1,4 +1,4 @@
-"""How faults of etcd begin; what is returned ends it (None: it ends by itself)."""
+"""How faults of etcd begin. The returned function ends the fault (None: it ends by itself)."""
 
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def leader_pauses(sim: "Simulation", fault: Fault) -> End:
 
 
 def leader_cut_off(sim: "Simulation", fault: Fault) -> End:
-    """From its peers; clients still reach it."""
+    """Cut the leader off from its peers; clients still reach it."""
     sim.cluster.cut_off = sim.cluster.leader
     sim.cluster.look()
 
@@ -71,7 +71,7 @@ def break_watches(sim: "Simulation", fault: Fault) -> End:
 
 
 def lose_watches(sim: "Simulation", fault: Fault) -> End:
-    """Half-open: they say nothing any more."""
+    """Half-open streams: the watches get no events any more."""
     sim.cluster.lose_watches()
     return None
 
@@ -89,7 +89,7 @@ def expire_tokens(sim: "Simulation", fault: Fault) -> End:
 
 
 def _between_proof_and_answer(sim: "Simulation") -> bool:
-    """Whether a daemon that stalls has proven that it leads, and does not answer yet (docs/adr/0025).
+    """Whether a stalled daemon has proven that it leads, and does not answer yet (docs/adr/0025).
 
     Where its lease or its key is taken away just then, it opens its fence later, and the wire has been silent.
     """

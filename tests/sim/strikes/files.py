@@ -1,4 +1,4 @@
-"""Edits of govip.toml, machine after machine, and slips of the pen; in the end every file is the same again."""
+"""Edits of govip.toml, machine after machine, and typos. In the end every machine has the same file again."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ def add_and_restart(sim: "Simulation", fault: Fault) -> End:
 
 
 def mistype_name(sim: "Simulation", fault: Fault) -> End:
-    """On one machine, which has a group of its own then."""
+    """Rename a group on one machine, which has a group of its own then."""
     return _slip(sim, fault, lambda file: file.renamed(_group(file, fault)))
 
 
@@ -76,7 +76,7 @@ def _restart(machine: "Machine") -> None:
 def _machine_after_machine(
     sim: "Simulation", fault: Fault, change: Callable[[File], File], apply: Callable[["Machine"], None]
 ) -> End:
-    """The operator brings the new file to each machine and applies it; `place` says in which order, `seconds` when."""
+    """Copy the new file to each machine and apply it. `place` gives the order, `seconds` the whole time."""
     target = sim.file = change(sim.file)
     first = sim.machine(fault).index
     machines = sim.oracle.machines

@@ -1,4 +1,4 @@
-"""How faults of haproxy begin, and of what watches it; what is returned ends it (None: it ends by itself)."""
+"""How faults of haproxy and of its monitors begin. The returned function ends the fault (None: it ends by itself)."""
 
 from typing import TYPE_CHECKING
 

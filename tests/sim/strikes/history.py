@@ -1,4 +1,4 @@
-"""What becomes of etcd's data and of who may change it; what is returned ends it (None: it ends by itself)."""
+"""Faults of etcd's data and of its users' rights. The returned function ends the fault (None: it ends by itself)."""
 
 from random import Random
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def fill(sim: "Simulation", fault: Fault) -> End:
-    """The alarm NOSPACE, until the operator has disarmed it; half of the time etcd 3.4 above its quota."""
+    """The alarm NOSPACE, until the operator disarms it; half of the time as etcd 3.4 above its quota."""
     sim.cluster.space.full = True
     sim.cluster.space.refuses_deletions = fault.place < 0.5
 
@@ -30,7 +30,7 @@ def take_rights(sim: "Simulation", fault: Fault) -> End:
 
 
 def switch_authentication(sim: "Simulation", fault: Fault) -> End:
-    """On or off: every client's next calls are refused, until it asks with a token, or without one."""
+    """Switch authentication on or off: each client's next calls are refused until it logs in, or stops to."""
     for machine in sim.oracle.machines:
         for store in machine.stores:
             store.expired_tokens += 1 + int(3 * fault.place)
@@ -42,12 +42,12 @@ def lose_data(sim: "Simulation", fault: Fault) -> End:
 
 
 def restore(sim: "Simulation", fault: Fault) -> End:
-    """From one of the snapshots that the schedule's Simulation keeps."""
+    """Restore one of the Simulation's snapshots."""
     return _rebuild(sim, fault, 2 * fault.place % 1.0)
 
 
 def _rebuild(sim: "Simulation", fault: Fault, snapshot: float | None) -> End:
-    """All members are down until it is done; with another token, the cluster has another id then."""
+    """All members are down until the data is replaced. With another token, the cluster has another id."""
     cluster = sim.cluster
     up = [member for member in range(MEMBERS) if cluster.members[member].up]
     for member in up:
@@ -64,7 +64,7 @@ def _rebuild(sim: "Simulation", fault: Fault, snapshot: float | None) -> End:
 
 
 def stray(sim: "Simulation", fault: Fault) -> End:
-    """At a member's address another cluster answers: a copy that an operator started, or an empty cluster."""
+    """At a member's address another cluster answers: a copy, or an empty one."""
     member = sim.machine(fault).index
     other = Cluster(sim.world, sim.network, Random(sim.random.random()), sim.schedule.rates[3:], cluster=-1 - member)
     if fault.place < 0.3:

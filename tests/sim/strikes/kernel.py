@@ -1,4 +1,4 @@
-"""How faults of the kernel begin, and what people do to it; what is returned ends it (None: it ends by itself)."""
+"""How faults of the kernel and operators' commands begin. The returned function ends the fault (None: by itself)."""
 
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def flush(sim: "Simulation", fault: Fault) -> End:
 
 
 def hold_mutex(sim: "Simulation", fault: Fault) -> End:
-    """Another program loads rules: a process with a transaction waits for nf_tables' mutex, and cannot be killed."""
+    """Another program loads rules: a transaction waits for nf_tables' mutex, and its process cannot be killed."""
     machine = sim.machine(fault)
     machine.mutex_held = 0.05 + 0.35 * fault.place
     machine.disturb()
@@ -32,7 +32,7 @@ def hold_mutex(sim: "Simulation", fault: Fault) -> End:
 
 
 def redirect(sim: "Simulation", fault: Fault) -> End:
-    """NAT turns what is addressed to the VIP to a server of this machine that has another address, until the boot."""
+    """A NAT rule redirects packets for the VIP to this machine's server at another address, until the boot."""
     machine = sim.machine(fault)
     machine.kernel.redirect(_one(machine.file.addresses, fault).ip)
     return None
@@ -70,7 +70,7 @@ def add_address(sim: "Simulation", fault: Fault) -> End:
 
 
 def add_elsewhere(sim: "Simulation", fault: Fault) -> End:
-    """On an interface that is not govipd's: govipd may only see to it that it is silent."""
+    """Add the VIP on an interface that is not govipd's. govipd can only keep the address silent."""
     machine = sim.machine(fault)
     if machine.read is None or machine.job:
         return None
@@ -95,7 +95,7 @@ def _twin(address: Address) -> Address:
 
 
 def _one(addresses: tuple[Address, ...], fault: Fault) -> Address:
-    """One of several, by `place`: the first half of the time."""
+    """One of several, by `place`; half of the time the first."""
     return addresses[max(0, int((2 * fault.place - 1) * len(addresses)))]
 
 

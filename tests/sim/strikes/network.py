@@ -1,4 +1,4 @@
-"""How faults of the network begin; what is returned ends it (None: it ends by itself)."""
+"""How faults of the network begin. The returned function ends the fault (None: it ends by itself)."""
 
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,14 @@ def _cut(sim: "Simulation", directions: list[tuple[int, int]]) -> End:
 
 
 def isolate(sim: "Simulation", fault: Fault) -> End:
-    """From both others: also its etcd member."""
+    """Cut the machine, with its etcd member, off from both others."""
     one = sim.machine(fault).index
     others = [host for host in range(3) if host != one]
     return _cut(sim, [pair for other in others for pair in ((one, other), (other, one))])
 
 
 def isolate_leader(sim: "Simulation", fault: Fault) -> End:
-    """Together with etcd's leader, which runs on the same machine."""
+    """Isolate the machine after etcd's leader has moved to it."""
     sim.cluster.lead(sim.machine(fault).index)
     return isolate(sim, fault)
 
@@ -47,7 +47,7 @@ def cut_one_way(sim: "Simulation", fault: Fault) -> End:
 
 
 def deaf(sim: "Simulation", fault: Fault) -> End:
-    """What it sends arrives; what is sent to it does not."""
+    """The machine's packets arrive; packets to the machine are lost."""
     one = sim.machine(fault).index
     return _cut(sim, [(host, one) for host in range(3) if host != one])
 
@@ -65,7 +65,7 @@ def slow_network(sim: "Simulation", fault: Fault) -> End:
 
 
 def lossy_network(sim: "Simulation", fault: Fault) -> End:
-    """Requests and answers get lost; who asked does not know which."""
+    """Requests and answers get lost. The caller does not know which of both."""
     pairs = _around(sim, fault)
     for pair in pairs:
         sim.network.lossy(*pair, share=0.6 * fault.place)
@@ -78,7 +78,7 @@ def lossy_network(sim: "Simulation", fault: Fault) -> End:
 
 
 def wild_datagrams(sim: "Simulation", fault: Fault) -> End:
-    """Lost, late, out of order, and repeated."""
+    """Datagrams get lost, late, out of order, and repeated."""
     return _wild(sim, _around(sim, fault), 0.99 * fault.place)
 
 
@@ -88,7 +88,7 @@ def block_datagrams(sim: "Simulation", fault: Fault) -> End:
 
 
 def block_datagrams_one_way(sim: "Simulation", fault: Fault) -> End:
-    """What the machine sends gets lost, or what is sent to it."""
+    """Lose either the datagrams from the machine, or those to it."""
     pairs = _around(sim, fault)
     return _wild(sim, pairs[:3] if fault.place < 0.5 else pairs[3:], 1.0)
 

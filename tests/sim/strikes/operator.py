@@ -1,4 +1,4 @@
-"""What the operator does, and a disk that is full; what is returned ends it (None: it ends by itself)."""
+"""The operator's commands, and a full disk. The returned function ends the fault (None: it ends by itself)."""
 
 from typing import TYPE_CHECKING
 
@@ -29,14 +29,14 @@ def drain(sim: "Simulation", fault: Fault) -> End:
 
 
 def hand_over(sim: "Simulation", fault: Fault) -> End:
-    """To the next in the queue, or to one that is named, whether it stands or not."""
+    """govipctl handover to the next in the queue, or to a named member, which may not be in the queue."""
     names = ["", *(machine.name for machine in sim.machines)]
     sim.machine(fault).hand_over(names[int(len(names) * fault.place)])
     return None
 
 
 def hand_over_one(sim: "Simulation", fault: Fault) -> End:
-    """One group, to the next in its queue; then two machines lead."""
+    """govipctl handover of one group to the next in its queue; then two machines lead."""
     machine = sim.machine(fault)
     groups = machine.file.groups
     machine.hand_over("", groups[int(fault.place * 1000) % len(groups)].name)
@@ -55,7 +55,7 @@ def lose_file(sim: "Simulation", fault: Fault) -> End:
 
 
 def clone(sim: "Simulation", fault: Fault) -> End:
-    """Another machine has the victim's member name and machine id, as when a template was copied."""
+    """Another machine gets this machine's member name and machine id, like a copied template."""
     victim = sim.machine(fault)
     machines = sim.oracle.machines
     machine = machines[(victim.index + 1) % len(machines)]

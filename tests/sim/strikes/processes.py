@@ -1,4 +1,4 @@
-"""How faults of daemons and of whole machines begin; what is returned ends it (None: it ends by itself)."""
+"""How faults of daemons and of whole machines begin. The returned function ends the fault (None: by itself)."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ def restart(sim: "Simulation", fault: Fault) -> End:
 
 
 def restart_unasked(sim: "Simulation", fault: Fault) -> End:
-    """A restart while D-Bus does not answer why."""
+    """A restart while D-Bus does not answer which job runs."""
     machine = sim.machine(fault)
     machine.job_type_hangs = True
     machine.restart()
