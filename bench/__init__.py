@@ -1,1 +1,1 @@
-"""What is measured, rather than tested."""
+"""Benchmarks: figures that are measured, not tested."""

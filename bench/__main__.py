@@ -1,4 +1,4 @@
-"""`make bench`: govipd against keepalived and vip-manager, in one lab, by turns. The last line is the verdict."""
+"""`make bench`: govipd, keepalived and vip-manager in one lab, in turns. The last line is the verdict."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ OUT = Path(__file__).resolve().parents[1] / "docs/benchmarks"
 
 
 def arguments() -> argparse.Namespace:
-    """What was typed."""
+    """The command line's arguments."""
     events = [*EVENTS, plan.IDLE]
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--tools", type=_some(TOOLS), default=list(TOOLS), help=",".join(TOOLS))
@@ -48,7 +48,7 @@ def _some(allowed: Collection[str]) -> Callable[[str], list[str]]:
 
 
 def machine() -> dict[str, str]:
-    """Where it was measured."""
+    """The host on which the run was measured."""
     cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024 / 1024
     return {

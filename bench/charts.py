@@ -15,7 +15,7 @@ STYLE = "text{font:12px sans-serif;fill:#222}.h{font-weight:bold}.s{font-size:11
 
 
 def colour(name: str) -> str:
-    """A tool's, by its family."""
+    """A tool's colour, by its family."""
     return COLOURS[name.partition("-")[0]]
 
 
@@ -28,7 +28,7 @@ def svg(height: float, parts: Sequence[str]) -> str:
 
 
 def text(x: float, y: float, words: str, css: str = "", anchor: str = "start") -> str:
-    """Words; y is the base line."""
+    """A text; y is the base line."""
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
@@ -38,7 +38,7 @@ def line(x1: float, y1: float, x2: float, y2: float, stroke: str, width: float =
 
 
 def gap_chart(summaries: Mapping[tuple[str, str], Summary]) -> str:
-    """By event and tool: least to longest gap as a stroke, the median as a dot, red for how long two answered."""
+    """For each event and tool: the range of gaps as a line, the median as a dot, the time with two answering in red."""
     parts: list[str] = []
     y = 50.0
     for event in EVENTS.values():
@@ -80,7 +80,7 @@ def _gap_row(y: float, tool: str, summary: Summary) -> list[str]:
 
 
 def time_line(steps: Sequence[Step]) -> str:
-    """A bar for each step, from the one before it, with its share of the whole."""
+    """A bar for each step of a take-over, with its share of the whole."""
     whole = max((step.at_ms for step in steps), default=0.0) or 1.0
     scale = (WIDTH - 330 - RIGHT) / whole
     parts = [text(10, 16, f"One take-over, haproxy killed, with its median gap: {whole:.0f} ms to the last step", "h")]

@@ -1,4 +1,4 @@
-"""What happens to the machine that holds the VIP."""
+"""The events that the benchmark plays on the machine that holds the VIP."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ Act = Callable[[Lab, Tool, Machine], None]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something, and how to watch it.
+    """An event, and how to watch it.
 
     `moves`: whether the VIP should. `double`: whether two may answer for long; then the machines are watched for the
     whole window. `leads_etcd`: whether the holder's member of etcd is made its leader before, or another machine's;
@@ -32,7 +32,7 @@ class Event:
 
     @property
     def ends_when_moved(self) -> bool:
-        """Whether all is seen then."""
+        """Whether the watching may end when the VIP has moved."""
         return self.moves and not self.double
 
 
@@ -61,7 +61,7 @@ def _handed_over(lab: Lab, tool: Tool, holder: Machine) -> None:
 
 
 def place_etcd_leader(lab: Lab, holder: Machine, *, on_holder: bool) -> None:
-    """Make the holder's member of etcd the leader, or another's."""
+    """Move etcd's leader to the holder, or away from it."""
     leader = etcd_leader(lab)
     if (leader is holder) == on_holder:
         return

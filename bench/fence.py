@@ -1,4 +1,4 @@
-"""`make bench-fence`: how precisely the kernel ends a lease, and whether renewing one costs packets.
+"""`make bench-fence`: how precisely the kernel ends a lease, and whether a renewal costs packets.
 
 A host with the VIP behind NftFence and a peer, in two network namespaces. The peer asks by echo requests, one
 each millisecond, from a process of its own; it sees when the last answer came, by the clock of `until`.
@@ -31,7 +31,7 @@ class Clock:
 
 
 def ask(peer: Namespace, pipe: Connection, pause_s: float) -> None:
-    """Ask until the pipe says so; send back the times of the answers, and how many questions there were.
+    """Ask until the pipe says so. Send the times of the answers, and the number of questions.
 
     A question stamps itself: the answer brings the stamp back, so that an answer is counted at the time at which it
     was asked for and given, not at the one at which this process came to read it.
@@ -65,7 +65,7 @@ def ask(peer: Namespace, pipe: Connection, pause_s: float) -> None:
 
 
 async def measure(fence: NftFence, pipe: Connection) -> bool:
-    """Print the figures; whether nothing was lost and nothing answered after its time."""
+    """Print the figures. Returns whether no packet was lost and no answer came after the deadline."""
     clock = Clock()
     good = True
     print(f"| time-out | last answer before the end, median of {RUNS} | earliest | latest |")

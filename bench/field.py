@@ -1,4 +1,4 @@
-"""The lab with one tool at a time: the same machines, etcd and haproxy for each; the others are stopped and gone."""
+"""The lab with one tool at a time, on the same machines, with the same etcd and haproxy."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ UNITS = sorted({unit for tool in TOOLS.values() for unit in tool.units})
 
 
 class Field:
-    """Changes which tool runs on the machines of a lab."""
+    """Changes the tool that runs on the machines of a lab."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -36,7 +36,7 @@ class Field:
             list(pool.map(act, self.lab.nodes))
 
     def play_with(self, tool: Tool) -> Machine:
-        """Repair everything, start the tool afresh on every machine, and wait until one holds the VIP: that one."""
+        """Repair everything, start the tool on every machine, and wait for a holder. Returns the holder."""
         self._repair()
         self._clear()
         self._install(tool)
@@ -58,7 +58,7 @@ class Field:
                     host.kill(pid, signal.SIGCONT)
 
     def _clear(self) -> None:
-        """No tool runs, and nothing of one is left in the kernel or in etcd."""
+        """Stop every tool, and remove what the tools left in the kernel and in etcd."""
         self.everywhere(f"systemctl stop {' '.join(UNITS)} 2> /dev/null; systemctl reset-failed; "
                         f"ip address flush dev eth0 to {VIP4}/32; nft flush ruleset; systemctl start etcd")  # fmt: skip
 
@@ -73,7 +73,7 @@ class Field:
 
 
 def versions(lab: Lab) -> dict[str, str]:
-    """What was compared: program to version."""
+    """The compared programs and their versions."""
     dpkg = "dpkg-query -W -f '${Package} ${Version}\\n' keepalived vip-manager etcd-server haproxy systemd"
     found = dict(line.split() for line in lab.nodes[0].run(dpkg).stdout.splitlines())
     found["govipd"] = lab.nodes[0].run("govipd --version").stdout.split()[-1]

@@ -1,4 +1,4 @@
-"""What a daemon costs while nothing happens, and how soon after its start it is ready."""
+"""The cost of a daemon without events, and the time from its start until it is ready."""
 
 import time
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ TICKS = 100  # per second, in /proc/PID/stat (USER_HZ, which is 100 everywhere D
 
 
 def idle(field: Field, tool: Tool, *, quick: bool) -> list[Idle]:
-    """For the holder, and for one of the others."""
+    """The cost on the holder, and on another machine."""
     holder = field.play_with(tool)
     nodes = (holder, field.lab.others(holder)[0])
     time.sleep(SETTLE_S)
@@ -34,7 +34,7 @@ def idle(field: Field, tool: Tool, *, quick: bool) -> list[Idle]:
 
 
 def ready_times(field: Field, tool: Tool, *, quick: bool) -> list[float]:
-    """From exec to READY, in seconds, by systemd; on a machine that does not hold the VIP, started alone."""
+    """Seconds from exec to READY, measured by systemd, on a machine that does not hold the VIP."""
     node = field.lab.others(field.play_with(tool))[0]
     times = []
     for _ in range(QUICK_STARTS if quick else STARTS):

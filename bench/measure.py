@@ -1,4 +1,4 @@
-"""One event for one tool, and what a client and the machines themselves show of it."""
+"""One event for one tool, observed by a client and by the machines."""
 
 import time
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A record, who held the VIP, who serves afterwards, and when it happened. Times are seconds of CLOCK_MONOTONIC."""
+    """A record, the holders before and after, and the time of the event in seconds of CLOCK_MONOTONIC."""
 
     record: Record
     holder: Machine
@@ -40,7 +40,7 @@ class Measured:
 
 
 def measure(field: Field, tool: Tool, event: Event, run: int, *, quick: bool = False) -> Measured:
-    """Let it happen to the machine that holds the VIP.
+    """Play the event on the machine that holds the VIP.
 
     Raises:
         LabError: the tool was not in order before the event, in three tries.
@@ -97,7 +97,7 @@ def _measure(field: Field, tool: Tool, event: Event, run: int, *, quick: bool) -
 
 
 def _follow(lab: Lab, holder: Machine) -> None:
-    """Until another machine serves and a while longer, or the window ends."""
+    """Watch until another machine serves and a while longer, or until the window ends."""
     ends = time.monotonic() + WINDOW_S
     time.sleep(FIRST_LOOK_S)
     while time.monotonic() < ends:
@@ -109,7 +109,7 @@ def _follow(lab: Lab, holder: Machine) -> None:
 
 @contextmanager
 def _observe(lab: Lab) -> Iterator[Watching]:
-    """As Lab.observe(), without IPv6: one IPv4 address is what every tool can keep."""
+    """As Lab.observe(), but without IPv6: every tool can hold one IPv4 address."""
     ports = [n.port for n in lab.nodes]
     watching = Watching(Observation(lab.network, CLIENT, ports, services=("v4",)))
     time.sleep(0.3)

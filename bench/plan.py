@@ -1,4 +1,4 @@
-"""Which runs, in which order."""
+"""The runs of a benchmark, and their order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -36,7 +36,7 @@ QUICK: Mapping[str, Mapping[str, int]] = {
 
 
 def runs(event: Event, tool: Tool, wanted: int | None, *, quick: bool) -> int:
-    """How often, if not as often as is wanted; 0 where it tells nothing."""
+    """The number of runs, where it differs from the wanted number; 0 for an event that shows nothing of this tool."""
     if event.leads_etcd and not tool.elects_in_etcd:
         return 0
     if tool.name == FAST_100MS and event.title not in {EVENTS["F"].title, EVENTS["G"].title}:
@@ -53,7 +53,7 @@ def runs(event: Event, tool: Tool, wanted: int | None, *, quick: bool) -> int:
 def turns(
     tools: Sequence[str], events: Sequence[str], wanted: int | None, *, quick: bool
 ) -> Iterator[tuple[int, Event, Tool]]:
-    """In each round every event, for each event every tool; another tool comes first in each round."""
+    """In each round every event, for each event every tool. Each round begins with another tool."""
     for run in range(1, (wanted or CLOSE_RUNS) + 1):
         first = run % len(tools)
         for event in (EVENTS[name] for name in events if name in EVENTS):
@@ -63,5 +63,5 @@ def turns(
 
 
 def at_rest(tools: Sequence[str], *, quick: bool) -> list[Tool]:
-    """Of which it is measured what they cost while nothing happens."""
+    """The tools whose cost without events is measured."""
     return [TOOLS[name] for name in tools if name != FAST_100MS and (not quick or name in QUICK[IDLE])]

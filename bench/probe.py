@@ -1,4 +1,4 @@
-"""`make bench-probe`: what a check of haproxy costs, and how often it would be wrong about a haproxy that is well.
+"""`make bench-probe`: the cost of a check of haproxy, and how often it would fail a healthy haproxy.
 
 A real haproxy on the loopback of a network namespace, asked by HttpProbe with the niceness that govipd's unit has. A
 check is timed as its deadline sees it: from its beginning to its result, with its thread and the event loop's turn.
@@ -41,7 +41,7 @@ PER_SECOND = (2, 14)
 
 @contextmanager
 def haproxy() -> Iterator[None]:
-    """Serves until the body ends."""
+    """Run haproxy until the body ends."""
     with tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
         file.write(HAPROXY)
         file.flush()
@@ -55,13 +55,13 @@ def haproxy() -> Iterator[None]:
 
 
 def spin() -> None:
-    """Be busy."""
+    """Use the processor."""
     while True:
         pass
 
 
 def touch() -> None:
-    """Take every page of this process's share of MEMORY, give all back, and begin anew."""
+    """Use every page of this process's share of MEMORY, give all back, and repeat."""
     memory = mmap.mmap(-1, MEMORY // PROCESSORS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     while True:
         for at in range(0, len(memory), mmap.PAGESIZE):
@@ -80,14 +80,14 @@ LOADS: tuple[tuple[str, int, Callable[[], None]], ...] = (
 
 
 def as_usual(work: Callable[[], None]) -> None:
-    """Work with the niceness that haproxy has; this process's is inherited."""
+    """Work with haproxy's niceness; this process's niceness is inherited."""
     os.nice(-NICE)
     work()
 
 
 @contextmanager
 def busy(each: int, work: Callable[[], None]) -> Iterator[None]:
-    """That many busy processes for each processor, until the body ends."""
+    """Run so many busy processes for each processor, until the body ends."""
     fork = mp.get_context("fork")
     spinners = [fork.Process(target=as_usual, args=(work,), daemon=True) for _ in range(each * PROCESSORS)]
     for spinner in spinners:
@@ -101,7 +101,7 @@ def busy(each: int, work: Callable[[], None]) -> Iterator[None]:
 
 
 async def ask(seconds: float, pause_s: float) -> tuple[list[float], float]:
-    """Check again and again: how long each took, and the processor's seconds for one, this process's only."""
+    """Repeat the check. Returns the time of each, and this process's CPU seconds for one."""
     probe = HttpProbe(url=URL, interval_s=pause_s, timeout_s=10.0, sink=lambda _: None, clock=BootClock())
     took = []
     cpu, until = time.process_time(), time.monotonic() + seconds

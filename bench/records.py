@@ -1,4 +1,4 @@
-"""What was measured, as it is kept: `latest.json` holds a list of Record, `context.json` a Context."""
+"""The records of a benchmark: `latest.json` holds a list of Record, `context.json` a Context."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that a take-over consists of; `at_ms` since the event."""
+    """A step of a take-over; `at_ms` since the event."""
 
     at_ms: float
     node: str
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Of all records together."""
+    """What is common to all records."""
 
     date: str
     machine: dict[str, str]
@@ -59,7 +59,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A tool's runs of one event."""
+    """The runs of one event with one tool."""
 
     gaps: tuple[float, ...]
     two_answering: tuple[float, ...]
@@ -69,7 +69,7 @@ class Summary:
 
     @property
     def median(self) -> float:
-        """In ms."""
+        """The median gap in ms."""
         return statistics.median(self.gaps)
 
     @property
@@ -79,7 +79,7 @@ class Summary:
 
 
 def summarize(records: Iterable[Record]) -> dict[tuple[str, str], Summary]:
-    """By event and tool."""
+    """The summaries, by event and tool."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.event, record.tool), []).append(record)
@@ -97,14 +97,14 @@ def _summary(group: Sequence[Record]) -> Summary:
 
 
 def write(directory: Path, records: Sequence[Record], context: Context) -> None:
-    """Keep them in a directory."""
+    """Write the records to a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, contents in (("latest.json", records), ("context.json", context)):
         (directory / name).write_bytes(msgspec.json.format(msgspec.json.encode(contents), indent=1) + b"\n")
 
 
 def read(directory: Path) -> tuple[list[Record], Context]:
-    """What write() has kept."""
+    """Read the records that write() wrote."""
     return (
         msgspec.json.decode((directory / "latest.json").read_bytes(), type=list[Record]),
         msgspec.json.decode((directory / "context.json").read_bytes(), type=Context),

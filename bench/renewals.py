@@ -1,4 +1,4 @@
-"""`make bench-renewals`: what the fence's renewals cost the rest of the host, beside 20,000 rules of others.
+"""`make bench-renewals`: what the fence's renewals cost the host, beside 20,000 rules of another program.
 
 Transactions of nf_tables are counted by the kernel (NFTA_GEN_ID). Each makes a record for each table that it changes
 where the host's audit is on: the fence changes two, one in inet and one in arp. `nft list ruleset` begins again
@@ -40,7 +40,7 @@ class Clock:
 
 
 def transactions() -> int:
-    """How many this namespace has seen."""
+    """The number of nf_tables transactions that this namespace has seen."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
         netlink.send(_GETGEN)
         answer = netlink.recv(4096)
@@ -48,7 +48,7 @@ def transactions() -> int:
 
 
 def rules(number: int, table: str) -> str:
-    """As nft(8) reads them."""
+    """Rules for nft(8)."""
     matches = (f"ip saddr 198.51.100.{n % 250} tcp dport {n % 60000}" for n in range(number))
     lines = (f"add rule inet {table} c {match} accept" for match in matches)
     return "\n".join((f"add table inet {table}", f"add chain inet {table} c", *lines))
@@ -56,7 +56,7 @@ def rules(number: int, table: str) -> str:
 
 @contextmanager
 def renewing(fence: object, pause_s: float, length_s: float) -> Iterator[tuple[asyncio.AbstractEventLoop, list[float]]]:
-    """An event loop, and how long each renewal took so far."""
+    """An event loop that renews, and the time of each renewal so far."""
     loop, clock, took = asyncio.new_event_loop(), Clock(), list[float]()
 
     async def renew() -> None:
@@ -74,7 +74,7 @@ def renewing(fence: object, pause_s: float, length_s: float) -> Iterator[tuple[a
 
 
 async def listing() -> str:
-    """How long `nft list ruleset` takes."""
+    """The time that `nft list ruleset` takes."""
     began = time.monotonic()
     nft = await asyncio.create_subprocess_exec("nft", "list", "ruleset", stdout=subprocess.DEVNULL)
     try:
@@ -88,7 +88,7 @@ async def listing() -> str:
 
 
 async def loading(number: int) -> None:
-    """Another program's transaction, and its end."""
+    """A transaction of another program, and its end."""
     for text in (rules(number, "loaded"), "delete table inet loaded"):
         nft = await asyncio.create_subprocess_exec("nft", "-f", "-", stdin=subprocess.PIPE)
         await nft.communicate(text.encode())

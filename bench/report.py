@@ -13,7 +13,7 @@ from bench.verdict import Summaries, best_keepalived, judge
 
 
 def report(directory: Path, records: Sequence[Record], context: Context) -> None:
-    """Write them."""
+    """Write the report."""
     summaries = summarize(records)
     (directory / "results.md").write_text("\n".join(_page(summaries, context)) + "\n")
     (directory / "gaps.svg").write_text(gap_chart(summaries))

@@ -38,16 +38,16 @@ class Tool:
 
     @property
     def elects_in_etcd(self) -> bool:
-        """Whether it matters where etcd's leader is."""
+        """Whether the place of etcd's leader matters to the tool."""
         return self.name not in KEEPALIVED
 
     @property
     def units(self) -> tuple[str, ...]:
-        """All that is started, and stopped, for it."""
+        """The units that are started and stopped for the tool."""
         return (self.unit, *self.beside)
 
     def files(self, lab: Lab, node: Machine) -> Iterator[tuple[str, str]]:
-        """Path below the machine's root, and contents."""
+        """The tool's files: the path below the machine's root, and the contents."""
         number = lab.nodes.index(node)
         ports = [n.port for n in lab.nodes]
         values = {
@@ -79,7 +79,7 @@ def _in_pact(lab: Lab) -> bool:
 
 
 def _keepalived_ready(lab: Lab) -> bool:
-    """One master and the others backup, by the newest word of each journal."""
+    """Whether one machine is master and the others are backup, by the newest entry of each journal."""
     told = [
         node.run("journalctl -o cat --no-pager _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID keepalived) "
                  "| grep -oiE 'entering [a-z]+ state' | tail -n 1", check=False).stdout.upper().split()

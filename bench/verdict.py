@@ -1,4 +1,4 @@
-"""What must hold, judged by the medians of one run."""
+"""The bounds, judged by the medians of one run."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Judgement:
 
     @property
     def good(self) -> bool:
-        """Whether it holds."""
+        """Whether the bound holds."""
         return self.value <= self.bound
 
     def __str__(self) -> str:
@@ -28,13 +28,13 @@ class Judgement:
 
 
 def best_keepalived(summaries: Summaries, event: str) -> float | None:
-    """The shortest of its settings' medians, in ms; None where none has served again."""
+    """The shortest median of keepalived's settings, in ms; None if none served again."""
     medians = [s.median for tool in KEEPALIVED if (s := summaries.get((event, tool))) and s.served]
     return min(medians, default=None)
 
 
 def judge(summaries: Summaries, context: Context) -> Iterator[Judgement]:
-    """Everything that was measured and has a bound."""
+    """Every measured figure that has a bound."""
     for event, tool, bound in TO_BEST_KEEPALIVED:
         ours, best = summaries.get((event, tool)), best_keepalived(summaries, event)
         if ours and best:
@@ -60,6 +60,6 @@ def judge(summaries: Summaries, context: Context) -> Iterator[Judgement]:
 
 
 def verdict(summaries: Summaries, context: Context) -> tuple[str, bool]:
-    """One line, and whether all holds."""
+    """One line, and whether every bound holds."""
     judgements = list(judge(summaries, context))
     return f"bench: {' '.join(map(str, judgements))}", all(j.good for j in judgements)

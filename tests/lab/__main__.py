@@ -1,4 +1,4 @@
-"""`python -m tests.lab shell`: machines to play with. `python -m tests.lab clean`: remove what dead labs left."""
+"""`python -m tests.lab shell`: machines to try out. `python -m tests.lab clean`: remove a killed lab's remains."""
 
 import shlex
 import sys
@@ -8,7 +8,7 @@ from tests.lab.lab import CLIENT, DAEMON, Lab
 
 
 def shell() -> None:
-    """Three machines until a person has had enough."""
+    """Run three machines until the person ends the shell."""
     with Lab() as lab:
         lab.start_daemons()
         print(f"\n{lab.wait_serving()} serves the VIP. In another terminal, as root:\n")

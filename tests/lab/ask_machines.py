@@ -62,7 +62,7 @@ def questions(mac: bytes, v4: IPv4Address, v6: IPv6Address, vip4: IPv4Address, v
 
 
 def kind_of(frame: bytes, vip4: IPv4Address, vip6: IPv6Address) -> str | None:
-    """Which question this frame answers for the VIP, if any."""
+    """The question of which this frame is the answer for the VIP, if any."""
     ethertype = int.from_bytes(frame[12:14])
     if ethertype == ETH_ARP and frame[20:22] == b"\0\2" and frame[28:32] == vip4.packed:
         return "arp"

@@ -1,4 +1,4 @@
-"""A process of its own in a client's network: does one machine answer at a port that it turns to another one?
+"""A process in a client's network: does one machine answer at a port that a NAT rule redirects?
 
 The VIP stands in this client's neighbour table with the machine's own hardware address, for good: what is asked goes to
 that machine, wherever the VIP is. One line per answer on stdout: time (CLOCK_MONOTONIC), then "established" for

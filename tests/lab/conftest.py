@@ -1,4 +1,4 @@
-"""One lab for all tests that use it; each test gets it whole."""
+"""One lab for all tests that use it. Each test gets it repaired."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def machines() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(machines: Lab) -> Lab:
-    """The machines, with everything undone that an earlier test did."""
+    """The machines, after every change of an earlier test was undone."""
     machines.make_whole()
     return machines
 

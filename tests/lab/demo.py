@@ -1,4 +1,4 @@
-"""`make demo`: the lab as a story. Its last line is for machines, and its exit status says the same."""
+"""`make demo`: the main scenarios, step by step. The last line and the exit status are for programs."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ REFRESH_S = 0.7
 
 
 class Board:
-    """The live table: what every machine's govipd says of itself, and who serves."""
+    """The live table: each machine's status, and which machine serves."""
 
     def __init__(self, lab: Lab, live: Live) -> None:
         self._lab = lab
@@ -36,7 +36,7 @@ class Board:
         self._thread.join()
 
     def doing(self, what: str) -> None:
-        """The title from now on."""
+        """Set the title."""
         self._doing = what
 
     def _refresh(self) -> None:
@@ -60,7 +60,7 @@ class Board:
 
 
 def main() -> int:
-    """Tell the story. Returns the exit status."""
+    """Play the demo. Returns the exit status."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print("[bold]govipd: three machines, one virtual IP, and what can go wrong[/bold]")
     results: list[Result] = []

@@ -1,4 +1,4 @@
-"""What meets the machines from outside their daemons: other files, other machines' files, NAT, a full etcd, a clone.
+"""Faults from outside the daemons: changed files, other machines' files, NAT, a full etcd, a clone.
 
 `tests.lab.test_edges_*` play them all, the soak draws from `EDGES`.
 """
@@ -29,18 +29,18 @@ Edit = Callable[[Machine], None]
 
 
 def journal(node: Machine) -> str:
-    """What its daemon has said so far, also under another machine-id."""
+    """The machine's journal of govipd, also of another machine-id."""
     return node.run("journalctl --merge -u govipd -o cat --no-pager").stdout
 
 
 def reachable(lab: Lab, address: object) -> str:
-    """Which machine a client reaches at an address; "" when none answers."""
+    """The machine that a client reaches at an address; "" when none answers."""
     url = f"http://[{address}]/" if ":" in str(address) else f"http://{address}/"
     return run(*lab.network.enter(CLIENT.name), "curl", "-gfsS", "-m", "0.3", url, check=False).strip()
 
 
 def wait_reachable(lab: Lab, *addresses: object) -> None:
-    """Until a machine answers at each of them."""
+    """Wait until a machine answers at each of the addresses."""
     for address in addresses:
         until(partial(reachable, lab, address), 20, f"{address} is served")
 
@@ -57,7 +57,7 @@ def leader(lab: Lab, vip: str) -> Machine:
 
 
 def in_turn(nodes: Sequence[Machine], edit: Edit, apply: str = "reload") -> None:
-    """Edit and apply on one machine after the other."""
+    """Edit and apply the file on one machine after the other."""
     for node in nodes:
         edit(node)
         typed(node, f"systemctl {apply} {DAEMON}")
@@ -65,7 +65,7 @@ def in_turn(nodes: Sequence[Machine], edit: Edit, apply: str = "reload") -> None
 
 
 def files_back(lab: Lab, _holder: Machine) -> None:
-    """Every file is as provisioned again, applied on one machine after the other without a pause."""
+    """Restore every file, and apply it on one machine after the other without a pause."""
     for node in lab.others():
         _as_provisioned(node)
         node.run(f"systemctl reset-failed {DAEMON}; systemctl reload-or-restart {DAEMON}", check=False)
@@ -101,7 +101,7 @@ def _no_table_of(node: Machine, group: str) -> None:
 
 
 def _second_group(lab: Lab, holder: Machine) -> Machine:
-    """Each machine has a second group, which another machine leads than the first one; that machine."""
+    """Add a second group to each machine, led by another machine than the first group's. Returns that machine."""
     for node in lab.others():
         set_vips(node, **BOTH)
         node.run(f"systemctl reload {DAEMON}")
@@ -213,7 +213,7 @@ def _etcd_freed(lab: Lab, _holder: Machine) -> None:
 
 
 def cloned(lab: Lab, original: Machine) -> Machine:
-    """Another machine has the original's machine-id and its name in the election; it runs. That machine."""
+    """Give another machine the original's machine-id and member name, and start it. Returns that machine."""
     clone = lab.others(original)[0]
     clone.run(f"systemctl stop {DAEMON}")
     clone.write("/etc/machine-id", original.read("/etc/machine-id"))
@@ -223,7 +223,7 @@ def cloned(lab: Lab, original: Machine) -> Machine:
 
 
 def clone_no_more(lab: Lab, _original: Machine) -> None:
-    """Undo cloned(), whichever it was."""
+    """Undo cloned(), for any machine."""
     for node in lab.others():
         identity = f"{node.port.number:032x}\n"
         if node.read("/etc/machine-id") != identity:

@@ -1,4 +1,4 @@
-"""What people do to etcd in the lab: rebuild, restore, fill, guard it, and name other endpoints of it."""
+"""What operators do to etcd in the lab: rebuild, restore, fill, authentication, other endpoints."""
 
 import json
 import time
@@ -19,19 +19,19 @@ OTHER_PORT = 2479
 
 
 def set_defaults(node: Machine, **settings: str) -> None:
-    """Of the machine's etcd, for its next start; an empty one is taken out."""
+    """Set variables of the machine's etcd for its next start. An empty value removes one."""
     kept = [line for line in node.read(DEFAULTS).splitlines() if line.partition("=")[0] not in settings]
     node.write(DEFAULTS, "".join(f"{line}\n" for line in [*kept, *(f"{k}={v}" for k, v in settings.items() if v)]))
 
 
 def every(lab: Lab, command: str) -> None:
-    """Type it on each machine that is switched on, one after the other."""
+    """Run the command on each machine that is switched on, one after the other."""
     for node in lab.others():
         node.run(command, timeout=60)
 
 
 def start(lab: Lab) -> None:
-    """Every etcd, until they serve."""
+    """Start every etcd, and wait until they serve."""
     every(lab, "systemctl start --no-block etcd")
     for node in lab.others():
         until(partial(_serves, node), 30, f"{node}'s etcd")
@@ -42,19 +42,19 @@ def _serves(node: Machine) -> bool:
 
 
 def rebuild(lab: Lab, token: str) -> None:
-    """Kill all of etcd, and make it another cluster, which is empty; not started."""
+    """Kill every etcd member, and make an empty new cluster. Does not start it."""
     every(lab, "systemctl kill -s KILL etcd; systemctl stop etcd; rm -r /var/lib/etcd/default")
     for node in lab.others():
         set_defaults(node, ETCD_INITIAL_CLUSTER_TOKEN=token)
 
 
 def initial_cluster(lab: Lab) -> str:
-    """As etcd's --initial-cluster."""
+    """The value of etcd's --initial-cluster."""
     return ",".join(f"{n.name}=http://{n.port.v4}:2380" for n in lab.nodes)
 
 
 def copy_snapshot(lab: Lab) -> None:
-    """From the first machine to the others."""
+    """Copy the snapshot from the first machine to the others."""
     place = SNAPSHOT.lstrip("/")
     for node in lab.nodes[1:]:
         (node.root / place).write_bytes((lab.nodes[0].root / place).read_bytes())
@@ -71,14 +71,14 @@ def configure(node: Machine, lab: Lab, *, more: Sequence[str] = (), user: bool =
 
 
 def reload(lab: Lab, *, more: Sequence[str] = (), user: bool = False) -> None:
-    """Edit and reload, machine after machine."""
+    """Edit the file and reload, machine after machine."""
     for node in lab.others():
         configure(node, lab, more=more, user=user)
         node.run(f"systemctl reload {DAEMON}")
 
 
 def add_users(lab: Lab) -> None:
-    """As docs/operations.md has it; authentication is not enabled."""
+    """Add the users of docs/operations.md. Authentication stays disabled."""
     lab.nodes[0].run(
         "etcdctl user add root:root; etcdctl user grant-role root root; etcdctl role add govip; "
         "etcdctl role grant-permission govip readwrite govip/ --prefix; etcdctl user add govip:secret; "
@@ -95,7 +95,7 @@ def disable_authentication(lab: Lab) -> None:
 
 
 def start_other(node: Machine) -> str:
-    """A cluster of its own on one machine; its endpoint."""
+    """Start another cluster on one machine. Returns its endpoint."""
     client, peer = (f"http://{node.port.v4}:{port}" for port in (OTHER_PORT, OTHER_PORT + 1))
     node.run(
         f"rm -rf /run/other; systemd-run -q --unit=other etcd --name other --data-dir /run/other "
@@ -108,12 +108,12 @@ def start_other(node: Machine) -> str:
 
 
 def stop_other(node: Machine) -> None:
-    """And nothing is left of it."""
+    """Stop the other cluster, and remove its data."""
     node.run("systemctl stop other; rm -rf /run/other", check=False)
 
 
 def fill(lab: Lab, quota: int = 16 << 20) -> None:
-    """Write until etcd raises its alarm NOSPACE; members restart with a small quota first, one after the other."""
+    """Fill etcd until it raises its alarm NOSPACE. The members restart with a small quota before."""
     _set_quota(lab, str(quota))
     write = "head -c 1000000 /dev/zero | tr '\\0' x | etcdctl put fill/%d"
     for i in range(60):
@@ -124,14 +124,14 @@ def fill(lab: Lab, quota: int = 16 << 20) -> None:
 
 
 def remove_filling(lab: Lab) -> str:
-    """What filled it, not the space that it takes; the revision of that."""
+    """Delete the keys of fill(), but not their space. Returns the revision."""
     lab.nodes[0].run("etcdctl del --prefix fill/")
     status = json.loads(lab.nodes[0].run("etcdctl endpoint status -w json").stdout)
     return str(status[0]["Status"]["header"]["revision"])
 
 
 def empty(lab: Lab) -> None:
-    """Not full any more, and with the default quota again."""
+    """Free the space, and restore the default quota."""
     start(lab)
     revision = remove_filling(lab)
     lab.nodes[0].run(f"etcdctl compact {revision}", check=False)  # it may be done already

@@ -1,4 +1,4 @@
-"""More faults than the demo has time for. The tests play them all, the soak draws from them."""
+"""More faults than the demo plays. The tests play all of them, the soak draws from them."""
 
 import json
 import signal
@@ -36,7 +36,7 @@ def _again_and_again(act: Act) -> Act:
 
 
 def _stopped_for(unit: str, seconds: float) -> Act:
-    """SIGSTOP, and SIGCONT to those of them that still exist after a while."""
+    """Send SIGSTOP, and after a while SIGCONT to the processes that still exist."""
 
     def act(_lab: Lab, holder: Machine) -> None:
         pids = holder.unit_pids(unit)
@@ -69,7 +69,7 @@ def _upgraded(_lab: Lab, holder: Machine) -> None:
 
 
 def _slow_proxy(lab: Lab, holder: Machine) -> None:
-    """It gets a moment every 1.2 s, as on a machine that swaps, until the VIP has moved."""
+    """haproxy runs for a moment every 1.2 s, as on a machine that swaps, until the VIP has moved."""
     for _ in range(20):
         holder.signal_unit("haproxy.service", signal.SIGSTOP)
         time.sleep(1.2)
@@ -114,7 +114,7 @@ def etcd_leader(lab: Lab) -> Machine:
 
 
 def _etcd_of(choose: str, number: signal.Signals) -> Act:
-    """A signal to one member of etcd: the "leader", or a "follower" that is not the holder's own."""
+    """Send a signal to one member of etcd: the "leader", or a "follower" on another machine than the holder."""
 
     def act(lab: Lab, holder: Machine) -> None:
         leader = etcd_leader(lab)
@@ -158,7 +158,7 @@ def _runtime_directory_free(_lab: Lab, holder: Machine) -> None:
 
 
 def _clock_stepped(lab: Lab, holder: Machine) -> None:
-    """The daemon's wall clock, by hours both ways; the real one is the host's, which all machines share."""
+    """Step the daemon's wall clock by hours, both ways. The real clock is the host's, which all machines share."""
     preload = "/usr/lib/*/faketime/libfaketime.so.1"
     holder.run(f"mkdir -p {DROP_IN} && echo +0 > /run/offset && printf '[Service]\\nEnvironment=LD_PRELOAD=%s "
                f"FAKETIME_TIMESTAMP_FILE=/run/offset FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1\\n' {preload} "

@@ -1,4 +1,4 @@
-"""Edits of govip.toml on one machine, as an operator makes them; none of them is applied before a reload or restart."""
+"""Edits of govip.toml on one machine. An edit is applied by the next reload or restart."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ API = (f"{VIP4}/32", f"{VIP6}/128")  # as provisioned
 
 
 def set_vips(node: Machine, **groups: Sequence[str]) -> None:
-    """The file has these VIP groups, each with its addresses."""
+    """Give the file these VIP groups, each with its addresses."""
     tables = [table for table in _tables(node) if not table.startswith("[[vip]]")]
     for name, addresses in groups.items():
         listed = ", ".join(f'"{address}"' for address in addresses)
@@ -19,7 +19,7 @@ def set_vips(node: Machine, **groups: Sequence[str]) -> None:
 
 
 def set_key(node: Machine, table: str, key: str, value: str | None) -> None:
-    """One text value of a table; None takes it out."""
+    """Set one text value of a table; None removes the key."""
     header = f"[{table}]\n"
     tables = _tables(node)
     if not any(t.startswith(header) for t in tables):

@@ -8,7 +8,7 @@ GUIDES = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text(
 
 
 def typed(node: Machine, command: str, **placeholders: str) -> str:
-    """Type a command of the guides, with what stands there for something of the reader's filled in; its output."""
+    """Run a command of the guides, with the reader's own values filled in. Returns its output."""
     assert f"    {command}\n" in GUIDES, command
     for name, value in placeholders.items():
         command = command.replace(name, value)

@@ -1,4 +1,4 @@
-"""`python -m tests.lab.handovers --times 50`: planned moves between three machines, while clients are served.
+"""`python -m tests.lab.handovers --times 50`: planned moves between three machines under a client's load.
 
 Each is typed on the holder, to each of the others in turn, and waited for. Prints for how long two machines answered in
 all of it, and the longest time without an answered request around each.
@@ -15,7 +15,7 @@ from tests.lab.lab import Lab
 
 @dataclass(frozen=True, slots=True)
 class Handovers:
-    """What was seen. Times in ms."""
+    """The results. Times are in ms."""
 
     gaps: tuple[float, ...]
     two_answering: float
@@ -31,7 +31,7 @@ class Handovers:
 
 
 def hand_over(lab: Lab, times: int) -> Handovers:
-    """Give the VIP away so many times."""
+    """Hand the VIP over so many times."""
     lab.make_whole()
     with lab.observe() as watching:
         for i in range(times):

@@ -1,4 +1,4 @@
-"""What the lab does to this host: commands, namespaces, mounts, control groups, and how all of it is removed.
+"""The lab's use of this host: commands, namespaces, mounts, control groups, and their removal.
 
 Everything carries the lab's own process id in its name, so that a later lab can remove what a dead one left.
 """

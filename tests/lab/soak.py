@@ -77,7 +77,7 @@ def rounds(lab: Lab, watching: Watching, until: float, seed: int, say: Callable[
 
 
 def _break_and_undo(lab: Lab, faults: list[tuple[Scenario, Machine]], pause: float) -> None:
-    """Two faults at once may get in each other's way: what an act cannot do then, it leaves undone."""
+    """Play two faults at once. An act that the other fault prevents is left out."""
     for scenario, node in faults:
         with suppress(LabError, AssertionError):
             scenario.act(lab, node)
@@ -93,7 +93,7 @@ def _break_and_undo(lab: Lab, faults: list[tuple[Scenario, Machine]], pause: flo
 
 @contextmanager
 def load(processes: int, seconds: float) -> Iterator[None]:
-    """Keep processors busy, each process in a session of its own, which is what the scheduler shares time among."""
+    """Keep processors busy. Each process has its own session, as the scheduler shares time among sessions."""
     burn = ["setpriv", "--pdeathsig", "KILL", "--", "timeout", f"{seconds:.0f}", "sh", "-c", "while :; do :; done"]
     burners = [subprocess.Popen(burn, start_new_session=True) for _ in range(processes)]
     try:

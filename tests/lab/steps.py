@@ -1,4 +1,4 @@
-"""`python -m tests.lab.steps --times 10`: where the time goes when the VIP moves.
+"""`python -m tests.lab.steps --times 10`: the time of each step of a move.
 
 Plays events on the holder, again and again, while a client asks every 4 ms. For each kind of event: the service gap as
 the client saw it, and, from govipd's own time lines on both machines, when each step was done, in ms from the instant
@@ -26,7 +26,7 @@ Act = Callable[[Machine, Callable[[], None]], None]
 
 @dataclass(slots=True)
 class Seen:
-    """Of one kind of event. Times in ms."""
+    """The results for one kind of event. Times are in ms."""
 
     gaps: list[float] = field(default_factory=list)
     steps: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -44,7 +44,7 @@ class Seen:
 
 
 def _killed(unit: str) -> Act:
-    """The instant is that of the signals, not that of looking for the processes."""
+    """The instant is that of the signals, not that of the search for the processes."""
 
     def act(holder: Machine, now: Callable[[], None]) -> None:
         pids = holder.unit_pids(unit)
@@ -72,7 +72,7 @@ EVENTS: Mapping[str, Act] = {
 
 
 def play(lab: Lab, event: str, seen: Seen) -> None:
-    """Let it happen once."""
+    """Play the event once."""
     lab.make_whole()
     time.sleep(0.5)  # what came of that is over
     holder = lab.wait_serving()
@@ -103,7 +103,7 @@ def _note(seen: Seen, report: Report, since: float, holder: Machine, successor: 
 
 
 def steps_of(machine: Machine, move: str, since: float) -> Mapping[str, float]:
-    """When each step of a move was done, in seconds of CLOCK_BOOTTIME, which is the host's."""
+    """The instant of each step of a move, in seconds of CLOCK_BOOTTIME, which is the host's."""
     lines = machine.run(f"journalctl -q -o json -n 20 GOVIP_MOVE={move}").stdout.splitlines()
     at: dict[str, float] = {}
     for fields in map(json.loads, lines):

@@ -1,4 +1,4 @@
-"""`govipctl doctor`, typed on machines that are well, and on machines that are not."""
+"""`govipctl doctor` on healthy and on faulty machines."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_haproxy_is_dead(lab: Lab) -> None:
 
 
 def test_a_machine_that_is_drained(lab: Lab) -> None:
-    """No failure: it is as the operator wants it."""
+    """A drain is no failure: the operator wants it."""
     holder = lab.wait_serving()
     holder.run("govipctl drain --wait")
     try:
@@ -69,7 +69,7 @@ def test_a_machine_that_is_drained(lab: Lab) -> None:
 
 
 def test_etcd_is_down(lab: Lab) -> None:
-    """One endpoint that does not answer is named; without a majority there is nothing more to ask."""
+    """An endpoint without an answer is named. Without a majority, the other checks of etcd are skipped."""
     first, *rest = lab.nodes
     first.run("systemctl stop etcd")
     endpoint = f"etcd http://{first.port.v4}:2379"
@@ -145,12 +145,12 @@ def test_what_was_changed_in_the_unit(lab: Lab) -> None:
 
 
 def test_no_file_of_the_daemon_is_for_every_user(lab: Lab) -> None:
-    """What it writes while it runs."""
+    """The files that the daemon writes are not readable for every user."""
     assert lab.wait_serving().run("find /run/govipd /var/lib/govipd -mindepth 2 -perm /007").stdout == ""
 
 
 def test_a_user_that_is_not_root_sees_what_it_may(lab: Lab) -> None:
-    """What needs rights is left out, and nothing fails for want of them."""
+    """Checks that need root are skipped, and none fails for lack of rights."""
     done = lab.nodes[0].run("setpriv --reuid=65534 --regid=65534 --clear-groups govipctl doctor --json", check=False)
     findings = json.loads(done.stdout)
     assert {f["verdict"] for f in findings} == {"ok", "skipped"}

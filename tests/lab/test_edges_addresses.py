@@ -1,4 +1,4 @@
-"""The VIP where it must not be, and a holder that does not learn that it has lost it: at no moment do two answer."""
+"""The VIP on a wrong interface, and a holder that does not learn of its loss: at no moment do two answer."""
 
 import signal
 import subprocess
@@ -24,7 +24,7 @@ def _journal(node: Machine) -> str:
 
 
 def _static_then_restart(lab: Lab, holder: Machine) -> None:
-    """The address with another prefix is removed; put there while no daemon runs, the daemon refuses, silently."""
+    """The address with another prefix is removed. If it is added while no daemon runs, the daemon refuses to start."""
     other = lab.others(holder)[0]
     other.run(f"ip address add {VIP4}/24 dev eth0")
     until(lambda: f"another program added {VIP4}/24 here" in _journal(other), 10, "an alarm")
@@ -34,7 +34,7 @@ def _static_then_restart(lab: Lab, holder: Machine) -> None:
 
 
 def _on_lo_then_stop(lab: Lab, holder: Machine) -> None:
-    """It is told of, keeps the machine aside, and the fence stays when the daemon has ended."""
+    """The address is reported and keeps the machine ineligible. The fence stays when the daemon has ended."""
     other = lab.others(holder)[0]
     other.run(f"ip address add {VIP4}/32 dev lo")
     until(lambda: "ineligible" in other.run(f"systemctl status {DAEMON}").stdout, 10, "it is ineligible")
@@ -52,7 +52,7 @@ def _back(lab: Lab, _holder: Machine) -> None:
 
 
 def _revoked_while_frozen(lab: Lab, holder: Machine) -> None:
-    """Its kernel answers until its fence ends by itself: the next one hears that, and waits."""
+    """The holder's kernel answers until its fence ends; the successor hears the answers, and waits."""
     holder.run(f"mkdir -p {DROP_IN} && printf '[Service]\\nWatchdogSec=0\\n' > {DROP_IN}/test.conf")
     holder.run(f"systemctl daemon-reload && systemctl restart {DAEMON}")
     lab.wait_serving(by=holder)
@@ -76,7 +76,7 @@ SCENARIOS = (
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
 def test_two_never_answer(lab: Lab, scenario: Scenario) -> None:
-    """Who serves afterwards is who should, and at no moment two machines answered."""
+    """The right machine serves afterwards, and at no moment two machines answered."""
     result = play(lab, scenario)
     edge(scenario.name, result.report)
     seen = [*result.faults, *result.report.overlaps, *result.report.address_events[-40:]]
@@ -98,7 +98,7 @@ while True:
 
 
 def test_proxy_arp_for_every_address_does_not_slow_a_take_over(lab: Lab) -> None:
-    """As some clouds have it: an alarm in the journal, and the VIP is taken as soon as without."""
+    """As in some clouds: the journal has an alarm, and the take-over is not slower."""
     power_loss = next(scenario for scenario in DEMO if scenario.name == "power-loss")
     plain = play(lab, power_loss)
     proxy = subprocess.Popen([*lab.network.enter("switch"), sys.executable, "-c", _PROXY])

@@ -50,7 +50,7 @@ SCENARIOS = [pytest.param(s, marks=pytest.mark.long if s.name in LONG else (), i
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_two_never_answer(lab: Lab, scenario: Scenario) -> None:
-    """Who serves afterwards is who should, every address is served, and at no moment two machines answered."""
+    """The right machine serves afterwards, every address is served, and at no moment two machines answered."""
     result = play(lab, scenario)
     edge(scenario.name, result.report)
     seen = [*result.faults, *result.report.overlaps, *result.report.address_events[-40:]]

@@ -1,4 +1,4 @@
-"""What happens to etcd itself: rebuilt, restored, guarded, beside another cluster; and the guides about it, typed."""
+"""Faults of etcd itself: rebuilt, restored, with authentication, beside another cluster; and the guides for these."""
 
 import re
 import signal
@@ -22,7 +22,7 @@ SERVED_WITHIN_S = 14.0  # of the last fault, as the simulation asks it
 
 
 def pids(lab: Lab) -> list[str]:
-    """Of every daemon."""
+    """The process id of every daemon."""
     return [node.run(f"systemctl show -P MainPID {DAEMON}").stdout for node in lab.nodes]
 
 
@@ -34,7 +34,7 @@ def never_two(report: Report) -> None:
 
 @pytest.fixture
 def etcd_lab(lab: Lab) -> Iterator[Lab]:
-    """A lab whose etcd and govip.toml are put right again."""
+    """A lab whose etcd and govip.toml are restored after the test."""
     yield lab
     etcds.disable_authentication(lab)
     etcds.stop_other(lab.nodes[2])
@@ -43,7 +43,7 @@ def etcd_lab(lab: Lab) -> Iterator[Lab]:
 
 @pytest.mark.parametrize("token", ["at-leisure", pytest.param("at-once", marks=pytest.mark.long)])
 def test_etcd_is_rebuilt_empty(etcd_lab: Lab, token: str) -> None:
-    """Another cluster id, nothing in it: served again without a restart of any govipd, and never by two."""
+    """An empty etcd with another cluster id: served again without a restart of govipd, and never by two."""
     lab, before = etcd_lab, pids(etcd_lab)
     lab.wait_serving()
     with lab.observe() as watching:
@@ -91,7 +91,7 @@ def test_the_guide_to_restoring_etcd(etcd_lab: Lab) -> None:
 
 
 def _hiccup_beside_another(lab: Lab, _holder: Machine) -> None:
-    """An endpoint of another cluster is in everybody's list; the right ones are silent for a second."""
+    """Every machine's list has an endpoint of another cluster; the right endpoints are silent for a second."""
     other = etcds.start_other(lab.nodes[2])
     etcds.reload(lab, more=[other])
     time.sleep(1.0)
@@ -104,7 +104,7 @@ def _hiccup_beside_another(lab: Lab, _holder: Machine) -> None:
 
 
 def _guarded_and_not(lab: Lab, holder: Machine) -> None:
-    """The user in the files first, then authentication on, and off again."""
+    """First the user in the files, then authentication on, and off again."""
     etcds.add_users(lab)
     etcds.reload(lab, user=True)
     time.sleep(1.0)
@@ -120,7 +120,7 @@ def _guarded_and_not(lab: Lab, holder: Machine) -> None:
 
 
 def _enabled_first(lab: Lab, holder: Machine) -> None:
-    """Authentication on, and within the lease the user into the holder's file, then into the others'."""
+    """First authentication on; within the lease the user into the holder's file, then into the others'."""
     etcds.add_users(lab)
     holder.run("etcdctl auth enable")
     for node in (holder, *lab.others(holder)):
@@ -150,7 +150,7 @@ def test_scenario(etcd_lab: Lab, scenario: Scenario) -> None:
 
 @pytest.mark.long
 def test_the_guide_to_other_endpoints(etcd_lab: Lab) -> None:
-    """A member is taken out of the list, and put back: reloads, nothing is lost."""
+    """A member is removed from the list and added again, by reloads: no request is lost."""
     lab = etcd_lab
     holder = lab.wait_serving()
     with lab.observe() as watching:
@@ -194,7 +194,7 @@ def test_the_guide_to_another_etcd(etcd_lab: Lab) -> None:
 
 @pytest.fixture
 def full(etcd_lab: Lab) -> Iterator[Lab]:
-    """Its etcd refuses every write."""
+    """An etcd that refuses every write."""
     etcd_lab.wait_serving()
     try:
         etcds.fill(etcd_lab)
@@ -204,7 +204,7 @@ def full(etcd_lab: Lab) -> Iterator[Lab]:
 
 
 def test_the_guide_to_a_full_etcd(full: Lab) -> None:
-    """The holder keeps the VIP all the time; doctor shows the alarm; as the guide has it, etcd writes again."""
+    """The holder keeps the VIP, the doctor shows the alarm, and the guide's commands make etcd write again."""
     first, holder = full.nodes[0], full.wait_serving()
     assert "alarm NOSPACE: etcd refuses to write" in holder.run("govipctl doctor", check=False).stdout
     with full.observe() as watching:
@@ -245,7 +245,7 @@ def test_a_full_etcd_does_not_keep_the_vip_on_a_machine_that_must_leave(full: La
 
 
 def test_a_planned_move_is_refused_while_etcd_takes_no_writes(full: Lab) -> None:
-    """Beforehand, with what to do; the leader stays, and no request is lost."""
+    """The refusal comes before the move, with the remedy. The leader stays, and no request is lost."""
     holder = full.wait_serving()
     try:
         with full.observe() as watching:

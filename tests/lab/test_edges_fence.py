@@ -1,4 +1,4 @@
-"""A machine that turns a port of the VIP to another one: its fence holds that back, too."""
+"""A NAT rule that redirects a port of the VIP: the fence stops the redirected packets, too."""
 
 import signal
 import subprocess
@@ -28,7 +28,7 @@ STILL_S = 3.0  # for which the new leader has served, and the old one was asked
 
 @contextmanager
 def asking(lab: Lab, holder: Machine) -> Iterator[list[tuple[float, str]]]:
-    """A second client asks the machine that holds the VIP now, at its hardware address; what it was answered."""
+    """A second client asks the VIP's holder at its hardware address. Returns the answers."""
     answers: list[tuple[float, str]] = []
     lab.network.plug(BESIDE)
     try:
@@ -78,7 +78,7 @@ def _restored(lab: Lab, holder: Machine) -> None:
 
 @pytest.mark.parametrize(("name", "act"), [("nat-isolated", _isolated), ("nat-frozen", _frozen)])
 def test_a_port_that_is_turned_elsewhere(lab: Lab, name: str, act: Act) -> None:
-    """New and established connections get no answer of the old holder from the moment at which the new one answers."""
+    """The old holder answers no new or established connection from the moment when the new holder answers."""
     holder = lab.wait_serving()
     _unwatched(lab, holder)
     redirect(lab)

@@ -1,4 +1,4 @@
-"""Where govipd meets its host: the unit beside it, the host's name, a haproxy that is full, addresses from before."""
+"""govipd and its host: the haproxy unit, the host's name, a full haproxy, addresses from before."""
 
 import json
 import signal
@@ -45,14 +45,14 @@ def stays_inactive(node: Machine, unit: str, seconds: float = 2.5) -> None:
 
 
 def a_new_process(node: Machine, before: str) -> bool:
-    """Whether another process than that one says READY."""
+    """Whether a process other than `before` has sent READY."""
     shown = node.run(f"systemctl show -p MainPID,SubState {DAEMON}").stdout
     return "SubState=running" in shown and f"MainPID={before}\n" not in shown
 
 
 @contextmanager
 def edited(node: Machine, path: str, text: str) -> Iterator[None]:
-    """A file of a machine is another one for a while."""
+    """Replace a file of a machine until the body ends."""
     good = node.read(path)
     node.write(path, text)
     try:
@@ -87,7 +87,7 @@ def test_a_haproxy_that_was_stopped_stays_stopped(lab: Lab, how: str) -> None:
 
 
 def test_enable_now_starts_haproxy_too(lab: Lab) -> None:
-    """As README has it, also where it was stopped."""
+    """As in README.md; also if haproxy was stopped before."""
     node = lab.others(lab.wait_serving())[0]
     node.run(f"systemctl disable --now {DAEMON}; systemctl stop haproxy")
     stays_inactive(node, "haproxy", 0.5)
@@ -97,7 +97,7 @@ def test_enable_now_starts_haproxy_too(lab: Lab) -> None:
 
 
 def test_a_boot_starts_haproxy_too(lab: Lab) -> None:
-    """Also where haproxy itself is not enabled."""
+    """Also if haproxy itself is not enabled."""
     node = lab.others(lab.wait_serving())[0]
     node.run("systemctl disable haproxy")
     try:
@@ -132,7 +132,7 @@ def test_the_unit_that_is_named_is_the_one_that_counts(lab: Lab) -> None:
 
 @contextmanager
 def renaming(lab: Lab) -> Iterator[None]:
-    """Afterwards every host has its name again, and its daemon uses it."""
+    """Afterwards, restore every host's name, and let its daemon use it."""
     try:
         yield
     finally:
@@ -193,7 +193,7 @@ def configured(node: Machine, *, reserve: bool) -> str:
 
 @contextmanager
 def loaded(lab: Lab) -> Iterator[None]:
-    """More clients than haproxy takes; each says nothing."""
+    """Open more idle connections than haproxy accepts."""
     command = [*lab.network.enter(CLIENT.name), "python3", "-c", LOAD, str(VIP4), str(LOADED_S)]
     load = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:

@@ -110,7 +110,7 @@ def test_an_observer_that_ended_is_an_error(lab: Lab) -> None:
 
 
 def test_time_in_which_nothing_was_asked_is_reported(lab: Lab) -> None:
-    """What was not asked for 0.3 s was not observed for 0.3 s."""
+    """Without a question for 0.3 s, the report says that 0.3 s were not observed."""
     with lab.observe() as watching:
         watching.mark("busy")
         os.kill(_asking(watching).pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What an operator's own systems see and do: Prometheus, `journalctl -x`, hooks."""
+"""The operator's own systems: Prometheus, `journalctl -x`, hooks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ echo "$GOVIP_STATE of $GOVIP_VIP on $GOVIP_MEMBER because of $GOVIP_REASON"
 
 @contextmanager
 def configured(lab: Lab, more: str) -> Iterator[None]:
-    """Every machine has more in its govip.toml, and has it applied."""
+    """Add lines to every machine's govip.toml, and apply them."""
     good = {node.name: node.read("/etc/govip/govip.toml") for node in lab.nodes}
     try:
         for node in lab.nodes:
@@ -51,7 +51,7 @@ def test_prometheus_scrapes_the_machines_and_an_alert_fires(lab: Lab) -> None:
 
 
 def test_hooks_run_inside_the_sandbox(lab: Lab) -> None:
-    """On every role, in order, after the fact; what they print is in the journal."""
+    """A hook runs for every role, in order, after the change. Its output is in the journal."""
     for node in lab.nodes:
         node.write(HOOK, SCRIPT)
         node.run(f"chmod 755 {HOOK}")

@@ -1,4 +1,4 @@
-"""What an operator types with govipctl, on machines installed as README.md says."""
+"""The operator's govipctl commands, on machines installed as README.md says."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_a_drained_node_stays_out_over_a_restart_and_a_reboot(lab: Lab) -> None:
 
 
 def test_handovers_while_clients_are_served(lab: Lab) -> None:
-    """Ten, between three machines: at no moment two of them answered."""
+    """Ten handovers between three machines: at no moment two answered."""
     seen = hand_over(lab, 10)
     print(seen)
     assert seen.two_answering == 0
@@ -46,7 +46,7 @@ def test_handovers_while_clients_are_served(lab: Lab) -> None:
 
 
 def test_a_handover_that_cannot_be_is_refused_with_its_reason(lab: Lab) -> None:
-    """To a stranger; from a node that does not lead; the VIP stays."""
+    """To an unknown member, or from a node that does not lead: the VIP stays."""
     holder = lab.wait_serving()
     refused = holder.run("govipctl handover --to nobody", check=False)
     assert refused.returncode == 1
@@ -59,7 +59,7 @@ def test_a_handover_that_cannot_be_is_refused_with_its_reason(lab: Lab) -> None:
 
 
 def test_is_leader_and_history(lab: Lab) -> None:
-    """For scripts: 0, 1, and 69 where no daemon runs."""
+    """Exit statuses for scripts: 0, 1, and 69 without a daemon."""
     holder = lab.wait_serving()
     other = lab.others(holder)[0]
     assert holder.run("govipctl is-leader", check=False).returncode == 0
@@ -73,7 +73,7 @@ def test_is_leader_and_history(lab: Lab) -> None:
 
 
 def test_a_member_of_the_group_may_read_and_change_nothing(lab: Lab) -> None:
-    """status and why, but not drain; another user nothing of the node."""
+    """status and why are allowed, drain is not. Any other user sees nothing of the node."""
     holder = lab.wait_serving()
     holder.run("id watcher || useradd --groups govip watcher; id stranger || useradd stranger")
     shown = holder.run("runuser -u watcher -- govipctl status").stdout
@@ -87,7 +87,7 @@ def test_a_member_of_the_group_may_read_and_change_nothing(lab: Lab) -> None:
 
 
 def test_the_status_while_etcd_is_down(lab: Lab) -> None:
-    """What this node knows, and that it is not all."""
+    """The status shows what this node knows, and says that the rest is missing."""
     holder = lab.wait_serving()
     for node in lab.nodes:
         node.run("systemctl stop etcd")

@@ -1,4 +1,4 @@
-"""The packages: what an administrator does with them, from the installation to the purge."""
+"""The packages, from the installation to the purge."""
 
 import json
 import os
@@ -40,13 +40,13 @@ def install(node: Machine, deb: Path) -> None:
 
 
 def files(node: Machine) -> set[str]:
-    """Every file on the machine's disk that is not written by the machine itself."""
+    """Every file on the machine's disk, without those that the machine writes itself."""
     found = node.run("find / -xdev").stdout.splitlines()
     return {path for path in found if not path.startswith(CHURN)}
 
 
 def versions(node: Machine) -> dict[str, str]:
-    """The version that each member runs, as they publish it."""
+    """The version that each member's record has."""
     status = json.loads(node.run("govipctl status --json", check=False).stdout or "{}")
     cluster = status.get("cluster") or {"api": {"members": {}}}
     return {name: record["version"] for name, record in cluster["api"]["members"].items()}

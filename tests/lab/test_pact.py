@@ -1,4 +1,4 @@
-"""The pact on three machines: who is silent is succeeded early, and never do two answer."""
+"""The pact on three machines: the successor of a silent leader takes over early, and two never answer."""
 
 import signal
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ KILLED = Scenario("govipd-killed-once", "govipd is killed", Outcome.ONE, signall
 
 
 def in_pact(node: Machine) -> bool:
-    """Whether the newest word of its journal on pacts is that there is one."""
+    """Whether the machine's newest journal entry about pacts says that one is in force."""
     lines = node.run(f"journalctl -u {DAEMON} -o cat --no-pager").stdout.splitlines()
     words = ("pact with the successor", "no pact any more", "deactivating")
     told = [line for line in lines if any(word in line for word in words)]
@@ -50,14 +50,14 @@ def pacts(lab: Lab) -> Iterator[Lab]:
     ids=lambda s: s.name,
 )
 def test_with_a_pact(pacts: Lab, scenario: Scenario) -> None:
-    """Who serves afterwards is who should, and at no moment two machines answered."""
+    """The right machine serves afterwards, and at no moment two machines answered."""
     result = play(pacts, scenario)
     print(f"{scenario.name}: gap {1000 * result.seen.gap:.0f} ms")
     assert result.faults == (), "\n".join([*result.faults, *result.report.overlaps])
 
 
 def test_a_planned_restart_ends_the_pact_and_moves_nothing(pacts: Lab) -> None:
-    """However short the pact, the next process finds the whole lease."""
+    """With the shortest pact, too, the next process finds the whole lease."""
     for _ in range(3):
         result = play(pacts, BY_NAME["govipd-upgraded"])
         assert result.faults == ()

@@ -10,7 +10,7 @@ from tests.lab.scenarios import SCENARIOS
 
 @pytest.mark.parametrize("scenario", [*SCENARIOS, *FAULTS], ids=lambda s: s.name)
 def test_scenario(lab: Lab, scenario: Scenario) -> None:
-    """Who serves afterwards is who should, and at no moment two machines answered."""
+    """The right machine serves afterwards, and at no moment two machines answered."""
     result = play(lab, scenario)
     seen = [*result.faults, *result.report.overlaps, *result.report.address_events[-40:]]
     assert result.faults == (), "\n".join(seen)

@@ -1,4 +1,4 @@
-"""What a user types, on a machine installed as README.md says."""
+"""systemctl and journalctl, on a machine installed as README.md says."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_an_invalid_edit_changes_nothing_and_says_why(lab: Lab) -> None:
 
 
 def test_a_valid_edit_applies_without_moving_the_vip(lab: Lab) -> None:
-    """Another probe interval and another address: applied, and kept over a restart, no request lost to a move."""
+    """A new probe interval and a new address are applied, also after a restart; no request is lost to a move."""
     holder = lab.wait_serving()
     good = holder.read("/etc/govip/govip.toml")
     try:
@@ -112,7 +112,7 @@ def test_a_daemon_that_hangs_still_stops_in_order(lab: Lab) -> None:
 
 
 def test_expected_faults_leave_no_stack_trace(lab: Lab) -> None:
-    """etcd down, haproxy down, interface missing: lines for people, no traces, and the daemon lives on."""
+    """etcd down, haproxy down, interface missing: the journal has messages, no traces, and the daemon runs on."""
     holder = lab.wait_serving()
     holder.run("systemctl stop etcd haproxy")
     for node in lab.others(holder):
