@@ -1,12 +1,15 @@
 """How faults of etcd begin. The returned function ends the fault (None: it ends by itself)."""
 
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from govipd.core.state import State
 from tests.sim.fault import End, Fault
 from tests.sim.files import CLAIMS
+from tests.sim.kernel_adapters import mac_of
 
 if TYPE_CHECKING:
+    from tests.sim.machine import Machine
     from tests.sim.run import Simulation
 
 
@@ -100,8 +103,29 @@ def _between_proof_and_answer(sim: "Simulation") -> bool:
     )  # fmt: skip
 
 
+def _stranger_to_another(sim: "Simulation") -> bool:
+    """Whether two daemons stall, one before it has read the record of the other, which leads (docs/adr/0025).
+
+    If the leader loses its lease or key just then, the other daemon takes its kernel for a stranger's.
+    """
+    stalled = [m for m in sim.machines if m.daemon is not None and m.disturbed_until >= sim.world.now]
+    return any(
+        holder.kernel.answers() and mac_of(holder.index).hex(":") not in _known_macs(other)
+        for holder, other in permutations(stalled, 2)
+    )
+
+
+def _known_macs(machine: "Machine") -> set[str]:
+    assert machine.daemon is not None
+    return {mac for group in machine.daemon._all() for mac in group._parts.neighbours._members()}  # type: ignore[attr-defined]
+
+
+def _within_known_limits(sim: "Simulation") -> bool:
+    return not _between_proof_and_answer(sim) and not _stranger_to_another(sim)
+
+
 def revoke(sim: "Simulation", fault: Fault) -> End:
-    if not _between_proof_and_answer(sim):
+    if _within_known_limits(sim):
         sim.cluster.revoke_one(fault.place)
     return None
 
@@ -112,6 +136,6 @@ def delete_claim(sim: "Simulation", fault: Fault) -> End:
 
 
 def delete_key(sim: "Simulation", fault: Fault) -> End:
-    if not _between_proof_and_answer(sim):
+    if _within_known_limits(sim):
         sim.cluster.delete_one(fault.place, tuple(f"{group.election}/" for group in sim.file.groups))
     return None
