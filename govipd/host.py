@@ -73,6 +73,6 @@ def local_addresses(interface: str = "") -> tuple[IPv4Address | IPv6Address, ...
 
 
 def first_address(interface: str) -> IPv4Address | IPv6Address | None:
-    """An address of the interface at which other machines reach its process, IPv4 first; None without one."""
+    """An address of the interface at which other machines reach this machine, IPv4 first; None without one."""
     usable = [a for a in local_addresses(interface) if not a.is_link_local]
     return min(usable, key=lambda a: a.version, default=None)

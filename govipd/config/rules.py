@@ -177,7 +177,7 @@ def _address_faults(
 
 
 def pact_faults(pact: PactConfig, vips: int, *, fenced: bool) -> Iterator[Fault]:
-    """Refuse a pact that cannot be kept. `vips`: their number; each takes a UDP port. `fenced`: by nf_tables."""
+    """Refuse a pact that cannot be kept. `vips`: how many groups. `fenced`: by nf_tables rules."""
     if pact.timeout and not 0.1 <= pact.timeout <= 1.0:
         yield "pact.timeout", pact.timeout, "must be from 0.1 to 1, or 0 for none"
     elif pact.timeout and not fenced:

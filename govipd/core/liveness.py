@@ -11,7 +11,7 @@ class Liveness:
     """Keeps the time of the last full step, and which tasks have ended."""
 
     def __init__(self, limit: float, now: float) -> None:
-        """A step that lies more than `limit` seconds back earns no ping."""
+        """Send systemd no ping if the loop's last step is more than `limit` seconds ago."""
         self._limit = limit
         self._stepped_at = now
         self._dead: set[str] = set()

@@ -317,7 +317,7 @@ class Contender:
     # Leaving the queue
 
     async def _hand_over(self, campaign: int) -> None:
-        """Let the successor become first. Report when it waits only for our fence, or when no successor will."""
+        """Let the successor become first. Report when the successor waits only for our fence, or when there is none."""
         if not self._handover_due:
             return
         self._handover_due = False

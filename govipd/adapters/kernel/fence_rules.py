@@ -49,7 +49,7 @@ def used(version: int, slot: str) -> str:
 
 
 def opened(version: int, slot: str) -> str:
-    """The set of addresses that are open, if this slot counts for them. Its elements time out."""
+    """The slot's set of open addresses. It counts only while the slot does; its elements time out."""
     return f"open{version}{slot}"
 
 
