@@ -41,7 +41,7 @@ class Lab:
     ) -> None:
         self._prefix = f"govip{os.getpid()}"
         self._directory = host.RUN / str(os.getpid())
-        self._say = say
+        self.say = say
         self._bare = bare
         self._extra = extra
         self._ports = [Port(f"node{i}", 10 + i) for i in range(1, nodes + 1)]
@@ -56,7 +56,7 @@ class Lab:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda n, _: sys.exit(128 + n))  # SIGINT raises KeyboardInterrupt already
         try:
-            layers = [image.base(self._bare, self._say)] if self._bare else image.layers(self._say, self._extra)
+            layers = [image.base(self._bare, self.say)] if self._bare else image.layers(self.say, self._extra)
             self._directory.mkdir(parents=True)
             host.run("mount", "-t", "tmpfs", "-o", "mode=755", "govip-lab", str(self._directory))
             self.network = Network(self._prefix)

@@ -3,12 +3,14 @@
 `tests.lab.scenarios` are the demo's, `tests.lab.faults` are more; the tests play both.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from tests.lab.lab import Lab, Watching
+from govipd.core.liveness import START_S
+from tests.lab.lab import DAEMON, Lab, Watching
 from tests.lab.machine import Machine
 from tests.lab.observe import Report
 
@@ -21,6 +23,8 @@ LEASE_BOUND_S = HELD_S + STEP_DOWN_S + 0.3  # and what a busy host takes to get 
 
 # On a busy host the observers do not get all of their time. What they did not ask in, they cannot speak for.
 UNASKED_SHARE = 0.1
+# Nor can a restart be lossless where a process starts later than govipd promises to adopt. It is played again.
+ATTEMPTS = 3
 
 
 class Outcome(Enum):
@@ -68,7 +72,38 @@ class Result:
 
 
 def play(lab: Lab, scenario: Scenario) -> Result:
-    """Let it happen to a whole lab, watch, and repair the machines again."""
+    """Let it happen to a whole lab, watch, and repair the machines again.
+
+    A lossless scenario is played again where the host started a process later than START_S, and no two answered.
+    """
+    for _ in range(ATTEMPTS):
+        result = _play_once(lab, scenario)
+        if not (scenario.lossless and result.faults) or result.report.two_answering:
+            break
+        slowest = _slowest_start(next(node for node in lab.nodes if node.name == result.before), result.report)
+        if slowest <= START_S:
+            break
+        lab.say(f"{scenario.name}: govipd started after {slowest:.2f} s, not within {START_S:g} s: played again")
+    return result
+
+
+def _slowest_start(node: Machine, report: Report) -> float:
+    """The longest time in seconds from the end of a process of govipd to the first word of the next, by the journal."""
+    lines = node.run(f"journalctl -q -o json -u {DAEMON}").stdout.splitlines()
+    ended, slowest = None, 0.0
+    for entry in map(json.loads, lines):
+        at = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
+        if at < report.marks["event"]:
+            continue
+        if entry["_PID"] != "1":
+            slowest = max(slowest, at - ended if ended else 0.0)
+            ended = None
+        elif entry["MESSAGE"].endswith("Deactivated successfully.") or "Main process exited" in entry["MESSAGE"]:
+            ended = at
+    return slowest
+
+
+def _play_once(lab: Lab, scenario: Scenario) -> Result:
     lab.make_whole()
     holder = lab.wait_serving()
     with lab.observe() as watching:

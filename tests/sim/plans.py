@@ -89,6 +89,26 @@ def _edited_in_a_handover(random: Random, nodes: int, at: float) -> tuple[Fault,
     return leaves, edit, Fault(cut, node, random.uniform(0.5, 2.5), random.random(), at + random.uniform(0.0, 0.06))
 
 
+def _read_by_the_successor(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
+    """The holder reads a file without an address, and leaves. The successor reads it when it has asked for its proof."""
+    length, read_at = random.uniform(0.08, 0.14), at - random.uniform(0.02, 0.05)
+    cut = random.choice(("deaf", "isolated", "cut one way"))
+    return (
+        Fault("address moved", HOLDER, length, random.random(), read_at),
+        Fault(random.choice(LEAVES), HOLDER, random.uniform(1.0, 3.0), random.random(), at),
+        Fault(cut, random.randrange(nodes), random.uniform(1.0, 2.5), random.random(), at + random.uniform(0.02, 0.06)),
+    )
+
+
+def _ended_as_the_pact_begins(random: Random, _nodes: int, _at: float) -> tuple[Fault, ...]:
+    """The leader's process ends in the first moments of the pact, and its kernel refuses what the next one asks."""
+    began, ends = Moment.PACT, random.choice(("govipd killed", "govipd killed", "govipd restarted"))
+    return (
+        Fault("nft refuses", HOLDER, random.uniform(0.8, 1.2), random.random(), 0.0, began),
+        Fault(ends, HOLDER, random.uniform(1.0, 3.0), 0.5, random.uniform(0.2, 0.35), began),
+    )
+
+
 def strange(random: Random, nodes: int) -> tuple[Fault, ...]:
     """etcd's data, the kernel or another machine changes while a holder leaves, or worse."""
     at, kind = BEGIN_S + random.uniform(0.5, 3.0), random.choice(_STRANGE)
@@ -322,4 +342,6 @@ def calm(random: Random, nodes: int, *, watchdog: bool) -> tuple[Fault, ...]:
 RARE: Mapping[str, Callable[[Random, int, float], tuple[Fault, ...]]] = {
     "edited in a handover": _edited_in_a_handover,
     "refused while cut off": _refused_while_cut_off,
+    "read by the successor": _read_by_the_successor,
+    "ended as the pact begins": _ended_as_the_pact_begins,
 }

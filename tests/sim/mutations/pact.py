@@ -79,6 +79,7 @@ PACT = (
         "(IfCreateRevision(key.key, key.create_revision),)",
         "()",
         within=30_000,
+        plan="ended as the pact begins",
     ),
     one(
         "the pact: an adopted VIP keeps the earlier process's",

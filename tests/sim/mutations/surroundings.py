@@ -206,7 +206,7 @@ SURROUNDINGS = (
         "tuple((address for address in event.addresses if address in self.plan.addresses))",
         "event.addresses",
         within=30_000,
-        plan="edited in a handover",
+        plan="read by the successor",
     ),
     one(
         "a drain passes by the groups that a reload brings meanwhile",
