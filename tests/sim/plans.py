@@ -90,7 +90,7 @@ def _edited_in_a_handover(random: Random, nodes: int, at: float) -> tuple[Fault,
 
 
 def _read_by_the_successor(random: Random, nodes: int, at: float) -> tuple[Fault, ...]:
-    """The holder reads a file without an address, and leaves. The successor reads it when it has asked for its proof."""
+    """The holder reads a file without an address, and leaves. The successor reads it after it asked for its proof."""
     length, read_at = random.uniform(0.08, 0.14), at - random.uniform(0.02, 0.05)
     cut = random.choice(("deaf", "isolated", "cut one way"))
     return (
