@@ -5,9 +5,12 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
+
+import pytest
+from _pytest.mark.structures import ParameterSet
 
 from govipd.core.liveness import START_S
 from tests.lab.lab import DAEMON, Lab, Watching
@@ -69,6 +72,11 @@ class Result:
     def two_answering_ms(self) -> float:
         """For how long two machines answered."""
         return 1000 * self.report.two_answering
+
+
+def parameters(scenarios: Iterable[Scenario], long: Collection[str]) -> list[ParameterSet]:
+    """The scenarios as a test's parameters. Those named in `long` are played by `make edges`, not by `make test`."""
+    return [pytest.param(s, marks=pytest.mark.long if s.name in long else (), id=s.name) for s in scenarios]
 
 
 def play(lab: Lab, scenario: Scenario) -> Result:

@@ -12,7 +12,7 @@ from tests.lab.host import until
 from tests.lab.lab import DAEMON, Lab
 from tests.lab.machine import Machine
 from tests.lab.network import VIP6
-from tests.lab.play import Outcome, Scenario, play
+from tests.lab.play import Outcome, Scenario, parameters, play
 
 
 def _clone_and_frozen(lab: Lab, holder: Machine) -> None:
@@ -37,18 +37,18 @@ FROZEN = Scenario("clone-and-the-original-frozen", "a clone runs, and the origin
                   _clone_and_frozen, _undo)  # fmt: skip
 
 
-# Played by `make edges`, and drawn by the soak: each has a neighbour that `make test` plays.
+# Drawn by the soak, too.
 LONG = {
+    "clone-and-the-original-frozen",
     "group-renamed-holder-first",
     "address-moved-giver-first",
     "address-taken-out-and-put-back",
     "another-prefix-on-one-machine",
     "group-removed-by-restart",
 }
-SCENARIOS = [pytest.param(s, marks=pytest.mark.long if s.name in LONG else (), id=s.name) for s in (*FILES, FROZEN)]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", parameters((*FILES, FROZEN), long=LONG))
 def test_two_never_answer(lab: Lab, scenario: Scenario) -> None:
     """The right machine serves afterwards, every address is served, and at no moment two machines answered."""
     result = play(lab, scenario)

@@ -14,7 +14,7 @@ from tests.lab.host import until
 from tests.lab.lab import DAEMON, Lab
 from tests.lab.machine import Machine
 from tests.lab.observe import Report
-from tests.lab.play import UNASKED_SHARE, Outcome, Scenario, play
+from tests.lab.play import UNASKED_SHARE, Outcome, Scenario, parameters, play
 from tests.lab.scenarios import typed as typed_on_holder
 
 LEFT_WITHIN_S = 1.0  # of a move for a haproxy that was stopped: tens of milliseconds on an idle host
@@ -129,18 +129,17 @@ def _enabled_first(lab: Lab, holder: Machine) -> None:
     time.sleep(4.0)
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        Scenario("etcd-hiccup-beside-another", "an endpoint of another cluster, and a hiccup of the right ones",
-                 Outcome.STAYS, _hiccup_beside_another, lossless=True),
-        Scenario("etcd-auth-on-and-off", "authentication is enabled, later disabled", Outcome.STAYS,
-                 _guarded_and_not, lossless=True),
-        Scenario("etcd-auth-before-the-files", "authentication is enabled, then the files are edited", Outcome.STAYS,
-                 _enabled_first, lossless=True),
-    ],
-    ids=lambda s: s.name,
+SCENARIOS = (
+    Scenario("etcd-hiccup-beside-another", "an endpoint of another cluster, and a hiccup of the right ones",
+             Outcome.STAYS, _hiccup_beside_another, lossless=True),
+    Scenario("etcd-auth-on-and-off", "authentication is enabled, later disabled", Outcome.STAYS,
+             _guarded_and_not, lossless=True),
+    Scenario("etcd-auth-before-the-files", "authentication is enabled, then the files are edited", Outcome.STAYS,
+             _enabled_first, lossless=True),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("scenario", parameters(SCENARIOS, long={"etcd-auth-on-and-off"}))
 def test_scenario(etcd_lab: Lab, scenario: Scenario) -> None:
     """The VIP stays, and no request is lost."""
     result = play(etcd_lab, scenario)

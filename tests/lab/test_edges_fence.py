@@ -76,7 +76,10 @@ def _restored(lab: Lab, holder: Machine) -> None:
     _with_watchdog(lab, holder)
 
 
-@pytest.mark.parametrize(("name", "act"), [("nat-isolated", _isolated), ("nat-frozen", _frozen)])
+FROZEN = pytest.param("nat-frozen", _frozen, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(("name", "act"), [("nat-isolated", _isolated), FROZEN])
 def test_a_port_that_is_turned_elsewhere(lab: Lab, name: str, act: Act) -> None:
     """The old holder answers no new or established connection from the moment when the new holder answers."""
     holder = lab.wait_serving()

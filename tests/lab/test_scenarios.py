@@ -4,11 +4,13 @@ import pytest
 
 from tests.lab.faults import FAULTS
 from tests.lab.lab import Lab
-from tests.lab.play import Scenario, play
+from tests.lab.play import Scenario, parameters, play
 from tests.lab.scenarios import SCENARIOS
 
+LONG = {"etcd-in-turn", "govipd-frozen-30s", "govipd-frozen-unwatched"}
 
-@pytest.mark.parametrize("scenario", [*SCENARIOS, *FAULTS], ids=lambda s: s.name)
+
+@pytest.mark.parametrize("scenario", parameters((*SCENARIOS, *FAULTS), long=LONG))
 def test_scenario(lab: Lab, scenario: Scenario) -> None:
     """The right machine serves afterwards, and at no moment two machines answered."""
     result = play(lab, scenario)

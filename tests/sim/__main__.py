@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = secrets.randbelow(1 << 40) if args.first is None else args.first
     print(f"seeds {first} to {first + args.seeds - 1}; replay one with: python -m tests.sim --replay SEED", flush=True)
     began = time.monotonic()
-    tally = _search(first, args.seeds, args.jobs)
+    tally = search(first, args.seeds, args.jobs)
     for kind, count in sorted(tally.faults.items(), key=lambda item: -item[1]):
         print(f"{count:9} {kind}")
     took = time.monotonic() - began
@@ -94,7 +94,8 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def _search(first: int, seeds: int, jobs: int) -> Tally:
+def search(first: int, seeds: int, jobs: int) -> Tally:
+    """Run fresh schedules in several processes. Prints the seed of each violation."""
     tally = Tally()
     ranges = [(start, min(start + CHUNK, first + seeds)) for start in range(first, first + seeds, CHUNK)]
     with ProcessPoolExecutor(jobs) as pool:
