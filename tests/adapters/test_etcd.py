@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +201,36 @@ async def test_transactions_and_deletion_watches(plain: Cluster) -> None:
     await asyncio.wait_for(watch, 5)
     await etcd.revoke(lease)
     await etcd.close()
+
+
+def metric(cluster: Cluster, name: str) -> float:
+    """A number that etcd publishes."""
+    with urllib.request.urlopen(f"{cluster.endpoints[0]}/metrics", timeout=5) as page:
+        lines = page.read().decode().splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
+
+
+async def test_watches_share_one_stream_and_end_one_by_one(plain: Cluster) -> None:
+    """One of ten keys changes: only its watch is done; a watch that is not wanted any more ends in etcd, too."""
+    etcd = EtcdClient(plain.endpoints, 5.0)
+    streams = metric(plain, "etcd_debugging_mvcc_watch_stream_total")
+    revision = (await etcd.txn((), (Get("x"),))).revision
+    watches = [asyncio.ensure_future(etcd.wait_changed(f"w/{n}", revision + 1)) for n in range(10)]
+    while metric(plain, "etcd_debugging_mvcc_watcher_total") < 10:
+        await asyncio.sleep(0.05)
+    assert metric(plain, "etcd_debugging_mvcc_watch_stream_total") == streams + 1
+    await etcd.txn((), (Put("w/3", b"", 0),))
+    await asyncio.wait_for(watches[3], 5)
+    assert not any(watch.done() for watch in watches if watch is not watches[3])
+    for watch in watches[:5]:
+        watch.cancel()
+    while metric(plain, "etcd_debugging_mvcc_watcher_total") > 5:
+        await asyncio.sleep(0.05)
+    await etcd.txn((), (Put("w/7", b"", 0),))
+    await asyncio.wait_for(watches[7], 5)
+    await etcd.close()
+    ended = await asyncio.gather(*watches[5:], return_exceptions=True)
+    assert [type(end) for end in ended] == [WatchLostError, WatchLostError, type(None), WatchLostError, WatchLostError]
 
 
 async def test_a_compacted_watch_is_lost(plain: Cluster) -> None:

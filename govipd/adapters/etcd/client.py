@@ -34,7 +34,6 @@ from govipd.errors import (
     EtcdUnavailableError,
     EtcdWriteRefusedError,
     LeaseNotFoundError,
-    WatchLostError,
 )
 
 _T = TypeVar("_T")
@@ -116,10 +115,12 @@ class EtcdClient:
 
     async def _renew(self, lease: int) -> Any:
         async with self._attempt() as connection:
-            if connection.keepalive is None:
-                connection.keepalive = connection.stub(stubs.LeaseStub).LeaseKeepAlive(metadata=self._metadata())
-            await connection.keepalive.write(pb.LeaseKeepAliveRequest(ID=lease))
-            reply = await connection.keepalive.read()
+            stream = connection.keepalive  # another call may replace it meanwhile
+            if stream is None:
+                stream = connection.stub(stubs.LeaseStub).LeaseKeepAlive(metadata=self._metadata())
+                connection.keepalive = stream
+            await stream.write(pb.LeaseKeepAliveRequest(ID=lease))
+            reply = await stream.read()
             if reply is grpc.aio.EOF:
                 raise EtcdUnavailableError(f"{connection.endpoint}: keep-alive stream ended")
             self._believe(connection, reply.header)
@@ -137,6 +138,12 @@ class EtcdClient:
             return False
         return True
 
+    async def attached(self, lease: int) -> Sequence[str]:
+        """See Store."""
+        request = pb.LeaseTimeToLiveRequest(ID=lease, keys=True)
+        reply = await self._call(stubs.LeaseStub, "LeaseTimeToLive", request)
+        return tuple(key.decode() for key in reply.keys)
+
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
@@ -151,31 +158,10 @@ class EtcdClient:
 
     async def wait_changed(self, key: str, from_revision: int) -> None:
         """See Store. etcd must confirm the watch's creation within the deadline; after that, no deadline applies."""
-        create = pb.WatchCreateRequest(key=key.encode(), start_revision=from_revision)
-        stream: Any = None
-        try:
-            async with self._attempt() as connection:
-                stream = connection.stub(stubs.WatchStub).Watch(metadata=self._metadata())
-                await stream.write(pb.WatchRequest(create_request=create))
-                reply = await stream.read()
-                if reply is not grpc.aio.EOF:
-                    self._believe(connection, reply.header)
-            while True:
-                if reply is grpc.aio.EOF:
-                    raise WatchLostError("watch stream ended")
-                if reply.canceled:
-                    raise WatchLostError(reply.cancel_reason or f"compacted at {reply.compact_revision}")
-                if reply.events:
-                    return
-                reply = await stream.read()
-        except grpc.aio.AioRpcError as e:
-            raise WatchLostError(str(e.details())) from e
-        except asyncio.CancelledError as e:
-            raise_if_asked_to_cancel()
-            raise WatchLostError("connection closed") from e
-        finally:
-            if stream is not None:
-                stream.cancel()
+        async with self._attempt() as connection:
+            watches = connection.watch_stream(self._metadata(), self._aside)
+            watch = await watches.create(key, from_revision, lambda header: self._believe(connection, header))
+        await watches.wait(watch)
 
     async def status(self) -> EndpointStatus:
         """The status of the current endpoint alone, for diagnosis.
@@ -242,14 +228,18 @@ class EtcdClient:
             raise EtcdUnavailableError(f"{connection.endpoint}: {whose} within {self._timeout:g} s") from e
         except grpc.aio.AioRpcError as e:
             error = translate(e, connection.endpoint, login=self._access.login is not None)
-            if isinstance(error, LeaseNotFoundError | EtcdWriteRefusedError):  # has no header with the cluster's id
-                error = await self._of_the_cluster(connection, error)
-            other = isinstance(error, _OtherClusterError)
+            answers = isinstance(error, LeaseNotFoundError | EtcdWriteRefusedError)
+            if answers or e.code() is grpc.StatusCode.PERMISSION_DENIED:  # has no header with the cluster's id
+                found = await self._of_the_cluster(connection, error)
+                answers, error = found is error, found
+            kind = NOT_BELIEVED if isinstance(error, _OtherClusterError) else e.code().name.lower()
             if isinstance(error, TokenError):
                 self._token = None
                 connection.keepalive = None
-            elif not isinstance(error, LeaseNotFoundError | EtcdWriteRefusedError):
-                self._move_on(connection, NOT_BELIEVED if other else e.code().name.lower())
+            elif not answers:
+                self._move_on(connection, kind)
+            elif type(error) is EtcdRefusedError:  # one call lacks a right: the connection serves the others
+                self._failed(connection.endpoint, kind)
             raise error from e
         except asyncio.CancelledError as e:
             raise_if_asked_to_cancel()

@@ -1,7 +1,7 @@
 """One gRPC channel to one endpoint of etcd: the endpoint's address, TLS, and the etcd user."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +15,7 @@ from etcd3.etcdrpc import rpc_pb2_grpc as stubs
 
 from govipd.adapters.etcd.cluster import UNKNOWN
 from govipd.adapters.etcd.resolver import Names
+from govipd.adapters.etcd.watches import WatchStream
 from govipd.errors import ConfigError, EtcdError, EtcdRefusedError
 
 _OPTIONS = (
@@ -84,7 +85,7 @@ class Access:
 
 
 class Connection:
-    """One channel to one endpoint, and its keep-alive stream. Nothing happens before `open()`."""
+    """One channel to one endpoint, its keep-alive stream and its stream of watches. Nothing happens before `open()`."""
 
     def __init__(self, endpoint: str, tls: Tls, names: Names) -> None:
         url = urlsplit(endpoint)
@@ -92,6 +93,7 @@ class Connection:
             raise ConfigError(f"etcd endpoint {endpoint!r}: allowed is http://HOST:PORT or https://HOST:PORT")
         self.endpoint = endpoint
         self.keepalive: Any = None
+        self._watches: WatchStream | None = None
         self._secure = url.scheme == "https"
         self._authority = url.netloc
         self._name = (url.hostname, url.port or 2379)
@@ -142,6 +144,19 @@ class Connection:
             raise grpc.aio.UsageError("closed while its name was looked up")
         return kind(self._channel)
 
+    def watch_stream(
+        self, metadata: tuple[tuple[str, str], ...], aside: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> WatchStream:
+        """The stream of all watches; a new one after its end, or with another token. `aside` starts a task."""
+        watches = self._watches
+        if watches is not None and not watches.over and watches.metadata == metadata:
+            return watches
+        if watches is not None:
+            watches.close()
+        stream = self.stub(stubs.WatchStub).Watch(metadata=metadata)
+        self._watches = WatchStream(stream, metadata, aside)
+        return self._watches
+
     def authenticate(self, login: Login) -> Any:
         """The call that fetches a token."""
         return self.stub(stubs.AuthStub).Authenticate(login.request())
@@ -177,6 +192,8 @@ class Connection:
         self._closed = True
         if self.keepalive is not None:
             self.keepalive.cancel()
+        if self._watches is not None:
+            self._watches.close()
         if self._channel is not None:
             await self._channel.close(grace)
 
