@@ -144,6 +144,11 @@ TREE ?=
 bench-renewals: ready ## what renewing the fence costs the host; of the sources in TREE (root)
 	$(BIN)/python -m bench.renewals $(if $(TREE),--tree $(TREE))
 
+GROUPS ?=
+.PHONY: bench-scale
+bench-scale: ready ## what many VIP groups of one daemon cost, into docs/benchmarks; GROUPS="1 16" (root)
+	$(BIN)/python -m bench.scale $(GROUPS)
+
 .PHONY: bench-probe
 bench-probe: ready ## what a check of haproxy costs, and how often it would be wrong (root)
 	$(BIN)/python -m bench.probe

@@ -99,3 +99,24 @@ def time_line(steps: Sequence[Step]) -> str:
 
 def _bar(x: float, y: float, width: float, fill: str) -> str:
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="13" fill="{fill}"/>'
+
+
+def scale_chart(figures: Sequence[tuple[int, str, float, str]]) -> str:
+    """Figures by the number of groups (groups, what, value, unit): for each `what` a row of bars."""
+    parts = [text(10, 16, "One daemon with many VIP groups", "h")]
+    y = 36.0
+    for what in dict.fromkeys(what for _, what, _, _ in figures):
+        row = [(groups, value, unit) for groups, name, value, unit in figures if name == what]
+        most = max(value for _, value, _ in row) or 1.0
+        parts.append(text(10, y + 12, what, "h"))
+        y += ROW + 3
+        for groups, value, unit in row:
+            width = value / most * (WIDTH - LEFT - RIGHT)
+            parts += [
+                text(LEFT - 8, y + 12, f"{groups} groups" if groups > 1 else "1 group", "", "end"),
+                _bar(LEFT, y + 2, width, COLOURS["govipd"]),
+                text(LEFT + width + 8, y + 13, f"{value:g} {unit}", "s"),
+            ]
+            y += ROW
+        y += 10
+    return svg(y + 4, parts)

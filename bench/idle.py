@@ -23,12 +23,18 @@ def idle(field: Field, tool: Tool, *, quick: bool) -> list[Idle]:
     nodes = (holder, field.lab.others(holder)[0])
     time.sleep(SETTLE_S)
     began = time.monotonic()
-    before = [_cpu_seconds(node.unit_pids(tool.unit)) for node in nodes]
+    before = [cpu_seconds(node.unit_pids(tool.unit)) for node in nodes]
     time.sleep(QUICK_SECONDS if quick else SECONDS)
-    after = [_cpu_seconds(node.unit_pids(tool.unit)) for node in nodes]
+    after = [cpu_seconds(node.unit_pids(tool.unit)) for node in nodes]
     seconds = time.monotonic() - began
     return [
-        Idle(tool.name, node is holder, round(seconds, 1), round(100 * (b - a) / seconds, 2), _resident_mb(node, tool))
+        Idle(
+            tool.name,
+            node is holder,
+            round(seconds, 1),
+            round(100 * (b - a) / seconds, 2),
+            resident_mb(node, tool.unit),
+        )
         for node, a, b in zip(nodes, before, after, strict=True)
     ]
 
@@ -46,7 +52,7 @@ def ready_times(field: Field, tool: Tool, *, quick: bool) -> list[float]:
     return times
 
 
-def _cpu_seconds(pids: Iterable[int]) -> float:
+def cpu_seconds(pids: Iterable[int]) -> float:
     """CPU seconds of the processes, and of their children that have ended."""
     total = 0
     for pid in pids:
@@ -58,9 +64,10 @@ def _cpu_seconds(pids: Iterable[int]) -> float:
     return total / TICKS
 
 
-def _resident_mb(node: Machine, tool: Tool) -> float:
+def resident_mb(node: Machine, unit: str) -> float:
+    """Resident memory of the unit's processes."""
     total = 0
-    for pid in node.unit_pids(tool.unit):
+    for pid in node.unit_pids(unit):
         status = Path(f"/proc/{pid}/status").read_text()
         total += int(status.partition("VmRSS:")[2].split()[0])
     return round(total / 1024, 1)
