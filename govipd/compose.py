@@ -4,7 +4,7 @@ The parts use their machine only through a `Host`. `govipd.plan` makes the Host 
 Host for each modelled machine. So the simulation runs the same composition as the product.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from govipd.adapters.election.claims import Claims
 from govipd.adapters.election.election import EtcdElection
 from govipd.adapters.election.membership import Membership
+from govipd.adapters.election.session import EtcdSession
 from govipd.adapters.etcd.api import Store
 from govipd.adapters.etcd.cluster import Believed
 from govipd.adapters.etcd.connection import Access
 from govipd.adapters.kernel.address_fence import AddressFence
-from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.announce import FrameAnnouncer
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.fence_rules import fence_table
@@ -32,7 +33,7 @@ from govipd.core.events import Announced, EtcdFailed
 from govipd.core.journal_kinds import JournalKind
 from govipd.etcd_access import etcd_access, etcd_timeout
 from govipd.keys import GroupKeys
-from govipd.runtime.parts import GroupPlan, Parts
+from govipd.runtime.parts import GroupPlan, Parts, SessionPlan
 from govipd.runtime.ports import (
     Clock,
     Datagrams,
@@ -49,7 +50,7 @@ from govipd.runtime.step_timing import StepTimings
 
 
 class StoreFactory(Protocol):
-    """Makes a group's etcd client."""
+    """Makes a process's etcd client."""
 
     def __call__(
         self,
@@ -85,7 +86,7 @@ class Host:
         reachable: the address to which others can send datagrams; None: there is none.
         store: makes an etcd client.
         cluster: makes the keeper of the believed cluster's id, for these endpoints.
-        leases: makes the list of this machine's leases, for a group, given the names of all configured groups.
+        leases: makes the list of this machine's leases.
         restart_state: makes the store of the restart state, for a group's name and an identity.
         drain: makes the drain of a group.
         udp_socket: makes a temporary UDP socket.
@@ -95,6 +96,7 @@ class Host:
         ear: makes the Ear of an interface.
         transmit: sends frames; None: packet sockets send them.
         token: makes a secret of that many bytes.
+        present: the addresses of this machine's interfaces, as its groups share them.
     """
 
     clock: Clock
@@ -104,7 +106,7 @@ class Host:
     reachable: IPv4Address | IPv6Address | str | None
     store: StoreFactory
     cluster: Callable[[Sequence[str]], KnownCluster]
-    leases: Callable[[str, Collection[str]], Leases]
+    leases: Callable[[], Leases]
     restart_state: Callable[[str, str], RestartStateStore]
     drain: Callable[[str], DrainMark]
     udp_socket: Callable[[], TemporaryUdpSocket]
@@ -114,6 +116,7 @@ class Host:
     ear: Callable[[str], Ear]
     transmit: Callable[[str, Iterable[bytes]], None] | None
     token: Callable[[int], bytes]
+    present: PresentAddresses = field(default_factory=PresentAddresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,29 @@ class Identity:
     holding: tuple[Hashable, ...] = field()
 
 
-def group_plan(config: Config, vip: VipConfig, host: Host, endpoints: Sequence[str]) -> GroupPlan:
+def session_plan(config: Config, host: Host, endpoints: Sequence[str]) -> SessionPlan:
+    """The plan of the process's session in etcd."""
+    access = etcd_access(config, endpoints)
+    make = partial(_session, config, host, access)
+    return SessionPlan((config.election.ttl, config.election.member), make, access)
+
+
+def _session(config: Config, host: Host, access: Access) -> EtcdSession:
+    session: EtcdSession
+
+    cluster = host.cluster(access.endpoints)
+    store, reach = host.store(
+        access,
+        timeout=etcd_timeout(config),
+        failed=lambda endpoint, kind: session.tell(EtcdFailed(endpoint, kind)),
+        noticed=lambda text: host.journal.write(JournalKind.ANOTHER_CLUSTER, text, {"GOVIP_DETAIL": text}),
+        believed=Believed(cluster.load(), config.election.ttl, cluster.save),
+    )
+    session = EtcdSession(store=store, clock=host.clock, ttl=config.election.ttl, leases=host.leases(), reach=reach)
+    return session
+
+
+def group_plan(config: Config, vip: VipConfig, host: Host) -> GroupPlan:
     """The plan of one VIP group, with the function that makes its parts."""
     election = config.election
     identity = Identity(
@@ -140,12 +165,12 @@ def group_plan(config: Config, vip: VipConfig, host: Host, endpoints: Sequence[s
     if host.kernel is None:
         margin = max(settings.margin, least_margin(election.ttl, "address"))
         settings = replace(settings, margin=margin, fenced=False)
-    access = etcd_access(config, endpoints)
-    make = partial(_parts, config, vip, host, access, identity)
-    return GroupPlan(vip.name, identity, vip.addresses, settings, make, access)
+    return GroupPlan(
+        vip.name, vip.election, identity, vip.addresses, settings, partial(_parts, config, vip, host, identity)
+    )
 
 
-def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity: Identity, sink: Sink) -> Parts:
+def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink: Sink, session: EtcdSession) -> Parts:
     clock, member, kernel = host.clock, config.election.member, host.kernel
     timings = StepTimings(clock)
 
@@ -162,6 +187,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
         clock=clock,
         fenced=kernel is not None,
         route=host.route(),
+        present=host.present,
     )
     fence: Fence = AddressFence(addresses)
     if kernel is not None:
@@ -173,34 +199,24 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
             interface=vip.interface,
             mac=addresses.mac,
         )
-    cluster = host.cluster(access.endpoints)
-    store, reach = host.store(
-        access,
-        timeout=etcd_timeout(config),
-        failed=lambda endpoint, kind: sink(EtcdFailed(endpoint, kind)),
-        noticed=lambda text: report(JournalKind.ANOTHER_CLUSTER, text),
-        believed=Believed(cluster.load(), config.election.ttl, cluster.save),
-    )
     keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
     claims = Claims(keys, vip.addresses)
     port = config.pact.port + config.vip.index(vip)
     own = host.reachable if config.pact.timeout else None
     membership = Membership(
-        store=store,
+        session=session,
         sink=sink,
         prefix=keys.records,
         member=member,
-        leases=host.leases(vip.name, [other.name for other in config.for_interface(vip.interface)]),
         identity={**host.identity(vip.interface), **({"pact": f"{own}:{port}"} if own else {})},
     )
     candidacy = EtcdElection(
-        store=store,
+        session=session,
         sink=sink,
         clock=clock,
         keys=keys,
         member=member,
         claims=claims,
-        ttl=config.election.ttl,
         membership=membership,
         timings=timings,
         udp_socket=host.udp_socket,
@@ -209,7 +225,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
     pact: Pact = NoPact()
     if own:
         pact = EtcdPact(
-            store=store,
+            store=session.store,
             sink=sink,
             clock=clock,
             datagrams=host.datagrams(port, lambda text: report(JournalKind.NO_PACT, f"no pact: {text}")),
@@ -251,5 +267,4 @@ def _parts(config: Config, vip: VipConfig, host: Host, access: Access, identity:
         drain=host.drain(vip.name),
         pact=pact,
         timings=timings,
-        reach=reach,
     )

@@ -86,6 +86,10 @@ class GroupKeys:
         """The key of the handover that the leader with this lease offers."""
         return f"{self.handovers}{lease:x}"
 
+    def under(self, lease: int) -> frozenset[str]:
+        """The keys that a member puts under its lease, beside its record and its claims."""
+        return frozenset((self.candidate(lease), self.handover(lease), *self.pact(lease)))
+
     def pact(self, lease: int) -> tuple[str, str]:
         """All keys of this leader's pact."""
         return self.force(lease), self.offer(lease)

@@ -64,9 +64,9 @@ def forget_orphans(directory: Path | None, plan: Plan) -> None:
 
 async def clean_up(plan: Plan) -> int:
     """Remove addresses and fences, for a daemon that was killed. Returns the exit status: 1 after an error."""
-    status = 0
+    status, session = 0, plan.session.make()
     for group in plan.groups.values():
-        parts = group.make(lambda _: None)
+        parts = group.make(lambda _: None, session)
         try:
             await parts.fence.close()
             await parts.addresses.remove()

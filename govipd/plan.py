@@ -13,7 +13,7 @@ from typing import Any
 from govipd.adapters.checks.http_probe import HttpProbe
 from govipd.adapters.control.service import ControlSocket
 from govipd.adapters.datagrams import UdpPort, UdpSocket
-from govipd.adapters.election.lease_files import LeaseFile
+from govipd.adapters.election.lease_file import LeaseFile
 from govipd.adapters.election.session import RENEWALS_PER_TTL
 from govipd.adapters.etcd.api import Store
 from govipd.adapters.etcd.client import EtcdClient
@@ -30,7 +30,7 @@ from govipd.adapters.state.restart_state import RestartStateFile
 from govipd.adapters.systemd.journal import journal_for
 from govipd.adapters.systemd.notify import watchdog_interval_s
 from govipd.adapters.systemd.unit import UnitMonitor
-from govipd.compose import Host, group_plan
+from govipd.compose import Host, group_plan, session_plan
 from govipd.config.model import Config, VipConfig
 from govipd.config.reader import load
 from govipd.config.rules import nameable
@@ -82,12 +82,12 @@ def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kern
         warnings += ((JournalKind.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
     host = _this_host(clock, journal, reachable, kernel if fenced else None)
     endpoints = nearest_first(config.etcd.endpoints, own)
-    groups = {vip.name: group_plan(config, vip, host, endpoints) for vip in config.for_interface(interface)}
+    groups = {vip.name: group_plan(config, vip, host) for vip in config.for_interface(interface)}
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
     services = dict(_services(config, interface, clock, journal, kernel))
     if config.election.member == name():
         services["name",] = partial(NameService, name)
-    return Plan(node, groups, sources, services, warnings)
+    return Plan(node, session_plan(config, host, endpoints), groups, sources, services, warnings)
 
 
 def _this_host(
@@ -108,7 +108,7 @@ def _this_host(
         reachable=reachable,
         store=store,
         cluster=lambda endpoints: ClusterFile(state and state / "cluster", endpoints),
-        leases=partial(LeaseFile, runtime),
+        leases=lambda: LeaseFile(runtime),
         restart_state=lambda vip, identity: RestartStateFile(
             path=runtime and runtime / f"{vip}.json", identity=identity, clock=clock
         ),

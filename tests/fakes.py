@@ -30,7 +30,7 @@ class FakeElection:
         self.records: list[Mapping[str, object]] = []
         self.closed = False
         self.queue = ["node2", "node3"]  # behind this one
-        self.silent = False
+        self.silent = self.kernel_silent = False
         self.full = False
         self._leads: ev.Elected | None = None
 
@@ -38,6 +38,12 @@ class FakeElection:
         while True:
             self._sink(ev.LeaseRenewed(1, self._clock.now(), 3.0))
             await asyncio.sleep(0.1)
+
+    def silenced(self) -> None:
+        self.kernel_silent = True
+
+    def adoptable(self, holding: RestartState) -> bool:
+        return True
 
     def campaign(self, campaign: int) -> None:
         self._calls.append("campaign")
@@ -81,6 +87,23 @@ class FakeElection:
 
     def publish(self, record: Mapping[str, object]) -> None:
         self.records.append(record)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeSession:
+    """A lease that lives as long as nobody gives it back."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.reached: list[object] = []
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def reach(self, access: object) -> None:
+        self.reached.append(access)
 
     async def close(self) -> None:
         self.closed = True

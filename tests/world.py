@@ -10,8 +10,8 @@ from govipd.core.settings import Settings
 from govipd.core.status import NodeStatus
 from govipd.errors import ConfigError
 from govipd.runtime.daemon import Daemon
-from govipd.runtime.parts import GroupPlan, Parts, Plan
-from govipd.runtime.ports import Sink
+from govipd.runtime.parts import GroupPlan, Parts, Plan, SessionPlan
+from govipd.runtime.ports import Session, Sink
 from govipd.runtime.process_ports import Source
 from govipd.runtime.step_timing import StepTimings
 from tests import fakes
@@ -29,8 +29,10 @@ class World:
         self.elections: list[fakes.FakeElection] = []
         self.kernels: list[fakes.FakeKernel] = []
         self.sources: list[fakes.FakeSource] = []
+        self.sessions: list[fakes.FakeSession] = []
         self.plan = Plan(
             NodeStatus("1", "node1", "eth0", groups=()),
+            SessionPlan("one", self._session),
             {"api": self.group("api")},
             {"probe": self.source(PASSED), "unit": self.source(RUNNING)},
         )
@@ -38,7 +40,6 @@ class World:
         self.memory = fakes.FakeMemory()
         self.drain = fakes.FakeDrain()
         self.pact_calls: list[str] = []
-        self.reached: list[object] = []  # etcds, by a reload
         self.job = "stop"
         self.lease_given_back = True  # what must have become of it in the end
         self.daemon = Daemon(
@@ -55,7 +56,7 @@ class World:
         return self.job
 
     def group(self, name: str, address: str = "192.0.2.100/32", identity: str = "one") -> GroupPlan:
-        return GroupPlan(name, identity, (ip_interface(address),), Settings(rise=1), self._make)
+        return GroupPlan(name, name, identity, (ip_interface(address),), Settings(rise=1), self._make)
 
     def source(self, event: ev.Event) -> Callable[[Sink], Source]:
         def make(sink: Sink) -> Source:
@@ -64,7 +65,11 @@ class World:
 
         return make
 
-    def _make(self, sink: Sink) -> Parts:
+    def _session(self) -> Session:
+        self.sessions.append(fakes.FakeSession())
+        return self.sessions[-1]
+
+    def _make(self, sink: Sink, _session: Session) -> Parts:
         self.elections.append(fakes.FakeElection(sink, self.clock, self.calls))
         fence = fakes.FakeFence(sink, self.calls)
         addresses = fakes.FakeAddresses(sink, self.calls)
@@ -82,7 +87,6 @@ class World:
             drain=self.drain,
             pact=fakes.FakePact(self.pact_calls),
             timings=StepTimings(self.clock),
-            reach=self.reached.append,
         )
 
     def _load(self) -> Plan:
@@ -117,7 +121,7 @@ async def running(expected_status: int = 0, prepare: Callable[[World], None] = l
         yield world
         world.daemon.stop()
         assert await asyncio.wait_for(task, 10) == expected_status
-        assert all(e.closed is world.lease_given_back for e in world.elections)
+        assert all(session.closed is world.lease_given_back for session in world.sessions)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import signal
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from govipd.core.actions import Action
 from govipd.core.events import Address, Event, Stalled, Stop, Tick
@@ -19,6 +18,8 @@ from govipd.runtime.group import Group
 from govipd.runtime.parts import Plan
 from govipd.runtime.ports import Clock
 from govipd.runtime.process_ports import Journal, Notifier, Service
+from govipd.runtime.process_session import ProcessSession
+from govipd.runtime.tasks import ProcessTasks
 
 BEAT_S = 0.25  # longest time between two steps of the loop, so that a stall differs from a quiet time
 STALL_S = 0.5  # a step that is later than this is a stall
@@ -59,15 +60,14 @@ class Daemon:
         self._job_type = job_type
         now = clock.now()
         self._liveness = Liveness(limit=watchdog or 2 * BEAT_S + STALL_S, now=now)
+        self._tasks = ProcessTasks(self._ended)
+        self._session = ProcessSession(self._tasks, self._begin_new)
         self._groups: dict[str, Group] = {}
         self._left_for_adoption: list[Group] = []  # the next process adopts these
         self._leaving: list[Group] = []  # no longer configured; each ends when it has released its VIP
         self._sources: dict[Hashable, asyncio.Task[None]] = {}
         self._services: dict[Hashable, tuple[Service, asyncio.Task[None]]] = {}
         self._queue: asyncio.Queue[tuple[Group | None, Event]] = asyncio.Queue()
-        self._tasks: dict[asyncio.Task[None], Group | None] = {}
-        self._closing: set[asyncio.Future[None]] = set()
-        self._fault: BaseException | None = None
         self._stop_wanted = False
         self._stopping = False
         self._reload_wanted = False
@@ -86,7 +86,7 @@ class Daemon:
         try:
             await self._loop()
         except Exception as e:  # noqa: BLE001  # the task boundary: after any fault the VIP is released
-            self._fault = e
+            self._tasks.fault = e
         return await self._end()
 
     def stop(self) -> None:
@@ -96,9 +96,7 @@ class Daemon:
             for group in self._all():
                 group.stopping()
             self._notifier.stopping()
-            asking = asyncio.ensure_future(self._ask_why())
-            self._closing.add(asking)
-            asking.add_done_callback(self._closing.discard)
+            self._tasks.beside(self._ask_why())
 
     async def _ask_why(self) -> None:
         try:
@@ -190,7 +188,7 @@ class Daemon:
             if now > beat_at + STALL_S:
                 self._dispatch(None, Stalled(now - beat_at + BEAT_S))
             self._dispatch(group, event)
-            if self._fault is not None:
+            if self._tasks.fault is not None:
                 return
             if self._reload_wanted and not self._stop_wanted:
                 self._reload()
@@ -241,16 +239,17 @@ class Daemon:
             else:
                 group.reconfigure(new)
         for key in [k for k in self._sources if k not in plan.sources]:
-            self._cancel(self._sources.pop(key))
+            self._tasks.cancel(self._sources.pop(key))
         for key in [k for k in self._services if k not in plan.services]:
-            self._cancel(self._services.pop(key)[1])
+            self._tasks.cancel(self._services.pop(key)[1])
         for key, source in plan.sources.items():
             if key not in self._sources:
-                self._sources[key] = self._spawn(str(key), source(lambda event: self._post(None, event)).run(), None)
+                self._sources[key] = self._tasks.spawn(str(key), source(lambda event: self._post(None, event)).run())
         for key, make in plan.services.items():
             if key not in self._services:
                 service = make(self)
-                self._services[key] = service, self._spawn(str(key), service.run(), None)
+                self._services[key] = service, self._tasks.spawn(str(key), service.run())
+        self._session.apply(plan.session)
         self._plan = plan
         self._begin_new()
 
@@ -259,79 +258,66 @@ class Daemon:
         return frozenset(address for group in self._groups.values() for address in group.plan.addresses)
 
     def _begin_new(self) -> None:
-        """Start configured groups that do not run. A group waits until the group that it replaces has left."""
-        leaving = {group.plan.name for group in self._leaving}
-        for name, plan in self._plan.groups.items():
-            if name in self._groups or name in leaving or self._stop_wanted:
-                continue
-            group = Group(plan, post=self._post, observe=self._stepped, clock=self._clock, journal=self._journal)
-            self._groups[name] = group
+        """Start configured groups that do not run. A group waits until one of its name or election has left."""
+        leaving = {each for group in self._leaving for each in (group.plan.name, group.plan.election)}
+        plans = [plan for name, plan in self._plan.groups.items() if name not in self._groups]
+        new = [plan for plan in plans if not leaving & {plan.name, plan.election}]
+        if self._stop_wanted or not new:
+            return
+        session = self._session.as_planned(self._plan.session, used=bool(self._all()))
+        if session is None:
+            return
+        for plan in new:
+            group = Group(
+                plan, session, post=self._post, observe=self._stepped, clock=self._clock, journal=self._journal
+            )
+            self._groups[plan.name] = group
             for task, work in group.tasks().items():
-                self._spawn(task, work, group)
+                self._tasks.spawn(task, work, group)
             group.start()
 
     def _retire(self) -> None:
         """End the groups that are no longer configured and have released their VIP."""
         for group in [g for g in self._leaving if g.stopped]:
             self._leaving.remove(group)
-            for task in [t for t, owner in self._tasks.items() if owner is group]:
-                self._cancel(task)
-            closing = asyncio.ensure_future(group.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._tasks.cancel_of(group)
+            self._tasks.beside(group.close())
             self._begin_new()
 
-    # Tasks
-
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None], owner: Group | None) -> asyncio.Task[None]:
-        """Start a task that must not end: its end is a fault of the whole process."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks[task] = owner
-        task.add_done_callback(self._ended)
-        return task
-
-    def _cancel(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
-        task.cancel()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task not in self._tasks:  # cancelled by us
-            return
-        self._liveness.ended(task.get_name())
-        if self._fault is None:
-            error = None if task.cancelled() else task.exception()
-            self._fault = error or RuntimeError(f"the task {task.get_name()!r} ended")
+    def _ended(self, task: str) -> None:
+        """A task has ended that must not end."""
+        self._liveness.ended(task)
         self._post(None, Tick())
 
     async def _end(self) -> int:
         """End the process, in every case. After a fault, release the VIP without the state machine."""
         services = {task for _, task in self._services.values()}
-        tasks = [task for task in self._tasks if task not in services]
-        self._tasks.clear()
-        for task in tasks:  # before any fence is closed: a renewal under way would open it again
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel_all(services)  # before any fence is closed: a renewal under way would open it again
         released = self._all()
-        if self._fault is not None:
-            for line in "".join(traceback.format_exception(self._fault)).splitlines():
+        fault = self._tasks.fault
+        if fault is not None:
+            for line in "".join(traceback.format_exception(fault)).splitlines():
                 self._journal.write(JournalKind.FAULT, line, {})
             for group in self._all():
                 try:
                     await group.release()
                 except KernelError as e:
-                    released.remove(group)  # keep its lease, which outlasts the fence: do not give it back
+                    released.remove(group)  # keep the lease, which outlasts the fence: do not give it back
                     name = group.plan.name
                     self._journal.write(JournalKind.NOT_RELEASED, f"{name}: not released: {e}", {"GOVIP_VIP": name})
         for group in self._left_for_adoption:
             group.leave_for_adoption()
-        closing = [*self._closing, *(asyncio.ensure_future(group.close()) for group in released)]
-        if closing:
-            await asyncio.wait(closing, timeout=CLOSE_S)
+        for group in released:
+            self._tasks.beside(group.close())
+        session = self._session.session
+        if session is not None and not self._left_for_adoption and released == self._all():
+            self._tasks.beside(session.close())
+        await self._tasks.wait_beside(CLOSE_S)
         for task in services:
             task.cancel()
         if services:  # a VIP that is left for adoption leaves no time to wait
             await asyncio.wait(services, timeout=0.0 if self._left_for_adoption else SERVICES_S)
-        return 0 if self._fault is None else 1
+        return 0 if fault is None else 1
 
     # What systemd sees
 

@@ -15,7 +15,7 @@ from govipd.core.state_machine import VipStateMachine
 from govipd.errors import EtcdError, EtcdWriteRefusedError, KernelError, RefusedError, StateFileError
 from govipd.runtime.kernel_worker import KernelWorker, union
 from govipd.runtime.parts import GroupPlan
-from govipd.runtime.ports import Clock, Sink
+from govipd.runtime.ports import Clock, Session, Sink
 from govipd.runtime.process_ports import Journal
 from govipd.runtime.reporter import Reporter
 from govipd.runtime.step_timing import Operation
@@ -32,6 +32,7 @@ class Group:
     def __init__(
         self,
         plan: GroupPlan,
+        session: Session,
         *,
         post: Callable[["Group", ev.Event], None],
         observe: Callable[[str, ev.Event, Sequence[ac.Action], float], None],
@@ -43,7 +44,7 @@ class Group:
         self._clock = clock
         self._observe = observe
         self._sink: Sink = lambda event: post(self, event)
-        self._parts = plan.make(self._sink)
+        self._parts = plan.make(self._sink, session)
         self.others: Callable[[], Collection[ev.Address]] = lambda: ()  # addresses of this process's other groups
         self.left_for_adoption = False  # this process ends, and the next process adopts this group's VIP
         self._unreported: deque[tuple[ev.Event, Sequence[ac.Action], float]] = deque()
@@ -88,6 +89,12 @@ class Group:
             self.reporter.line(
                 JournalKind.NOT_ADOPTED, f"nothing of an earlier process is adopted: {e}; next: start clean"
             )
+        if left is not None and not self._parts.election.adoptable(left):
+            text = "its lease is not the one that another VIP of this process has adopted"
+            self.reporter.line(
+                JournalKind.NOT_ADOPTED, f"nothing of an earlier process is adopted: {text}; next: start clean"
+            )
+            left = None
         if left is not None and left.addresses:
             self._worker.applied = union(self._worker.applied, left.addresses)
             self._worker.readdress(tuple(address for address in self._worker.wanted if address in left.addresses))
@@ -162,8 +169,6 @@ class Group:
             held = self._worker.wanted if self.state_machine.state in ANSWERING else plan.addresses
             self._worker.readdress(tuple(address for address in plan.addresses if address in held))
             self._parts.election.claim(plan.addresses)
-        if plan.access != self.plan.access:
-            self._parts.reach(plan.access)
         self.plan = plan
         self.reporter.addresses = plan.addresses
         self.handle(ev.Reconfigured(plan.settings))
@@ -257,7 +262,8 @@ class Group:
         self._parts.addresses.close()
 
     async def close(self) -> None:
-        """After the end: give the lease back, and remove the fence if its addresses are not on this machine."""
+        """After the end: end the candidacy, and remove the fence if its addresses are not on this machine."""
+        self._parts.election.close()
         if self.stopped and not self.state_machine.present:
             try:
                 found = await self._parts.addresses.anywhere()
@@ -268,7 +274,6 @@ class Group:
             except KernelError as e:
                 self.reporter.line(JournalKind.FENCE_LEFT, f"the fence is still there, closed: {e}")
         self._parts.addresses.close()
-        await self._parts.election.close()
 
     # Actions
 
@@ -316,8 +321,9 @@ class Group:
                 self._parts.announcer.start()
             case ac.SeekPact():
                 self._parts.pact.lead()
-            case ac.Report():
-                pass  # written by _report()
+            case ac.Report():  # written by _report()
+                if action.state is State.INELIGIBLE:
+                    self._parts.election.silenced()
 
     def _save_restart_state(self, holding: ac.RestartState) -> None:
         """Save the restart state. After a failure, this process keeps the VIP, but the next one cannot adopt it."""

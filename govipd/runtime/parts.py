@@ -18,6 +18,7 @@ from govipd.runtime.ports import (
     Neighbours,
     Pact,
     RestartStateStore,
+    Session,
     Sink,
 )
 from govipd.runtime.process_ports import Operator, Service, Source
@@ -38,7 +39,19 @@ class Parts:
     drain: DrainMark
     pact: Pact
     timings: StepTimings
-    reach: Callable[[Any], None] = lambda _: None  # takes a new GroupPlan.access for the etcd client
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """The process's session in etcd as configured.
+
+    `identity`: a reload that changes it releases every VIP, then starts a new session.
+    `access`: how to reach etcd. A reload that changes it calls `Session.reach`; the lease stays.
+    """
+
+    identity: Hashable
+    make: Callable[[], Session] = field(compare=False)
+    access: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +59,15 @@ class GroupPlan:
     """One VIP group as configured.
 
     `identity`: a reload that changes it releases the VIP, then starts the group anew.
-    `access`: how to reach etcd. A reload that changes it calls `Parts.reach`; the VIP stays.
+    `make`: makes the group's adapters, on the process's session.
     """
 
     name: str
+    election: str
     identity: Hashable
     addresses: tuple[Address, ...]
     settings: Settings
-    make: Callable[[Sink], Parts] = field(compare=False)
-    access: Hashable = None
+    make: Callable[[Sink, Any], Parts] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,7 @@ class Plan:
     """
 
     node: NodeStatus
+    session: SessionPlan
     groups: Mapping[str, GroupPlan]
     sources: Mapping[Hashable, Callable[[Sink], Source]]
     services: Mapping[Hashable, Callable[[Operator], Service]] = field(default_factory=dict)

@@ -6,7 +6,7 @@ may be cancelled. `run()` coroutines never return: the shell treats a return as 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import Any, Protocol
 
 from govipd.core.actions import RestartState
 from govipd.core.events import Address, Elsewhere, Event
@@ -22,14 +22,33 @@ class Clock(Protocol):
         """Seconds of CLOCK_BOOTTIME (clock_gettime(2)), which also counts the time of a suspend."""
 
 
-class Election(Protocol):
-    """One member's place in one election (`adapters.election`)."""
+class Session(Protocol):
+    """The process's lease in etcd, which all its groups share."""
 
     async def run(self) -> None:
-        """Keep a lease alive, and stay in the queue while a campaign is wanted, until cancelled."""
+        """Keep a lease alive, until cancelled. Every election of the session gets LeaseRenewed and LeaseLost."""
+
+    def reach(self, access: Any) -> None:
+        """Reach etcd by this access from now on (SessionPlan.access). The lease stays."""
+
+    async def close(self) -> None:
+        """Give the lease back: one try, within one call's deadline."""
+
+
+class Election(Protocol):
+    """One member's place in one election, under the session's lease (`adapters.election`)."""
+
+    async def run(self) -> None:
+        """Stay in the queue while a campaign is wanted, until cancelled."""
+
+    def silenced(self) -> None:
+        """Note that this kernel does not answer for the group: leases of earlier processes may be given back."""
 
     def campaign(self, campaign: int) -> None:
         """Join the queue, under this campaign number. Queued and Elected follow."""
+
+    def adoptable(self, holding: RestartState) -> bool:
+        """Whether the group can adopt this: a process has one lease, and another group may have adopted another."""
 
     def adopt(self, campaign: int, holding: RestartState) -> None:
         """Adopt an earlier process's lease and key; call before run(). The events of a campaign follow."""
@@ -73,8 +92,8 @@ class Election(Protocol):
     def publish(self, record: Mapping[str, object]) -> None:
         """Set this member's record. The newest record is written as soon as etcd allows."""
 
-    async def close(self) -> None:
-        """Give the lease back: one try, within one call's deadline."""
+    def close(self) -> None:
+        """End the candidacy. What it has left in etcd is deleted, or goes with the lease."""
 
 
 class Fence(Protocol):
@@ -231,7 +250,7 @@ class Leases(Protocol):
     """The etcd leases of this machine's processes (the unit's runtime directory)."""
 
     def earlier(self) -> Sequence[int]:
-        """Leases of processes before this one, and of groups that are not configured any more."""
+        """Leases of processes before this one."""
 
     def granted(self, lease: int) -> None:
         """Note a lease of this process. Never raises: without the note, the next process cannot revoke the lease."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from govipd.adapters.etcd.client import EtcdClient
 from govipd.core.events import Event
 from tests.adapters.conftest import Events
-from tests.candidate import candidate
+from tests.candidate import Candidate, candidate
 
 
 class MonotonicClock:
@@ -31,11 +31,12 @@ class Member:
         vip: str = "api",
         runtime: Path | None = None,
         store: type[EtcdClient] = EtcdClient,
+        beside: "Member | None" = None,
     ) -> None:
         self.events = Events()
         self.on_event: Callable[[Event], object] = lambda _: None
-        self.store = store(endpoints, timeout=0.5)
-        parts = candidate(
+        self.store: EtcdClient = beside.store if beside else store(endpoints, timeout=0.5)
+        self.parts: Candidate = candidate(
             self.store,
             self._sink,
             MonotonicClock(),
@@ -45,9 +46,10 @@ class Member:
             addresses=addresses,
             reachable=ip_address("127.0.0.1"),
             runtime=runtime,
+            beside=beside.parts if beside else None,
         )
-        parts.membership.publish({"addresses": addresses.split()})
-        self.election, self.claims = parts.election, parts.claims
+        self.parts.membership.publish({"addresses": addresses.split()})
+        self.election, self.claims = self.parts.election, self.parts.claims
 
     def _sink(self, event: Event) -> None:
         self.events(event)
@@ -62,7 +64,7 @@ class Member:
 
 @asynccontextmanager
 async def running(*members: Member) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(m.election.run()) for m in members]
+    tasks = [asyncio.ensure_future(m.parts.run()) for m in members]
     try:
         yield
     finally:
@@ -70,6 +72,6 @@ async def running(*members: Member) -> AsyncIterator[None]:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         for member in members:
-            await member.election.close()
+            await member.parts.close()
             await member.store.close()
         assert all(isinstance(e, asyncio.CancelledError) for e in ended), ended

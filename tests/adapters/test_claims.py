@@ -208,7 +208,7 @@ async def test_an_address_that_is_added_and_removed_at_once_does_not_stay_claime
 async def test_the_next_process_lets_go_of_what_its_file_has_not(etcd: Cluster, tmp_path: Path) -> None:
     """An address that was only claimed: at once. One that was held: when the kernel is silent."""
     a = Member(etcd.endpoints, "a", addresses=f"{BOTH} 192.0.2.3/32", runtime=tmp_path)
-    killed = asyncio.ensure_future(a.election.run())
+    killed = asyncio.ensure_future(a.parts.run())
     won = await lead(a)
     killed.cancel()
     await asyncio.gather(killed, return_exceptions=True)

@@ -182,6 +182,62 @@ class Narrow(NfTables):
         return netlink
 
 
+async def test_fences_that_are_renewed_together_take_one_transaction(
+    machines: Wire, kernel: Counting, clock: LeapingClock
+) -> None:
+    """As those of a process's groups, whose lease is renewed for all of them at once."""
+    fences = [
+        NftFence(addresses=(a,), clock=clock, table=f"{TABLE}__{n}", kernel=kernel) for n, a in enumerate((V4, V6))
+    ]
+    askers = [Asker(machines.host, machines.peer, address) for address in (V4, V6)]
+    until = clock.now() + 60
+    for _ in range(4):
+        await asyncio.gather(*(fence.open(until) for fence in fences))
+        until += PAUSE_S
+    before = len(kernel.sizes)
+    await asyncio.gather(*(fence.open(until) for fence in fences))
+    assert len(kernel.sizes) == before + 1
+    assert [await asker.answered(clock) for asker in askers] == [True, True]
+    await fences[0].close()
+    assert [await asker.answered(clock) for asker in askers] == [False, True]
+    for fence in fences:
+        await fence.remove()
+    for asker in askers:
+        asker.close()
+
+
+async def test_what_the_kernel_refuses_of_one_fence_is_done_for_the_others(
+    machines: Wire, kernel: Counting, clock: LeapingClock
+) -> None:
+    """One transaction is all or nothing, so each part is tried again alone."""
+    table = kernel.table(1, "parts")
+    kernel.commit((table.add(), table.add_set("a", 4, times_out=False)))
+    good = table.add_element("a", bytes(4), times_out=False)
+    bad = table.delete_element("a", bytes([1, 2, 3, 4]))
+    ended = await asyncio.gather(
+        *(kernel.commit_together(lambda m=m: (m,), clock.now) for m in (good, bad)),  # type: ignore[misc]
+        return_exceptions=True,
+    )
+    assert isinstance(ended[0], float)
+    assert isinstance(ended[1], KernelError)
+    assert kernel.elements(1, "parts", "a") == {bytes(4)}
+    machines.host.run("nft", "delete table inet parts")
+
+
+async def test_what_a_cancelled_task_asked_for_is_not_committed(
+    machines: Wire, kernel: Counting, clock: LeapingClock
+) -> None:
+    """After a fault the tasks are cancelled first, then each fence is closed: nothing may open it afterwards."""
+    kernel.commit((kernel.table(1, "parts").add(),))
+    before = len(kernel.sizes)
+    asked = asyncio.ensure_future(kernel.commit_together(lambda: (kernel.table(1, "late").add(),), clock.now))
+    await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.sleep(0.05)
+    assert len(kernel.sizes) == before
+    machines.host.run("nft", "delete table inet parts")
+
+
 async def test_sixteen_addresses_are_set_up_again_with_any_socket_buffer(
     machines: Wire, vip: Asker, clock: LeapingClock
 ) -> None:

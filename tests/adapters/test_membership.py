@@ -89,7 +89,7 @@ async def test_a_clone_does_not_take_its_twins_name(etcd: Cluster, tmp_path: Pat
 async def leader_that_dies(etcd: Cluster, runtime: Path) -> int:
     """A process leads, and is killed; its lease."""
     dead = Member(etcd.endpoints, "a", machine="one", runtime=runtime)
-    task = asyncio.ensure_future(dead.election.run())
+    task = asyncio.ensure_future(dead.parts.run())
     dead.election.campaign(1)
     won = await dead.sees(Elected)
     while not etcd.ctl("get", "--prefix", "govip/members/"):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.link_monitor import NetlinkMonitor
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from tests.adapters.conftest import BootClock, Events, Wire
@@ -117,6 +118,37 @@ async def test_addresses_are_found_on_every_interface_with_any_prefix(net: Wire,
     assert found == {"192.0.2.100/24 on eth0", "2001:db8::100/64 on lo"}
     await addresses.remove()
     assert [str(where) for where in await addresses.anywhere()] == ["2001:db8::100/64 on lo"]
+
+
+class CountingRoute(RouteSocket):
+    """Counts how often the addresses of an interface were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def addresses(self, index: int) -> dict[Address, int]:
+        self.reads += 1
+        return super().addresses(index)
+
+
+async def test_groups_that_renew_together_read_the_interface_once(net: Wire, clock: BootClock) -> None:
+    """A host with many VIPs has many addresses. A twin is found at the next renewal, too."""
+    present, route = PresentAddresses(), CountingRoute()
+    groups = [
+        KernelAddresses(interface="eth0", addresses=(address,), clock=clock, route=route, present=present)
+        for address in (V4, V6)
+    ]
+    for reads in (2, 3, 4):  # each group's first one is its own
+        for group in groups:
+            await group.add(clock.now() + 60)
+        assert route.reads == reads
+        await asyncio.sleep(2 * PresentAddresses.MAX_AGE_S)
+    net.host.ip("address add 192.0.2.100/24 dev eth0")
+    for group in groups:
+        await group.add(clock.now() + 60)
+    assert set(shown(net.host)) == {str(V4), str(V6)}
+    route.close()
 
 
 async def test_ipv6_address_that_failed_dad_is_replaced(

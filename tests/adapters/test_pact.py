@@ -31,7 +31,7 @@ class Member:
             store, self.events, BootClock(), name, ttl=10.0,
             identity={"machine": name, "pact": ":".join(map(str, self.port.endpoint))},
         )  # fmt: skip
-        self.election = parts.election
+        self.run, self.election = parts.run, parts.election
         self.pact = EtcdPact(
             store=store, sink=self.events, clock=BootClock(), datagrams=self.port, timeout=T,
             keys=parts.keys, claims=parts.claims, own_key=self.election.own_key, queue_changed=self.election.verify,
@@ -49,7 +49,7 @@ class Member:
 async def in_force(etcd: Cluster) -> AsyncIterator[tuple[Member, Member, str]]:
     """A leader and its successor with a pact that etcd says is in force, and its id."""
     one, two = Member(etcd, "node1"), Member(etcd, "node2")
-    tasks = [asyncio.ensure_future(work) for m in (one, two) for work in (m.election.run(), m.pact.run())]
+    tasks = [asyncio.ensure_future(work) for m in (one, two) for work in (m.run(), m.pact.run())]
     try:
         one.election.campaign(1)
         await one.sees(Elected)
@@ -122,7 +122,7 @@ async def test_a_resignation_ends_the_pact(etcd: Cluster) -> None:
 async def test_a_successor_that_does_not_answer_gets_no_right(etcd: Cluster) -> None:
     """A firewall, or pacts that are off there: the offer is withdrawn, and the leader is not bound."""
     one, two = Member(etcd, "node1"), Member(etcd, "node2")
-    tasks = [asyncio.ensure_future(work) for work in (one.election.run(), one.pact.run(), two.election.run())]
+    tasks = [asyncio.ensure_future(work) for work in (one.run(), one.pact.run(), two.run())]
     try:
         one.election.campaign(1)
         await one.sees(Elected)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from govipd.adapters.etcd.api import Get, Put
 from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.connection import Login
 from govipd.config.model import Config
@@ -67,8 +68,8 @@ async def test_the_documented_role_suffices(guarded: Cluster, password: Path, ev
     """Membership, a campaign, the release with its mark, and the doctor."""
     store = EtcdClient(guarded.endpoints, 2.0, login=Login("govip", password))
     identity = machine_identity("eth0")
-    election = candidate(store, events, BootClock(), "node1", ttl=5, identity=identity).election
-    running = asyncio.ensure_future(election.run())
+    parts = candidate(store, events, BootClock(), "node1", ttl=5, identity=identity)
+    election, running = parts.election, asyncio.ensure_future(parts.run())
     election.publish({"state": "leader"})
     election.campaign(1)
     await events.until(lambda: any(isinstance(e, Elected) for e in events))
@@ -83,12 +84,29 @@ async def test_the_documented_role_suffices(guarded: Cluster, password: Path, ev
     await events.until(lambda: Resigned(1) in events)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    await election.close()
+    await parts.close()
     await store.close()
     assert guarded.ctl("get", "govip/", "--prefix", "--keys-only", flags=["--user", "root:root"]).split() == [
         "govip/claims/192.0.2.1",
         "govip/released/api",
     ]
+
+
+async def test_a_missing_right_leaves_the_connection_to_the_others(guarded: Cluster, password: Path) -> None:
+    """All groups of a process share it: a refused call must not end the others' watches."""
+    failures: list[tuple[str, str]] = []
+    store = EtcdClient(
+        guarded.endpoints, 2.0, login=Login("govip", password), failed=lambda *failure: failures.append(failure)
+    )
+    revision = (await store.txn((), (Get("govip/x"),))).revision
+    watch = asyncio.ensure_future(store.wait_changed("govip/x", revision + 1))
+    await asyncio.sleep(0.3)
+    with pytest.raises(EtcdRefusedError):
+        await store.txn((), (Get("elsewhere"),))
+    await store.txn((), (Put("govip/x", b"", 0),))
+    await asyncio.wait_for(watch, 5)
+    assert [kind for _, kind in failures] == ["permission_denied"]
+    await store.close()
 
 
 async def test_a_user_of_another_prefix_is_refused(guarded: Cluster, password: Path, events: Events) -> None:
@@ -140,8 +158,7 @@ async def test_a_daemon_that_is_refused_reports_it_without_the_password(
     wrong = "wrong-horse-battery-staple"
     password.write_text(wrong)
     store = EtcdClient(guarded.endpoints, 2.0, login=Login("govip", password))
-    election = candidate(store, events, BootClock(), "node1", ttl=5, identity={}).election
-    running = asyncio.ensure_future(election.run())
+    running = asyncio.ensure_future(candidate(store, events, BootClock(), "node1", ttl=5, identity={}).run())
     await events.until(lambda: any(isinstance(e, EtcdState) and "authentication failed" in e.detail for e in events))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -39,6 +39,12 @@ class MemoryStore(Store):
             del self.content[key]
         return bool(keys)
 
+    async def attached(self, lease: int) -> Sequence[str]:
+        return [kv.key for kv in self.content.values() if kv.lease == lease]
+
+    async def close(self) -> None:
+        pass
+
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from govipd.adapters.election.election import EtcdElection
 from govipd.adapters.etcd.api import KeyValue
 from govipd.core.events import ClusterFault, Elected, EtcdState, LeaseRenewed, Queued
 from tests.candidate import candidate
@@ -61,8 +60,7 @@ async def take_a_turn(members: list[KeyValue]) -> list[ClusterFault]:
     identity = {"machine": "m1", "node": "node1"}
     membership = candidate(store, told, FakeClock(), "node1", identity=identity).membership
     membership.publish(OURS)
-    if await membership.register(77):
-        await membership.end_earlier(77)
+    await membership.register(77)
     turn = asyncio.create_task(membership.run(77))
     for _ in range(5):  # the store answers at once
         await asyncio.sleep(0)
@@ -119,22 +117,18 @@ def test_a_record_at_the_edge_of_the_recursion_limit_is_shown(opening: str) -> N
     finish(work())
 
 
-def election(store: MemoryStore, sink: Collected) -> EtcdElection:
-    identity = {"machine": "m1", "node": "node1"}
-    return candidate(store, sink, FakeClock(), "node1", election=QUEUE, identity=identity).election
-
-
 async def campaign(store: MemoryStore) -> Collected:
     """Stand for election until there is a place; what it had to say."""
     told = Collected()
-    ours = election(store, told)
-    ours.campaign(1)
+    identity = {"machine": "m1", "node": "node1"}
+    ours = candidate(store, told, FakeClock(), "node1", election=QUEUE, identity=identity)
+    ours.election.campaign(1)
     session = asyncio.create_task(ours.run())
     placed = asyncio.create_task(told.until(Queued | Elected))  # type: ignore[arg-type]  # isinstance takes unions
     await asyncio.wait({session, placed}, return_when=asyncio.FIRST_COMPLETED)
     assert not session.done(), session.exception()
     for _ in range(3):
-        ours.verify()
+        ours.election.verify()
         await asyncio.sleep(0)
     session.cancel()
     await asyncio.wait([session])

@@ -121,11 +121,11 @@ async def test_another_way_to_etcd_is_applied_without_letting_go() -> None:
     """Endpoints, certificates, user: handed to the client that runs, once."""
     async with running() as w:
         await w.until(w.leads)
-        w.next_plan = replace(w.plan, groups={"api": replace(w.group("api"), access="another")})
+        w.next_plan = replace(w.plan, session=replace(w.plan.session, access="another"))
         for times in (1, 2):
             w.daemon.reload()
             await w.until(lambda times=times: w.notifier.said.count("reloading") == times)  # type: ignore[misc]
-        assert w.reached == ["another"]
+        assert w.sessions[0].reached == ["another"]
         assert "resign" not in w.calls
         assert len(w.elections) == 1
 
@@ -139,6 +139,37 @@ async def test_another_election_releases_and_starts_anew() -> None:
         await w.until(lambda: len(w.elections) == 2 and w.calls.count("announce") == 2)
         assert w.calls.index("resign") < len(w.calls) - w.calls[::-1].index("campaign") - 1
         assert w.elections[0].closed
+
+
+async def test_another_session_begins_when_every_group_has_left_the_earlier_one() -> None:
+    """A process has one lease: it is given back before the next one is granted."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.next_plan = replace(
+            w.plan,
+            session=replace(w.plan.session, identity="two"),
+            groups={name: w.group(name, f"192.0.2.{n}/32", "two") for n, name in ((100, "api"), (101, "web"))},
+        )
+        w.daemon.reload()
+        assert not w.sessions[0].closed
+        await w.until(lambda: w.notifier.statuses[-1].count("leader of") == 2)
+        assert len(w.sessions) == 2
+        assert w.sessions[0].closed
+        assert not w.sessions[1].closed
+        assert w.calls.index("resign") < len(w.calls) - w.calls[::-1].index("campaign") - 1
+
+
+async def test_a_group_that_leaves_keeps_no_fence_for_what_another_group_has() -> None:
+    """The group was renamed: its address is on the machine, and the new group guards it."""
+    async with running() as w:
+        await w.until(w.leads)
+        address = ip_interface("192.0.2.100/32")
+        for kernel in w.kernels:
+            if isinstance(kernel, FakeAddresses):
+                kernel.left = (ev.Elsewhere(address, "eth0"),)
+        w.next_plan = replace(w.plan, groups={"www": w.group("www", str(address))})
+        w.daemon.reload()
+        await w.until(lambda: "remove fence" in w.calls)
 
 
 async def test_groups_and_sources_come_and_go_with_the_configuration() -> None:

@@ -48,6 +48,19 @@ async def test_a_memory_that_is_refused_starts_clean_and_says_why() -> None:
         assert w.says("nothing of an earlier process is adopted: it is of another group")()
 
 
+async def test_a_memory_of_another_lease_than_the_session_s_starts_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process has one lease, and another group has adopted it."""
+    monkeypatch.setattr(fakes.FakeElection, "adoptable", lambda *_: False)
+
+    def prepare(w: World) -> None:
+        w.memory.left = RestartState(2, 5, w.clock.now() + 2.5)
+
+    async with running(prepare=prepare) as w:
+        await w.until(w.leads)
+        assert w.calls[:4] == ["silence", "close", "remove", "campaign"]
+        assert w.says("its lease is not the one that another VIP of this process has adopted")()
+
+
 async def test_a_full_disk_is_reported_once_and_costs_nothing_else() -> None:
     """The memory cannot be written: the VIP stays, one line says what that means."""
     async with running(prepare=lambda w: setattr(w.memory, "full", True)) as w:

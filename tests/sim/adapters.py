@@ -139,7 +139,7 @@ class Directory:
     """The unit's runtime directory: for each group, the restart state and its identity."""
 
     holdings: dict[str, tuple[str, RestartState]] = field(default_factory=dict)
-    leases: dict[str, list[int]] = field(default_factory=dict)  # by group: those that etcd has granted
+    leases: list[int] = field(default_factory=list)  # those that etcd has granted
     full: bool = False
 
 
@@ -173,28 +173,26 @@ class SimMemory:
 class SimLeases:
     """The leases of this machine's processes (ports.Leases)."""
 
-    def __init__(self, directory: Directory, group: str, configured: Collection[str]) -> None:
-        self._directory, self._group = directory, group
-        self._earlier = {
-            lease: name for name, leases in directory.leases.items() for lease in leases
-            if name == group or name not in configured
-        }  # fmt: skip
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._earlier = list(directory.leases)
 
     def earlier(self) -> Sequence[int]:
         """See ports.Leases."""
-        return tuple(lease for lease, name in self._earlier.items() if lease in self._directory.leases.get(name, ()))
+        return tuple(lease for lease in self._earlier if lease in self._directory.leases)
 
     def granted(self, lease: int) -> None:
         """See ports.Leases."""
-        self._earlier.pop(lease, None)
-        known = self._directory.leases.setdefault(self._group, [])
-        if lease not in known and not self._directory.full:
-            known.append(lease)
+        if lease in self._earlier:
+            self._earlier.remove(lease)
+        if lease not in self._directory.leases and not self._directory.full:
+            self._directory.leases.append(lease)
 
     def ended(self, lease: int) -> None:
         """See ports.Leases."""
-        name = self._earlier.pop(lease, self._group)
-        self._directory.leases[name] = [known for known in self._directory.leases.get(name, ()) if known != lease]
+        for known in (self._earlier, self._directory.leases):
+            if lease in known:
+                known.remove(lease)
 
 
 PACT_PORT = 1  # the first group's

@@ -76,6 +76,11 @@ class SimStore:
             return False
         return True
 
+    async def attached(self, lease: int) -> Sequence[str]:
+        """See Store."""
+        result: Sequence[str] = await self._call(lambda c, m, reply: c.attached(m, lease, reply))
+        return result
+
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
@@ -90,6 +95,9 @@ class SimStore:
 
         result: TxnResult = await self._call(ask)
         return result
+
+    async def close(self) -> None:
+        """See Store. Does nothing: connections are not modelled beyond their calls."""
 
     async def wait_changed(self, key: str, from_revision: int) -> None:
         """See Store. A half-open connection never answers."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd.api import Store
 from govipd.adapters.etcd.connection import Access
-from govipd.compose import Host, group_plan
+from govipd.compose import Host, group_plan, session_plan
 from govipd.config.model import (
     Config,
     ElectionConfig,
@@ -47,9 +47,9 @@ def plan(machine: "Machine", process: Process) -> Plan:
         "probe": lambda sink: sim.SimProbe(machine.proxy, sink, PROBE_S),
         "unit": lambda sink: sim.SimUnit(machine.proxy, sink, machine.proxy_changed, process),
     }
-    groups = {vip.name: group_plan(config, vip, host, ()) for vip in config.vip}
+    groups = {vip.name: group_plan(config, vip, host) for vip in config.vip}
     node = NodeStatus("", machine.member, kernel_adapters.INTERFACE, groups=())
-    return Plan(node, groups, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
+    return Plan(node, session_plan(config, host, ()), groups, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
 
 
 def _config(machine: "Machine", file: File) -> Config:
@@ -109,7 +109,7 @@ def _host(machine: "Machine", process: Process) -> Host:
         reachable=str(machine.index),
         store=store,
         cluster=lambda _: SimKnownCluster(machine),
-        leases=lambda name, configured: sim.SimLeases(machine.directory, name, configured),
+        leases=lambda: sim.SimLeases(machine.directory),
         restart_state=lambda name, identity: sim.SimMemory(machine.directory, process, name, identity),
         drain=machine.drain_mark,
         udp_socket=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),

@@ -112,6 +112,15 @@ class Cluster(Raft):
             self.leases[lease].expires = self._expiry(ttl)
         reply(Renewal(float(ttl), term))
 
+    def attached(self, member: int, lease: int, reply: Reply) -> None:
+        """LeaseTimeToLive with the keys: answered by the leader that the member knows, which asks no other member."""
+        leader = self.members[member].leader
+        if leader is None:
+            reply(EtcdUnavailableError("etcdserver: no leader"))
+        elif self._reaches(member, leader) and self.members[leader].leader == leader:
+            keys = self.keys.values() if leader == self.leader else ()
+            reply(tuple(kv.key for kv in keys if kv.lease == lease))
+
     def watch(self, member: int, key: str, revision: int, reply: Reply) -> None:
         """Watch for deletions from a revision on. The reply is the first one."""
         if revision <= self.space.compacted:

@@ -62,6 +62,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "drained": operator.drain,
     "handed over": operator.hand_over,
     "one group handed over": operator.hand_over_one,
+    "one group drained": operator.drain_one,
     "runtime directory full": operator.full_disk,
     "state file lost": operator.lose_file,
     "etcd full": history.fill,
@@ -148,6 +149,14 @@ INTERFERENCE = (
     "isolated",
     "etcd leader killed",
     "haproxy failed",
+)
+# What disturbs one group: the groups beside it must neither move nor pause.
+OF_ONE_GROUP = (
+    "one group handed over",
+    "one group handed over",
+    "one group drained",
+    "address added elsewhere",
+    "address added to the file",
 )
 # G3: these must neither move the VIP nor pause it.
 DAEMON_ONLY = (

@@ -75,7 +75,7 @@ class Golden:
 
 
 _LINE = "----\n"
-_DEFAULTS = {"calm": False, "left_out": None, "pact": 0.0, "groups": ONE_GROUP}
+_DEFAULTS = {"calm": False, "of_one_group": False, "left_out": None, "pact": 0.0, "groups": ONE_GROUP}
 
 
 def stored() -> list[Golden]:

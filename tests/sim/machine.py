@@ -121,8 +121,8 @@ class Machine(Unit):
 
     def leases(self) -> set[int]:
         """The leases that the machine's daemon holds."""
-        groups = self.daemon._all() if self.daemon is not None else ()
-        return {group._parts.election._session.lease for group in groups}  # type: ignore[attr-defined]  # the real one
+        session = self.daemon._session.session if self.daemon is not None else None
+        return set() if session is None else {session.lease}  # type: ignore[attr-defined]  # the real one
 
     def may_hold_until(self, ip: "IPAddress") -> "Iterator[tuple[float, str]]":
         """For an address that this machine holds: the true times at which others may take it, and why."""
@@ -134,7 +134,8 @@ class Machine(Unit):
                 for theirs in other._groups_of(ip):
                     pact = theirs._parts.pact
                     following = pact.successor._following if isinstance(pact, EtcdPact) else None
-                    if following is not None and following.leader.lease == lease and _takes(following, self.cluster):
+                    key = group._parts.election.candidate(lease)  # type: ignore[attr-defined]  # the real one
+                    if following is not None and following.leader.key == key and _takes(following, self.cluster):
                         yield other.clock.instant(following.half.silent_at()), f"{other.name} may take it by the pact"
 
     def holds(self, ip: "IPAddress") -> bool:
@@ -157,19 +158,19 @@ class Machine(Unit):
 
     # The operator
 
-    def drain(self, *, wanted: bool) -> None:
-        """govipctl drain or undrain, for every group. Without a daemon, only the mark is written."""
+    def drain(self, *, wanted: bool, only: str = "") -> None:
+        """govipctl drain or undrain, for every group or for one. Without a daemon, only the mark is written."""
         process, daemon = self.process, self.daemon
 
         def confirmed() -> None:
-            names = [group.name for group in (self.read or self.file).groups]  # which the daemon knows
+            names = [only] if only else [group.name for group in (self.read or self.file).groups]  # the daemon's
             self.drained_since = dict.fromkeys(names, self.world.now) if wanted else {}
             if wanted:
                 self.world.after(UNHEALTHY_S, self.oracle.drained, self, self.world.now)
 
         async def ask(process: Process, daemon: Daemon) -> None:
             try:
-                await daemon.drain("", wanted=wanted)
+                await daemon.drain(only, wanted=wanted)
             except RefusedError as e:
                 self.world.note(self.name, f"drain refused: {e}", "drain refused")
             else:
@@ -177,8 +178,8 @@ class Machine(Unit):
             self.asked_by = None
 
         if process is None or daemon is None:
-            for group in self.file.groups:
-                self.drain_mark(group.name).drained = wanted
+            for name in [only] if only else [group.name for group in self.file.groups]:
+                self.drain_mark(name).drained = wanted
             confirmed()
         else:
             self.asked_by = process

@@ -235,7 +235,7 @@ class Oracle:
             for group in files[0].groups:
                 if len({self.serving(address.ip) for address in group.addresses}) > 1:
                     return f"the addresses of {group.name} are on several machines"
-        if len(leases) > sum(len(file.groups) for file in files):
+        if len(leases) > len(self.machines):
             return f"{len(leases)} leases for {len(self.machines)} members"
         return self._queue_trouble(queues)
 

@@ -20,6 +20,7 @@ from tests.sim.faults import (
     LEAVES,
     MESSAGE_LOSSES,
     NOT_YET,
+    OF_ONE_GROUP,
     REFUSALS,
     SLIPS,
     SLUGGISH,
@@ -33,7 +34,8 @@ CALM_BEGIN_S = 4.0
 _PACT_S = 3.8  # when there is a pact, usually
 
 _APART = ("equal identities", "nf_tables busy", "authentication switched")  # they have plans of their own, below
-_ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *REFUSALS, *HISTORIES, *_APART, *NOT_YET})
+_OF_ONE = ("one group drained",)  # and so has this
+_ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *REFUSALS, *HISTORIES, *_APART, *_OF_ONE, *NOT_YET})
 _EDITS = [kind for kind in (*EDITS, *SLIPS) if kind not in NOT_YET]
 _STRANGE = [kind for kind in (*REFUSALS, *HISTORIES, *_APART) if kind not in NOT_YET]
 
@@ -310,6 +312,18 @@ def in_doubt(random: Random, nodes: int, pact: float) -> tuple[Fault, ...]:
     return tuple(faults)
 
 
+def of_one_group(random: Random) -> tuple[Fault, ...]:
+    """Faults of the first group alone, one after the other."""
+    faults, at = [], CALM_BEGIN_S
+    for _ in range(random.randint(1, 3)):
+        at += random.uniform(0.2, 0.7)
+        length = random.uniform(0.1, 3.0)
+        first = random.randrange(0, 1000, 2) / 1000  # of two groups, whose names chance takes from this number
+        faults.append(Fault(random.choice(OF_ONE_GROUP), HOLDER, length, first, at))
+        at += length + 0.5
+    return tuple(faults)
+
+
 def _disruption(random: Random, kind: str, hot: float) -> Fault:
     """One of several faults of the holder that overlap."""
     at = hot + random.choice((0.05, 0.5, 2.0)) * random.random()
@@ -344,4 +358,5 @@ RARE: Mapping[str, Callable[[Random, int, float], tuple[Fault, ...]]] = {
     "refused while cut off": _refused_while_cut_off,
     "read by the successor": _read_by_the_successor,
     "ended as the pact begins": _ended_as_the_pact_begins,
+    "brought back": _brought_back,
 }

@@ -70,7 +70,8 @@ class Simulation:
         self.world = World()
         self.oracle = Oracle(self.world)
         self.file = file_of(schedule.groups)  # what every machine's is meant to be
-        self.oracle.steady = frozenset(a.ip for a in self.file.addresses if a != SECOND)
+        steady = self.file.groups[1:] if schedule.of_one_group else self.file.groups
+        self.oracle.steady = frozenset(a.ip for group in steady for a in group.addresses if a != SECOND)
         self.network = Network(self.world, Random(self.random.random()))
         rates = schedule.rates
         self.cluster = Cluster(self.world, self.network, Random(self.random.random()), rates[3:])
@@ -132,7 +133,7 @@ class Simulation:
         if all(fault.kind in REFUSED for fault in schedule.faults):
             world.after(0.0, self._look_for_deserted)
         oracle.leased = not any(fault.kind in (*BROKEN_PROMISES, *HISTORIES) for fault in schedule.faults)
-        if schedule.calm:
+        if schedule.calm or schedule.of_one_group:
             oracle.steady_from = CALM_BEGIN_S
         while world.now < schedule.end and oracle.violation is None:
             world.run(min(world.now + STEP_S, schedule.end))

@@ -23,6 +23,7 @@ _SEVERAL = (  # groups, or addresses of one
 _SEVERAL_SHARE = 0.1
 _EDITED_SHARE = 0.08
 _STRANGE_SHARE = 0.08
+_OF_ONE_GROUP_SHARE = 0.2  # of the calm schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Schedule:
         rates: of the three hosts' clocks, then of the three etcd members'.
         end: when every fault has ended, in seconds.
         calm: only daemons are disturbed, one at a time: the VIP must stay where it is.
+        of_one_group: only the first group is disturbed: the others must stay where they are.
         left_out: whose proxy is broken in the end, and stays so.
         pact: pact.timeout in seconds; 0 is none.
         groups: of the file, each its name and its addresses.
@@ -50,6 +52,7 @@ class Schedule:
     faults: tuple[Fault, ...]
     end: float
     calm: bool = False
+    of_one_group: bool = False
     left_out: int | None = None
     pact: float = 0.0
     groups: tuple[tuple[str, ...], ...] = ONE_GROUP
@@ -57,6 +60,7 @@ class Schedule:
     def __str__(self) -> str:
         pact = f"a pact of {self.pact:g} s, " if self.pact else ""
         kind = "only daemons are disturbed" if self.calm else "anything goes"
+        kind = "only one group is disturbed" if self.of_one_group else kind
         head = (
             f"schedule {self.seed}: {self.nodes} nodes, margin {self.margin:g} s, {kind}, "
             f"{'a' if self.watchdog else 'no'} watchdog, {pact}clock rates {', '.join(f'{r:.4f}' for r in self.rates)}"
@@ -88,7 +92,10 @@ def make(seed: int, *, plan: str = "") -> Schedule:
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
     rates = random.choice((worst, worst, apart, some))
     groups = random.choice(_SEVERAL) if random.random() < _SEVERAL_SHARE else ONE_GROUP
-    if plan:
+    of_one_group = calm and random.random() < _OF_ONE_GROUP_SHARE
+    if of_one_group:
+        groups, faults = random.choice(_SEVERAL[1:]), plans.of_one_group(random)
+    elif plan:
         groups = random.choice((ONE_GROUP, *_SEVERAL))
         faults = plans.RARE[plan](random, nodes, BEGIN_S + random.uniform(0.0, 3.0))
     elif not calm and random.random() < _EDITED_SHARE:
@@ -108,7 +115,8 @@ def make(seed: int, *, plan: str = "") -> Schedule:
     end = max((BEGIN_S if f.moment else f.at) + f.seconds for f in faults) + 0.5
     left_out = None if calm else _left_out(random, nodes, faults)
     end = min(max(end, 6.0), 14.0)
-    return Schedule(seed, nodes, margin, watchdog, rates, faults, end, calm, left_out, pact, groups)
+    calm = calm and not of_one_group
+    return Schedule(seed, nodes, margin, watchdog, rates, faults, end, calm, of_one_group, left_out, pact, groups)
 
 
 def _left_out(random: Random, nodes: int, faults: tuple[Fault, ...]) -> int | None:
@@ -131,6 +139,8 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
     if schedule.nodes == 3 and fails(replace(schedule, nodes=2)):
         schedule = replace(schedule, nodes=2)
     for plainer in ({"groups": ONE_GROUP}, {"rates": (1.0,) * 6}):
+        if schedule.of_one_group and "groups" in plainer:
+            continue
         plain = replace(schedule, **plainer)
         if fails(plain):
             schedule = plain

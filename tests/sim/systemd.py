@@ -52,7 +52,7 @@ class Unit(ABC):
         self.process: Process | None = None
         self.daemon: Daemon | None = None
         self.postboxes = itertools.count(sim.POSTBOXES)  # their ports
-        self.stores: list[SimStore] = []  # the daemon's clients of etcd, one for each group
+        self.stores: list[SimStore] = []  # the daemon's clients of etcd
         self.read: File | None = None  # what the daemon has read of the file
         self.last_read: File | None = None  # the same, also after its end: the kernel may answer for the next process
         self._disturbances = 0  # that last

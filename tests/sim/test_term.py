@@ -19,8 +19,7 @@ class DeposedRenewer(MemoryStore):
 async def test_a_renewal_by_a_deposed_leader_does_not_count() -> None:
     """Only the grant is reported. The renewals are repeated, and the trouble is reported."""
     store, events = DeposedRenewer(), Collected()
-    election = candidate(store, events, FakeClock(), "a").election
-    running = asyncio.ensure_future(election.run())
+    running = asyncio.ensure_future(candidate(store, events, FakeClock(), "a").run())
     try:
         async with asyncio.timeout(10):
             while not any(isinstance(e, EtcdState) and "changed its leader" in e.detail for e in events):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from govipd.adapters.election.claims import Claims, Standing
 from govipd.adapters.election.queue import ahead_of
-from govipd.adapters.election.session import Session
+from govipd.adapters.election.session import EtcdSession
 from govipd.adapters.etcd.api import Compare, Get, IfCreateRevision, IfOldest, KeyValue, TxnResult
 from govipd.core.actions import Address
 from govipd.errors import EtcdWriteRefusedError
@@ -20,7 +20,7 @@ class Claimant:
     """When one member claims, which addresses it may hold, and which claims it lets go.
 
     Args:
-        session: the member's lease.
+        session: the process's lease.
         clock: CLOCK_BOOTTIME.
         keys: where the group's keys are.
         member: this member's name.
@@ -36,7 +36,7 @@ class Claimant:
     """
 
     def __init__(
-        self, *, session: Session, clock: Clock, keys: GroupKeys, member: str, claims: Claims, timings: StepTimings
+        self, *, session: EtcdSession, clock: Clock, keys: GroupKeys, member: str, claims: Claims, timings: StepTimings
     ) -> None:
         self.due = False
         self.settled = True

@@ -3,7 +3,8 @@
 An election makes one leader per group name. Where the configuration files of two machines give one address to two
 groups, the address has two leaders. So each address has a key of its own, `<claims><ip>`, attached to its holder's
 lease. The transaction that proves a member's place also creates every claim of the group, or none. A group is not
-activated while another group has a claim on one of its addresses.
+activated while another group has a claim on one of its addresses. The groups of a process share its lease. So a claim
+is a group's own only if its value names the group, too.
 
 A holder that closed its fence lets go of its claims in the transaction that deletes its key: a claim's value becomes
 empty, without a lease. So an empty claim says that the last holder's kernel is silent. An absent claim does not say
@@ -33,10 +34,10 @@ class Standing:
     """What one read says about a group's claims.
 
     Attributes:
-        ours: the value of each claim that carries our lease.
+        ours: the value of each claim that carries our lease and names our group.
         free: addresses that their last holder let go in order.
         absent: addresses without a claim.
-        others: which member claims each other address, as a text.
+        others: which group and member claims each other address, as a text.
     """
 
     ours: Mapping[Address, bytes]
@@ -90,16 +91,24 @@ class Claims:
         return Get(self._keys.claims, prefix=True)
 
     def unwanted(self, found: Iterable[KeyValue], lease: int) -> Mapping[Address, bytes]:
-        """The claims in `found` (read by every()) that are under our lease, on addresses that are not the group's.
+        """The claims in `found` (read by every()) that are the group's, under our lease, on addresses that are not.
 
         Other members attached such claims to our lease, or an earlier process made them before it held the addresses.
         """
         claims: dict[Address, bytes] = {}
         for kv in found:
-            if kv.lease == lease:
+            if self.held_by(kv, lease):
                 with suppress(ValueError):
                     claims[ip_interface(kv.key.removeprefix(self._keys.claims))] = kv.value
         return {address: value for address, value in claims.items() if address.ip not in self._ours}
+
+    def held_by(self, claim: KeyValue, lease: int) -> bool:
+        """Whether our group holds this claim under this lease."""
+        return claim.lease == lease and _field(claim.value, "vip") == self._keys.vip
+
+    def owns(self, kv: KeyValue) -> bool:
+        """Whether this key is a claim of our group."""
+        return kv.key.startswith(self._keys.claims) and self.held_by(kv, kv.lease)
 
     def missing(self) -> tuple[Address, ...]:
         """The group's addresses on which we have no claim."""
@@ -139,7 +148,7 @@ class Claims:
         for address, found in zip(addresses, answers, strict=True):
             if not found:
                 absent.add(address)
-            elif found[0].lease == lease:
+            elif self.held_by(found[0], lease):
                 ours[address] = found[0].value
             elif found[0].value == FREE:
                 free.add(address)
@@ -160,9 +169,17 @@ class Claims:
 
 
 def _holder(value: bytes) -> str:
-    """The member that made a claim, as a text."""
+    """The group and the member that made a claim, as a text."""
+    vip, member = _field(value, "vip"), _field(value, "member")
+    if vip and member:
+        return f"group {sanitize_line(vip, 64)} of {sanitize_line(member, 64)}"
+    return "another program"
+
+
+def _field(value: bytes, name: str) -> str:
+    """A field of a claim's value; "" where the value has no such text."""
     try:
-        fields = json.loads(value) if len(value) <= CLAIM_BYTES_MAX else {}
-        return f"group {sanitize_line(str(fields['vip']), 64)} of {sanitize_line(str(fields['member']), 64)}"
+        field = json.loads(value)[name] if len(value) <= CLAIM_BYTES_MAX else ""
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "another program"
+        return ""
+    return field if isinstance(field, str) else ""

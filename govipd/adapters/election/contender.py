@@ -12,15 +12,16 @@ from govipd.adapters.election.claimant import REREAD_S, UNORDERLY_S, Claimant
 from govipd.adapters.election.claims import Claims, Standing
 from govipd.adapters.election.handover import READY_S, HandoverReceiver, HandoverSender
 from govipd.adapters.election.membership import Membership
-from govipd.adapters.election.queue import Place, Wake, ahead_of, wait_for_change
+from govipd.adapters.election.queue import Place, Wake, ahead_of, sleep, wait_for_change
 from govipd.adapters.election.resignation import Resignation
-from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, Session, sleep
+from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, EtcdSession
 from govipd.adapters.election.successors import Successors
-from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Put, Store
+from govipd.adapters.election.troubles import Troubles
+from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Put
 from govipd.core.actions import RestartState
 from govipd.core.events import Deposed, Elected, Queued, SuccessorReady
 from govipd.core.sanitize import sanitize_line
-from govipd.errors import EtcdError, LeaseNotFoundError
+from govipd.errors import EtcdError, EtcdRefusedError, LeaseNotFoundError
 from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Sink, TemporaryUdpSocket
 from govipd.runtime.step_timing import Operation, StepTimings
@@ -33,8 +34,8 @@ class Contender:
     """One member's place in one queue.
 
     Args:
-        store: the etcd client.
-        session: the member's lease.
+        session: the process's lease.
+        troubles: where troubles with etcd are reported.
         sink: where events go.
         clock: CLOCK_BOOTTIME.
         keys: where the group's keys are.
@@ -55,8 +56,8 @@ class Contender:
     def __init__(
         self,
         *,
-        store: Store,
-        session: Session,
+        session: EtcdSession,
+        troubles: Troubles,
         sink: Sink,
         clock: Clock,
         keys: GroupKeys,
@@ -72,15 +73,16 @@ class Contender:
         self.successor = ""
         self.changed = asyncio.Event()
         self.claimant = Claimant(session=session, clock=clock, keys=keys, member=member, claims=claims, timings=timings)
-        self.sender = HandoverSender(store=store, udp_socket=udp_socket(), keys=keys, token=token)
+        self.sender = HandoverSender(store=session.store, udp_socket=udp_socket(), keys=keys, token=token)
         self.receiver = HandoverReceiver(udp_socket())
-        self.successors = Successors(store, keys.queue, membership)
+        self.successors = Successors(session.store, keys.queue, membership)
         self.resignation = Resignation(
             session=session, sink=sink, clock=clock, keys=keys, place=self.place, claims=claims,
-            membership=membership, sender=self.sender, timings=timings,
+            sender=self.sender, timings=timings,
         )  # fmt: skip
-        self._store = store
         self._session = session
+        self._troubles = troubles
+        self._rewinds = session.rewinds  # as last looked at
         self._sink = sink
         self._clock = clock
         self._keys = keys
@@ -141,7 +143,8 @@ class Contender:
 
     def proved(self, *, exists: bool) -> None:
         """Note whether a renewal's proof found our key. Where the key is gone, the task reads our place at once."""
-        if self._session.went_back or (self.place.key is not None and self._handing_over is None and not exists):
+        gone = self.place.key is not None and self._handing_over is None and not exists
+        if gone or self._session.rewinds != self._rewinds:
             self.changed.set()
 
     def forget_handovers(self) -> None:
@@ -161,10 +164,10 @@ class Contender:
             try:
                 if self._deposed:  # our kernel may answer until the state machine resigns
                     await self.changed.wait()
-                elif self.wanted is None or self.resignation.revoked:
+                elif self.wanted is None:
                     await self._leave(lease)
-                    self._session.report("election", "")
-                    await sleep(REREAD_S, self.changed)
+                    self._troubles.report("election", "")
+                    await sleep(self._session.until_next(REREAD_S), self.changed)
                     await self._look_for_remains(lease)
                 elif self._handing_over is not None:
                     await self._hand_over(self._handing_over)
@@ -174,7 +177,7 @@ class Contender:
             except EtcdError as e:
                 if isinstance(e, LeaseNotFoundError):
                     self._session.renew_now.set()  # the renewer decides whether the lease is lost
-                self._session.report("election", str(e))
+                self._troubles.report("election", str(e))
                 await sleep(pause, self.changed)
                 longest = LONGEST_PAUSE_S if self.place.not_before is None else LEADER_PAUSE_S
                 pause = min(2 * pause, longest)
@@ -209,7 +212,7 @@ class Contender:
             if not in_time.succeeded:
                 return
         place.adopted = False
-        self._session.report("election", "")
+        self._troubles.report("election", "")
         if self.wanted != campaign:
             return
         if fault := self._disproved(key, own, ahead, standing):
@@ -217,7 +220,7 @@ class Contender:
             self.wanted, self._deposed = None, True
             self._sink(Deposed(campaign, fault))
             return
-        watched, wait = (ahead or own)[0].key, REREAD_S
+        watched, wait = (ahead or own)[0].key, self._session.until_next(REREAD_S)
         if ahead:
             place.ahead, place.not_before = ahead[0].create_revision, None
             self._timings.end()  # not our turn yet
@@ -244,16 +247,16 @@ class Contender:
             wait = elected.not_before - self._clock.now()
             if standing.others:
                 watched = self._claimed_by_others(standing)
-            wait = wait if wait > 0 else min(REREAD_S, claimant.next_grant_s())
+            wait = wait if wait > 0 else min(self._session.until_next(REREAD_S), claimant.next_grant_s())
         self._quiet = False
-        wake = await wait_for_change(self._store, watched, reply.revision, self.changed, wait)
+        wake = await wait_for_change(self._session.store, watched, reply.revision, self.changed, wait)
         if wake is Wake.KEY and place.not_before is None:
             self._timings.begin(Operation.TAKE, "predecessor gone")
-        self._quiet = wake is Wake.TIME and wait >= REREAD_S
+        self._quiet = wake is Wake.TIME and wait >= REREAD_S / 2
 
     def _disproved(self, key: KeyValue, own: Sequence[KeyValue], ahead: Sequence[KeyValue], standing: Standing) -> str:
         """Why we do not lead any more, or are not in the queue, as a text; "" where our place is as before."""
-        went_back, self._session.went_back = self._session.went_back, False
+        went_back, self._rewinds = self._session.rewinds != self._rewinds, self._session.rewinds
         if not own or own[0].create_revision != key.create_revision or own[0].lease != key.lease:
             return "etcd does not have our key any more"
         if self.place.not_before is None:
@@ -299,17 +302,19 @@ class Contender:
         place = self.place
         # Before the first await: a resignation from here on must undo the put.
         before, place.put_unanswered = place.put_unanswered, True
-        if not await self._membership.end_earlier(lease):
-            self._session.wait_out_the_forgotten()
-        name = self._keys.candidate(lease)
-        reply = await self._session.txn(
-            (IfCreateRevision(name, 0),), (Put(name, self._member.encode(), lease), Get(name)), (Get(name),)
-        )
+        put, asked = Put(self._keys.candidate(lease), self._member.encode(), lease), False
+        try:
+            await self._session.end_earlier(lease)
+            asked = True
+            reply = await self._session.txn((IfCreateRevision(put.key, 0),), (put, Get(put.key)), (Get(put.key),))
+        except EtcdError as e:  # only a put without an answer may take effect later
+            place.put_unanswered = before or (asked and not isinstance(e, EtcdRefusedError))
+            raise
         place.put_unanswered = before  # our put was answered; only an earlier one can still be pending
         place.key = reply.gets[0][0]
         place.ahead = place.not_before = None
-        self._session.went_back = False
-        self._quiet = False
+        place.adopted = not reply.succeeded  # the key may be an earlier process's, and so may a pact
+        self._rewinds, self._quiet = self._session.rewinds, False
         self._prepared.clear()
         self.claimant.joined()
         return place.key
@@ -339,8 +344,7 @@ class Contender:
         passed_over, successor = self.successors.until(self.successor)
         in_order = self.claimant.held_in_order
         known = self.place.key is not None or bool(self._claims.held) or self.place.put_unanswered
-        left = await self.resignation.leave(
+        await self.resignation.leave(
             lease, passed_over, successor, free=free, in_order=lambda address: free and in_order(address)
         )
-        if known and left:
-            self.claimant.strays_due = True
+        self.claimant.strays_due |= known

@@ -10,22 +10,22 @@ expired or was revoked, or the key was deleted by hand. Then the successor waits
 both members learn of the loss at the same time, and closing the fence takes milliseconds.
 A healthy leader that leaves lets its successor become first while its own fence is still open (election.handover).
 
-The session owns the lease (election.session). When etcd says that the lease is lost, a new session begins, with a new
-lease.
+The session owns the lease (election.session): one for all groups of the process. When etcd says that the lease is
+lost, a new one is granted, and the candidacy begins anew.
 """
 
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from govipd.adapters.election.claims import Claims
 from govipd.adapters.election.contender import Contender
 from govipd.adapters.election.membership import Membership
-from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, Session
-from govipd.adapters.etcd.api import KeyValue, Store
+from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, EtcdSession
+from govipd.adapters.election.troubles import Troubles
+from govipd.adapters.etcd.api import KeyValue
 from govipd.core.actions import Address, RestartState
-from govipd.core.events import LeaseLost
+from govipd.core.events import Event, LeaseLost, LeaseRenewed
 from govipd.errors import EtcdError
 from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Sink, TemporaryUdpSocket
@@ -33,16 +33,15 @@ from govipd.runtime.step_timing import StepTimings
 
 
 class EtcdElection:
-    """One member's place in one election (implements `ports.Election`).
+    """One member's place in one election (implements `ports.Election` and `election.session.Candidacy`).
 
     Args:
-        store: the etcd client.
+        session: the process's lease.
         sink: where events go.
         clock: CLOCK_BOOTTIME.
         keys: where the group's keys are.
         member: this member's name, the value of its key.
         claims: this member's claims on the group's addresses.
-        ttl: seconds to ask for; etcd counts in whole seconds and may grant more.
         membership: this member's record, and the other members' records.
         timings: where the steps of an operation are noted.
         udp_socket: makes a UDP socket for a handover (election.handover).
@@ -52,28 +51,39 @@ class EtcdElection:
     def __init__(
         self,
         *,
-        store: Store,
+        session: EtcdSession,
         sink: Sink,
         clock: Clock,
         keys: GroupKeys,
         member: str,
         claims: Claims,
-        ttl: float,
         membership: Membership,
         timings: StepTimings,
         udp_socket: Callable[[], TemporaryUdpSocket],
         token: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
+        self.silent = self.adopted = False
+        self.troubles = Troubles(sink)
         self._sink = sink
         self._keys = keys
+        self._claims = claims
         self._membership = membership
-        self._session = Session(store=store, sink=sink, clock=clock, ttl=ttl)
+        self._session = session
         self._contender = Contender(
-            store=store, session=self._session, sink=sink, clock=clock, keys=keys, member=member, claims=claims,
+            session=session, troubles=self.troubles, sink=sink, clock=clock, keys=keys, member=member, claims=claims,
             membership=membership, timings=timings, udp_socket=udp_socket, token=token,
         )  # fmt: skip
+        self._silenced = asyncio.Event()
+        self._part: asyncio.Task[None] | None = None  # what this member does under the present lease
+        session.join(self)
 
     # What the shell calls
+
+    def silenced(self) -> None:
+        """See ports.Election."""
+        self.silent = True
+        self._silenced.set()
+        self._session.silenced()
 
     def campaign(self, campaign: int) -> None:
         """See ports.Election."""
@@ -91,11 +101,16 @@ class EtcdElection:
         """See ports.Election."""
         self._contender.prepared(campaign)
 
+    def adoptable(self, holding: RestartState) -> bool:
+        """See ports.Election."""
+        return self._session.adoptable(holding.lease_id)
+
     def adopt(self, campaign: int, holding: RestartState) -> None:
         """See ports.Election. The restart state counts only after etcd has confirmed the lease and the key."""
-        self._session.lease = holding.lease_id
         self._contender.adopt(campaign, holding)
-        self._session.renew_now.set()
+        self._session.adopt(holding.lease_id)
+        self.adopted = True
+        self.silenced()
 
     async def successors(self) -> Sequence[str]:
         """See ports.Election."""
@@ -129,25 +144,17 @@ class EtcdElection:
         """See ports.Election."""
         self._membership.publish(record)
 
-    async def close(self) -> None:
-        """See ports.Election: revoking the lease deletes every key that is attached to it."""
+    def close(self) -> None:
+        """See ports.Election: the session deletes the member's record."""
         self._contender.forget_handovers()
-        if self._session.lease is not None:
-            with suppress(EtcdError):  # then the lease ends with its TTL
-                await self._membership.give_back(self._session.lease)
+        self._session.leave(self)
 
     async def run(self) -> None:
-        """Run one session after the other, each with a lease of its own."""
+        """Take part under one lease after the other."""
         while True:
-            lease = self._session.lease or await self._session.grant()
-            key = self._keys.candidate(lease)
+            lease = await self._session.begun()
             async with asyncio.TaskGroup() as tasks:
-                part = tasks.create_task(self._take_part(lease))
-                detail = await self._session.renew(
-                    lease, key, lambda found: self._contender.proved(exists=found), self._contender.resignation.stuck
-                )
-                self._lost(lease, detail)
-                part.cancel()
+                self._part = tasks.create_task(self._take_part(lease))
 
     async def _take_part(self, lease: int) -> None:
         """Register the member's name, then keep the queue and the record beside it, until cancelled."""
@@ -157,21 +164,49 @@ class EtcdElection:
                 if await self._membership.register(lease):
                     break
                 pause = LONGEST_PAUSE_S  # another machine has the name, and may leave
-                self._session.report("election", "")
+                self.troubles.report("election", "")
             except EtcdError as e:
-                self._session.report("election", str(e))
+                self.troubles.report("election", str(e))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._contender.run(lease))
             tasks.create_task(self._membership.run(lease))
+            await self._silenced.wait()  # what an earlier process left under an adopted lease stays until then
+            tasks.create_task(self._contender.run(lease))
 
-    def _lost(self, lease: int, detail: str) -> None:
-        """The lease is gone and every key with it, so this campaign is over and any resignation is confirmed.
+    # What the session calls
 
-        Nothing here awaits. So a campaign that the state machine begins after LeaseLost belongs to the next session.
+    def candidate(self, lease: int) -> str:
+        """See session.Candidacy."""
+        return self._keys.candidate(lease)
+
+    def owns(self, kv: KeyValue) -> bool:
+        """See remains.Owner."""
+        return self._claims.owns(kv) or kv.key == self._membership.key or kv.key in self._keys.under(kv.lease)
+
+    def tell(self, event: Event) -> None:
+        """See session.Candidacy."""
+        self._sink(event)
+
+    def renewed(self, renewal: LeaseRenewed, *, exists: bool | None) -> None:
+        """See session.Candidacy."""
+        self._sink(renewal)
+        if exists is not None:
+            self._contender.proved(exists=exists)
+
+    def stuck(self) -> bool:
+        """See session.Candidacy."""
+        return self._contender.resignation.stuck()
+
+    def lost(self, lease: int, detail: str) -> None:
+        """See session.Candidacy: this campaign is over, and any resignation is confirmed.
+
+        Nothing here awaits. So a campaign that the state machine begins after LeaseLost belongs to the next lease.
         """
+        self.adopted = False
         self._contender.lost()
-        self._session.forget_trouble("election")
+        self.troubles.forget("election")
         self._sink(LeaseLost(lease, detail))
         self._contender.resignation.lost()
+        if self._part is not None:
+            self._part.cancel()

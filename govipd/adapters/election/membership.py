@@ -3,7 +3,7 @@
 The record's key is `<prefix>members/<vip>/<member>`, its value a JSON object, attached to the member's lease. This
 module does not decide who leads. It refuses a second machine with the same member name, and reports when members
 disagree on the VIP's addresses. A record under our name is ours only if this machine's runtime directory lists the
-record's lease (lease_files): two clones of one machine have the same identity, but not the same runtime directory.
+record's lease (lease_file): two clones of one machine have the same identity, but not the same runtime directory.
 """
 
 import asyncio
@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-from govipd.adapters.etcd.api import Get, IfCreateRevision, KeyValue, Put, Store
+from govipd.adapters.election.session import EtcdSession
+from govipd.adapters.etcd.api import Get, IfCreateRevision, KeyValue, Put
 from govipd.core.events import ClusterFault
 from govipd.core.sanitize import sanitize_line
 from govipd.errors import EtcdError
-from govipd.runtime.ports import Leases, Sink
+from govipd.runtime.ports import Sink
 
 TOLD_MAX = 5  # members that are named in a warning
 LOOK_S = 3.0  # seconds between two reads of the other members' records
@@ -28,33 +29,33 @@ class Membership:
     """One member's record in one VIP group.
 
     Args:
-        store: the etcd client.
+        session: the process's lease.
         sink: where ClusterFault events go.
         prefix: `<prefix>members/<vip>/`.
         member: this member's name.
         identity: what distinguishes this machine from another of the same name, and its address
             ("machine", "node"); part of every record.
-        leases: the list of this machine's own leases.
+
+    Attributes:
+        key: the record's key.
     """
 
     def __init__(
         self,
         *,
-        store: Store,
+        session: EtcdSession,
         sink: Sink,
         prefix: str,
         member: str,
         identity: Mapping[str, str],
-        leases: Leases,
     ) -> None:
-        self._store = store
+        self._session = session
         self._sink = sink
         self._prefix = prefix
-        self._key = prefix + member
+        self.key = prefix + member
         self._identity = dict(identity)
         self._record: Mapping[str, object] = {}
         self._changed = asyncio.Event()
-        self._leases = leases
         self._reported = ClusterFault()
         self._macs: dict[str, str] = {}
         self.addresses: Mapping[int, frozenset[str]] = {}  # each member's, by its lease; without prefixes
@@ -88,50 +89,23 @@ class Membership:
         Raises:
             EtcdError: the outcome is not known; may be repeated.
         """
-        self._leases.granted(lease)  # before etcd shows it to others
-        put = Put(self._key, self._json(), lease)
-        reply = await self._store.txn((IfCreateRevision(self._key, 0),), (put,), (Get(self._key),))
+        put = Put(self.key, self._json(), lease)
+        reply = await self._session.txn((IfCreateRevision(self.key, 0),), (put,), (Get(self.key),))
         if not reply.succeeded:
             held = reply.gets[0][0]
-            if held.lease != lease and held.lease not in self._leases.earlier():
+            if held.lease != lease and held.lease not in self._session.leases.earlier():
                 self._report(ClusterFault(refused=self._taken_by(_parse(held))))
                 return False
-            reply = await self._store.txn((IfCreateRevision(self._key, held.create_revision),), (put,), ())
+            reply = await self._session.txn((IfCreateRevision(self.key, held.create_revision),), (put,), ())
         if reply.succeeded:
             self._report(ClusterFault())
         return reply.succeeded
 
     def _taken_by(self, other: Mapping[str, object]) -> str:
-        name, where = self._key.removeprefix(self._prefix), sanitize_line(str(other.get("node", "an unknown address")))
+        name, where = self.key.removeprefix(self._prefix), sanitize_line(str(other.get("node", "an unknown address")))
         clone = other.get("machine") == self._identity.get("machine")
         words = " or an earlier process of this machine, whose lease ends soon" if clone else ""
         return f"the member name {name} is taken by {where}{words}; set election.member"
-
-    async def end_earlier(self, lease: int) -> bool:
-        """Revoke the leases of this machine's earlier processes, whose keys would hold up the queues for a TTL.
-
-        Called before the first campaign, when this kernel is known to be silent. Returns False where etcd does not know
-        one of these leases. Such a lease was not given back: it ended with its TTL, or etcd has lost its data.
-        """
-        unknown = []  # kept until every call was answered: after a failure all are tried again
-        for earlier in self._leases.earlier():
-            if earlier != lease:
-                if await self._store.revoke(earlier):
-                    self._leases.ended(earlier)
-                elif earlier in self._leases.earlier():  # else another group of this process has revoked it meanwhile
-                    unknown.append(earlier)
-        for earlier in unknown:
-            self._leases.ended(earlier)
-        return not unknown
-
-    async def give_back(self, lease: int) -> None:
-        """Revoke this process's lease; each key that is attached to it goes, too.
-
-        Raises:
-            EtcdError: not confirmed; the lease may live on for its TTL.
-        """
-        await self._store.revoke(lease)
-        self._leases.ended(lease)
 
     async def write(self, lease: int) -> None:
         """Write this member's record to etcd.
@@ -139,7 +113,7 @@ class Membership:
         Raises:
             EtcdWriteRefusedError: etcd takes no writes now.
         """
-        await self._store.txn((), (Put(self._key, self._json(), lease),))
+        await self._session.txn((), (Put(self.key, self._json(), lease),))
 
     async def run(self, lease: int) -> None:
         """Write our record and read the other members' records, at each change and every LOOK_S seconds."""
@@ -152,21 +126,21 @@ class Membership:
             except EtcdError:
                 pass  # the session reports the error; the next iteration tries again
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(self._session.until_next(LOOK_S)):
                     await self._changed.wait()
             except TimeoutError:
                 continue
 
     async def _look(self) -> bytes | None:
         """Compare the other members' addresses with ours. Returns our record as etcd has it; None without one."""
-        reply = await self._store.txn((), (self.all_records(),))
+        reply = await self._session.txn((), (self.all_records(),))
         self.take_in(reply.gets[0])
         ours = _addresses(self._record)
         differing = []
         written = None
         macs: dict[str, str] = {}
         for kv in reply.gets[0]:
-            if kv.key == self._key:
+            if kv.key == self.key:
                 written = kv.value
                 continue
             record, name = _parse(kv), sanitize_line(kv.key.removeprefix(self._prefix), 64)

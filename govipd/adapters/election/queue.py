@@ -64,6 +64,16 @@ async def wait_for_change(store: Store, key: str, revision: int, or_event: async
     return Wake.EVENT if done else Wake.TIME
 
 
+async def sleep(seconds: float, or_event: asyncio.Event) -> None:
+    """Wait until the event is set, but `seconds` at most. Then clear the event."""
+    try:
+        async with asyncio.timeout(seconds):
+            await or_event.wait()
+    except TimeoutError:
+        pass
+    or_event.clear()
+
+
 def _retrieve(done: asyncio.Future[object]) -> None:
     """Take the result of an abandoned wait, so that asyncio does not warn."""
     if not done.cancelled():

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 from govipd.adapters.election.claims import Claims
 from govipd.adapters.election.handover import HandoverSender
-from govipd.adapters.election.membership import Membership
 from govipd.adapters.election.queue import Place
-from govipd.adapters.election.session import Session
+from govipd.adapters.election.session import EtcdSession
 from govipd.adapters.election.successors import Successor
 from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Operation, Put
 from govipd.core.actions import Address
@@ -20,7 +19,7 @@ from govipd.keys import GroupKeys
 from govipd.runtime.ports import Clock, Sink
 from govipd.runtime.step_timing import StepTimings
 
-LEAVE_S = 1.0  # a member that could not leave for so long stops renewing its lease
+LEAVE_S = 1.0  # a member that etcd has not let leave for so long stops renewing its lease
 _TRIES = 4  # each try learns what changed since the one before
 
 
@@ -28,30 +27,25 @@ class Resignation:
     """The resignation of one member.
 
     Args:
-        session: the member's lease.
+        session: the process's lease.
         sink: where Resigned goes.
         clock: CLOCK_BOOTTIME.
         keys: where the group's keys are.
         place: the member's place in the queue.
         claims: the member's claims.
-        membership: gives the lease back.
         sender: the member's handovers.
         timings: where the steps of a release are noted.
-
-    Attributes:
-        revoked: a revocation of our lease was sent. It may take effect at any time, so no key may be put under it.
     """
 
     def __init__(
         self,
         *,
-        session: Session,
+        session: EtcdSession,
         sink: Sink,
         clock: Clock,
         keys: GroupKeys,
         place: Place,
         claims: Claims,
-        membership: Membership,
         sender: HandoverSender,
         timings: StepTimings,
     ) -> None:
@@ -61,12 +55,10 @@ class Resignation:
         self._keys = keys
         self._place = place
         self._claims = claims
-        self._membership = membership
         self._sender = sender
         self._timings = timings
         self._campaign: int | None = None  # the campaign whose end must be confirmed
-        self.revoked = False
-        self._since: float | None = None  # when leaving began
+        self._since: float | None = None  # when etcd first refused the leaving
 
     def ask(self, campaign: int) -> None:
         """Ask for the confirmation of this campaign's end. It comes at once where no key and no claim can exist."""
@@ -76,12 +68,12 @@ class Resignation:
             self._sink(Resigned(campaign))
 
     def stuck(self) -> bool:
-        """Whether leaving has failed for LEAVE_S. Then the lease must end by itself."""
+        """Whether etcd has refused the leaving for LEAVE_S. Then the lease must end by itself."""
         return self._since is not None and self._clock.now() >= self._since + LEAVE_S
 
     def lost(self) -> None:
         """Confirm the end of the campaign: the lease is gone, and every key with it."""
-        self._since, self.revoked = None, False
+        self._since = None
         self._confirm()
 
     async def leave(
@@ -92,14 +84,12 @@ class Resignation:
         *,
         free: bool,
         in_order: Callable[[Address], bool],
-    ) -> bool:
-        """Delete our key, let go of the claims, write the marker, and confirm. False where the lease was given back.
+    ) -> None:
+        """Delete our key, let go of the claims, write the marker, and confirm.
 
-        Where a put of our key has no answer, the lease is given back: etcd refuses a put without its lease. The renewer
-        then finds the lease gone. Once a revocation was sent, only the end of the lease confirms: a revocation without
-        an answer may take effect later, and would delete the key of a next campaign under this lease. Leaving needs no
-        write: where etcd takes no writes, the key is deleted without a marker, or goes with the lease. A lease that
-        etcd does not take back ends by itself: the renewer stops.
+        A put of our key that got no answer may take effect later; then the contender finds the key, and leaves again.
+        Leaving needs no write: where etcd takes none, the key is deleted without a marker. Where etcd refuses the
+        deletion, too, the renewer stops, and the key goes with the lease.
 
         Args:
             lease: our lease.
@@ -113,28 +103,16 @@ class Resignation:
             EtcdError: the outcome is not known; may be repeated.
         """
         place = self._place
-        if place.key is None and not self._claims.held and not place.put_unanswered and not self.revoked:
-            self._confirm()
-            return True
-        if self._since is None:
-            self._since = self._clock.now()
-        give_back = place.put_unanswered or self.revoked
-        try:
-            await self._release(lease, passed_over, successor, free=free, in_order=in_order)
-        except EtcdRefusedError:
-            give_back = True
-        if give_back:
-            sent, self.revoked = self.revoked, True
+        if place.key is not None or self._claims.held or place.put_unanswered:
             try:
-                await self._membership.give_back(lease)
+                await self._release(lease, passed_over, successor, free=free, in_order=in_order)
             except EtcdRefusedError:
-                self.revoked = sent  # etcd's answer: this revocation will not take effect
+                if self._since is None:
+                    self._since = self._clock.now()
                 raise
-            self._session.renew_now.set()
-            return False
-        place.key, self._since = None, None
+            place.key, place.put_unanswered = None, False
+        self._since = None
         self._confirm()
-        return True
 
     async def _release(
         self,
@@ -194,8 +172,9 @@ class Resignation:
             claims.look(named, answers, lease)
             if reply.succeeded and not claims.held:
                 break
-            # A claim of ours changed, an earlier call without an answer created one, or a key behind ours is gone.
-            keys, successor = keys[:1] if own else (), None
+            # A claim of ours changed, a call without an answer created it or our key, or a key behind ours is gone.
+            marks = marks and own == tuple(keys[:1])
+            keys, successor = own, None
         claims.forget()
 
     def _confirm(self) -> None:

@@ -118,6 +118,9 @@ class Store(Protocol):
     async def revoke(self, lease: int) -> bool:
         """End a lease and delete its keys. Returns False where the lease does not exist, which is no error."""
 
+    async def attached(self, lease: int) -> Sequence[str]:
+        """The keys that are attached to a lease, as etcd's leader knows them; empty where the lease does not exist."""
+
     async def txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
@@ -127,6 +130,9 @@ class Store(Protocol):
             LeaseNotFoundError: a Put names a lease that does not exist.
             EtcdWriteRefusedError: etcd takes no writes now; nothing was done.
         """
+
+    async def close(self) -> None:
+        """Close the connection. The next call connects again."""
 
     async def wait_changed(self, key: str, from_revision: int) -> None:
         """Wait, without a time limit, for a change of `key` (a put or a deletion) at or after `from_revision`.

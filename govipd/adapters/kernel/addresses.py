@@ -16,6 +16,35 @@ from govipd.runtime.ports import Clock
 _TIMER_FUZZ_S = 0.25  # ADDRCONF_TIMER_FUZZ, include/net/addrconf.h
 
 
+class PresentAddresses:
+    """The addresses of an interface, read once for all groups that look at about the same time.
+
+    Attributes:
+        MAX_AGE_S: seconds for which an answer is used.
+    """
+
+    MAX_AGE_S = 0.05
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[float, dict[Address, int]]] = {}  # by interface: when, and what
+
+    def of(self, index: int, route: RouteSocket, now: float) -> dict[Address, int]:
+        """The addresses of the interface `index`, with their flags, at most MAX_AGE_S old.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        read_at, found = self._found.get(index, (float("-inf"), {}))
+        if now - read_at > self.MAX_AGE_S:
+            found = route.addresses(index)
+            self._found[index] = now, found
+        return found
+
+    def forget(self, index: int) -> None:
+        """Note that an address of the interface was deleted: the next look reads again."""
+        self._found.pop(index, None)
+
+
 class KernelAddresses:
     """The VIP group's addresses on its interface (ports.Addresses).
 
@@ -47,12 +76,15 @@ class KernelAddresses:
         clock: Clock,
         fenced: bool = False,
         route: RouteSocket | None = None,
+        present: PresentAddresses | None = None,
     ) -> None:
         self._interface = interface
         self._addresses = addresses
         self._clock = clock
         self._fenced = fenced
         self._route = route or RouteSocket()
+        self._present = present or PresentAddresses()
+        self._renews = False  # the last add() succeeded: the next one changes lifetimes only
 
     def mac(self) -> bytes | None:
         """The interface's hardware address now; None without one."""
@@ -76,7 +108,11 @@ class KernelAddresses:
             KernelError: the kernel refused, or `until` has passed.
         """
         link = self._route.link(self._interface)
-        present = self._route.addresses(link.index)
+        if self._renews:
+            present = self._present.of(link.index, self._route, self._clock.now())
+        else:
+            present = self._route.addresses(link.index)
+        self._renews = False
         for address in self._addresses:
             self._make_way(link.index, address, present)
             what = f"adding {address} to {self._interface}"
@@ -85,6 +121,7 @@ class KernelAddresses:
                 raise KernelError(f"{what}: the lease has run out")
             lifetime = math.ceil(remaining) if self._fenced else max(1, math.floor(remaining - _TIMER_FUZZ_S))
             self._route.add(link.index, address, lifetime)
+        self._renews = True
 
     async def remove(self) -> None:
         """Remove the group's addresses from the interface, with any prefix length. An absent address is a success.
@@ -117,6 +154,7 @@ class KernelAddresses:
         self._route.close()
 
     async def _remove(self, addresses: tuple[Address, ...]) -> None:
+        self._renews = False
         try:
             link = self._route.link(self._interface)
         except InterfaceMissingError:
@@ -140,6 +178,7 @@ class KernelAddresses:
             self._delete(index, address)
 
     def _delete(self, index: int, address: Address) -> None:
+        self._present.forget(index)
         try:
             self._route.delete(index, address)
         except KernelError as error:

@@ -2,11 +2,13 @@
 
 import errno
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection
 
 from govipd.adapters.kernel import fence_rules
+from govipd.adapters.kernel.fence_elements import FenceElements
+from govipd.adapters.kernel.fence_elements import other as other_slot
 from govipd.adapters.kernel.fence_rules import SLOTS, IPAddress
-from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, Table, timing
+from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, timing
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Address
 from govipd.errors import KernelError
@@ -17,15 +19,14 @@ from govipd.runtime.ports import Clock
 _ALLOWANCES_S = (0.01, 0.04, 0.16)
 # If another program deleted the tables, they come back open for so long, so that no packet is lost.
 _BRIDGE_MS = 10
-_LONG_MS = (
-    3_600_000  # for elements that one transaction adds and deletes: an element that has timed out cannot be deleted
-)
 # Elements put in ahead may end so much before the next renewal's deadline: then the renewal takes one transaction.
 _LOSS_MAX_S = 0.02
 _EARLY_MAX_S = 0.005  # elements put in ahead are planned to end so much before the expected deadline
 
 # The kernel's errors where a table, set or chain of this name exists, but differs from the fence's own.
 _OF_ANOTHER_MAKING = frozenset({errno.EEXIST, errno.EOPNOTSUPP, errno.EBUSY, errno.EINVAL, errno.ENOENT})
+
+_Commit = Callable[[Callable[[], tuple[Message, ...]]], Awaitable[float | None]]
 
 
 class NftFence:
@@ -83,6 +84,7 @@ class NftFence:
         self._arp = self._kernel.table(NFPROTO_ARP, table)
         self._new_tables = (self._inet.add(new=True), self._arp.add(new=True))
         self._sets = (*fence_rules.sets(self._inet, (4, 6)), *fence_rules.sets(self._arp, (4,)))
+        self._elements = FenceElements(self._inet, self._arp)
         self._interface, self._mac = interface, mac
         self._rules: tuple[Message, ...] = ()
         self._rules_for: bytes | None = None  # the hardware address
@@ -95,10 +97,10 @@ class NftFence:
     def _encode(self, addresses: tuple[Address, ...]) -> None:
         """Encode the messages now: encoding takes longer than the kernel, and an activation must not wait."""
         self._addresses = addresses
-        self._guarding = tuple(self._each(addresses, lambda t, v, key: [_add(t, fence_rules.guarded(v), key)]))
-        self._filling = {slot: tuple(self._fills(addresses, slot)) for slot in SLOTS}
-        self._using = {slot: tuple(self._uses(addresses, slot)) for slot in SLOTS}
-        self._closing = tuple(self._closes(addresses))
+        self._guarding = tuple(self._elements.guards(addresses))
+        self._filling = {slot: tuple(self._elements.fills(addresses, slot)) for slot in SLOTS}
+        self._using = {slot: tuple(self._elements.uses(addresses, slot)) for slot in SLOTS}
+        self._closing = tuple(self._elements.closes(addresses))
 
     async def prepare(self, until: float) -> None:
         """Close the fence, and fill a slot, so that a later open(until) takes only one transaction.
@@ -118,26 +120,48 @@ class NftFence:
         pause = until - self._until if self._until is not None else 0.0
         ready, self._ready = self._ready, None
         loss_max = max(0.0, min(_LOSS_MAX_S, pause / 4))
-        if ready and 0 <= until - ready[1] <= loss_max and self._use(ready[0], until, pause, commit=self._undisturbed):
+        if ready and 0 <= until - ready[1] <= loss_max and await self._use(ready[0], until, pause, self._with_others):
             return
-        self._use(await self._fill(until, bridge_ms=_BRIDGE_MS), until, pause, commit=self._commit)
+        await self._use(await self._fill(until, bridge_ms=_BRIDGE_MS), until, pause, self._alone)
 
-    def _use(self, slot: str, until: float, pause: float, *, commit: Callable[[tuple[Message, ...]], bool]) -> bool:
+    async def _use(self, slot: str, until: float, pause: float, commit: _Commit) -> bool:
         """Let this slot count, and put elements for the next renewal, `pause` seconds later, into the other slot."""
-        other = _other(slot)
+        other = other_slot(slot)
         expected = until + pause - min(_EARLY_MAX_S, pause / 8)
-        began = self._clock.now()
-        remaining_ms = math.floor((expected - began - _ALLOWANCES_S[0]) * 1000)
-        ahead = pause > 0 and remaining_ms > 0
-        filling = [timing(message, remaining_ms) for message in self._filling[other]] if ahead else []
+        remaining_ms, began = 0, 0.0
+
+        def batch() -> tuple[Message, ...]:
+            nonlocal remaining_ms, began
+            began = self._clock.now()
+            remaining_ms = math.floor((expected - began - _ALLOWANCES_S[0]) * 1000) if pause > 0 else 0
+            filling = [timing(message, remaining_ms) for message in self._filling[other]] if remaining_ms > 0 else []
+            return (*self._using[slot], *filling)
+
         self._slot = None  # unknown until the kernel confirms; then _counting() asks the kernel
-        if not commit((*self._using[slot], *filling)):
+        ended = await commit(batch)
+        if ended is None:
             return False
         self._slot, self._until = slot, until
-        if ahead:
+        if remaining_ms > 0:
             # These elements end later than planned, by the time that this process has lost meanwhile.
-            self._ready = other, expected + max(0.0, self._clock.now() - began - _ALLOWANCES_S[0])
+            self._ready = other, expected + max(0.0, ended - began - _ALLOWANCES_S[0])
         return True
+
+    async def _alone(self, batch: Callable[[], tuple[Message, ...]]) -> float | None:
+        """Commit elements in a transaction of their own. Returns the instant after it."""
+        self._commit(batch())
+        return self._clock.now()
+
+    async def _with_others(self, batch: Callable[[], tuple[Message, ...]]) -> float | None:
+        """As _undisturbed(), in one transaction with other fences. Returns the instant after it; None: no commit."""
+        if self._stated is None or self._stated != self._kernel.epoch:
+            return None
+        try:
+            return await self._kernel.commit_together(batch, self._clock.now)
+        except KernelError as error:
+            if error.number != errno.ERESTART:
+                raise
+            return None
 
     def _undisturbed(self, batch: tuple[Message, ...]) -> bool:
         """Commit elements alone. Returns False, without a commit, if other parts may differ from what was stated."""
@@ -174,7 +198,7 @@ class NftFence:
     async def _fill(self, until: float, *, bridge_ms: int) -> str:
         """Put elements that end at `until` into the slot that does not count. Returns that slot. See _set_up()."""
         slot = self._counting()
-        idle = _other(slot)
+        idle = other_slot(slot)
         for allowance in _ALLOWANCES_S:
             began = self._clock.now()
             remaining_ms = math.floor((until - began - allowance) * 1000)
@@ -220,9 +244,8 @@ class NftFence:
             self._ready = self._stated = None
             self._rules = ()  # a new address may be of another IP version
             before, self._addresses = self._addresses, (*self._addresses, *new)
-            guarding = self._each(new, lambda t, v, key: [_add(t, fence_rules.guarded(v), key)])
             try:
-                self._commit((*guarding, *self._closes(new)), self._sets)
+                self._commit((*self._elements.guards(new), *self._elements.closes(new)), self._sets)
             except KernelError:
                 self._addresses, self._rules = before, ()
                 raise
@@ -237,7 +260,7 @@ class NftFence:
         await self.guard(addresses)
         if gone := _without(self._addresses, addresses):
             self._ready = None
-            self._commit((*self._closes(gone), *self._each(gone, _forget)), self._sets)
+            self._commit((*self._elements.closes(gone), *self._elements.forgets(gone)), self._sets)
         self._encode(addresses)
 
     async def close(self) -> None:
@@ -265,7 +288,7 @@ class NftFence:
         if self._slot is None:
             a = SLOTS[0]
             found = (self._kernel.elements(NFPROTO_INET, self._inet.name, fence_rules.used(v, a)) for v in (4, 6))
-            self._slot = a if any(found) else _other(a)
+            self._slot = a if any(found) else other_slot(a)
         return self._slot
 
     def guarded(self) -> frozenset[IPAddress]:
@@ -293,58 +316,7 @@ class NftFence:
         if not self._shared:
             self._kernel.close()
 
-    def _each(
-        self, addresses: tuple[Address, ...], make: Callable[[Table, int, bytes], Iterable[Message]]
-    ) -> Iterator[Message]:
-        """The messages about each address, for each table that has it."""
-        for address in addresses:
-            for table in (self._inet, self._arp) if address.version == 4 else (self._inet,):
-                yield from make(table, address.version, address.ip.packed)
-
-    def _fills(self, addresses: tuple[Address, ...], slot: str) -> Iterator[Message]:
-        """The messages that put elements into a slot; timing() sets their time-out."""
-
-        def make(table: Table, version: int, key: bytes) -> Iterator[Message]:
-            name = fence_rules.opened(version, slot)
-            yield timing(table.add_element(name, key, times_out=True), _LONG_MS)
-            yield table.delete_element(name, key)
-            yield table.add_element(name, key, times_out=True)
-
-        return self._each(addresses, make)
-
-    def _uses(self, addresses: tuple[Address, ...], slot: str) -> Iterator[Message]:
-        """The messages that let this slot count, and the other not."""
-
-        def make(table: Table, version: int, key: bytes) -> Iterator[Message]:
-            yield _add(table, fence_rules.used(version, slot), key)
-            yield from _delete(table, fence_rules.used(version, _other(slot)), key)
-
-        return self._each(addresses, make)
-
-    def _closes(self, addresses: tuple[Address, ...]) -> Iterator[Message]:
-        """The messages after which neither slot counts."""
-        return self._each(
-            addresses, lambda t, v, key: [m for s in SLOTS for m in _delete(t, fence_rules.used(v, s), key)]
-        )
-
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:
     """The addresses that are not among the others, compared without prefixes."""
     return tuple(a for a in addresses if a.ip not in {other.ip for other in others})
-
-
-def _other(slot: str) -> str:
-    return SLOTS[1 - SLOTS.index(slot)]
-
-
-def _add(table: Table, name: str, key: bytes) -> Message:
-    return table.add_element(name, key, times_out=False)
-
-
-def _delete(table: Table, name: str, key: bytes) -> tuple[Message, Message]:
-    """Delete an element. Succeeds where the element does not exist."""
-    return _add(table, name, key), table.delete_element(name, key)
-
-
-def _forget(table: Table, version: int, key: bytes) -> tuple[Message, Message]:
-    return _delete(table, fence_rules.guarded(version), key)

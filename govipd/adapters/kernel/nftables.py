@@ -1,11 +1,12 @@
 """Transactions with nf_tables (linux/netfilter/nf_tables.h), and the few messages that a fence is made of."""
 
+import asyncio
 import errno
 import os
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from govipd.adapters.kernel.nft_expressions import attribute, attributes
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, OWNED, Message, Table, kind_of
@@ -25,6 +26,8 @@ _NLMSG_DONE = 3
 _NLM_F_DUMP = 0x300
 _NLM_F_DUMP_INTR = 0x10
 _TRIES = 3  # for requests that another program's transaction interrupts
+
+_Part = tuple[Callable[[], Iterable[Message]], Callable[[], float], asyncio.Future[float]]
 
 
 class NfTables:
@@ -50,6 +53,7 @@ class NfTables:
         self._end = _frame(_BATCH_END)
         self._socket: socket.socket | None = None
         self._generation: int | None = None  # after this object's last transaction
+        self._together: list[_Part] = []
 
     def table(self, family: int, name: str) -> "Table":
         """Return the Table that makes the messages about this table. The table need not exist."""
@@ -111,6 +115,39 @@ class NfTables:
                 return
         self._counted(messages, None)
         self._disturbed()
+
+    async def commit_together(self, make: Callable[[], Iterable[Message]], now: Callable[[], float]) -> float:
+        """Commit messages in one transaction with all others that are asked for in this turn of the event loop.
+
+        The transaction is `undisturbed`, see commit(). Where the kernel refuses it, each part is committed alone.
+
+        Args:
+            make: makes the messages, just before the transaction.
+            now: a clock; its instant after the transaction is returned.
+
+        Raises:
+            KernelError: as commit().
+        """
+        done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        if not self._together:
+            asyncio.get_running_loop().call_soon(self._commit_together)
+        self._together.append((make, now, done))
+        return await done
+
+    def _commit_together(self) -> None:
+        together, self._together = [part for part in self._together if not part[2].done()], []
+        try:
+            if together:
+                self.commit([message for make, _, _ in together for message in make()], undisturbed=True)
+        except KernelError as error:
+            if len(together) == 1:
+                together[0][2].set_exception(error)
+            for part in together if len(together) > 1 else ():
+                self._together = [part]
+                self._commit_together()
+        else:
+            for _, now, done in together:
+                done.set_result(now())
 
     def _counted(self, messages: Sequence[Message], generation: int | None) -> None:
         began = time.monotonic()

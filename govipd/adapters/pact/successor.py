@@ -139,7 +139,7 @@ class PactSuccessor:
         reads = self._claims.reads(self._claims.wanted)
         claimed, writes = following.claims, True
         while self._following is following and self._own_key() == own:
-            theirs = {kv.key: kv for kv in claimed if kv.lease == leader.lease}
+            theirs = {kv.key: kv for kv in claimed if self._claims.held_by(kv, leader.lease)}
             moved = [a for a in self._claims.wanted if writes and self._keys.claim(a.ip) in theirs]
             puts = self._claims.puts(moved, own.lease, own.value.decode(errors="replace"))
             moves = (mark, *puts) if writes else tuple(map(Delete, theirs))

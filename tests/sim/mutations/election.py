@@ -8,11 +8,11 @@ ELECTION = (
     Mutation(
         "lease stamped after the reply",
         (
-            Edit("Session.renew", "sent_at = self._clock.now()", ""),
+            Edit("EtcdSession._renew", "sent_at = self._clock.now()", ""),
             Edit(
-                "Session.renew",
-                "ttl = await self._renewed(lease, key, proved)",
-                ("ttl = await self._renewed(lease, key, proved)\nsent_at = self._clock.now()\n"),
+                "EtcdSession._renew",
+                "ttl, found = await self._prove(lease)",
+                "ttl, found = await self._prove(lease)\nsent_at = self._clock.now()\n",
             ),
         ),
         within=10_000,
@@ -20,27 +20,25 @@ ELECTION = (
     one("no margin", "Lease.deadline", "self.sent_at + self.ttl - margin", "self.sent_at + self.ttl", within=2_000),
     one(
         "a renewal counts without a look at who made it",
-        "Session._renewed",
+        "EtcdSession._prove",
         (
-            "proof = await self.txn((), (Get(key),))\n"
-            "if proof.term != renewal.term:\n"
-            "    raise EtcdUnavailableError('etcd changed its leader while the lease was renewed')\n"
-            "proved(bool(proof.gets[0]))\n"
+            "renewal = await self.store.renew(lease)\n"
+            "keys = [candidacy.candidate(lease) for candidacy in self._candidacies]\n"
         ),
-        "",
+        "return (await self.store.renew(lease)).ttl, {}",
         within=30_000,
     ),
     one(
         "a failed call taken for a lost lease",
-        "Session.renew",
-        ("self.report('lease', str(e))\nwait, pause = (pause, min(2 * pause, LONGEST_PAUSE_S))\n"),
-        ("self.lease = None\nreturn str(e)\n"),
+        "EtcdSession._renew",
+        "self._report(str(e))\nwait, pause = (pause, min(2 * pause, LONGEST_PAUSE_S))\n",
+        "return str(e)",
         within=2_000,
     ),
     one(
         "lease-not-found ignored",
-        "Session.renew",
-        ("self.lease = None\nreturn str(e)\n"),
+        "EtcdSession._renew",
+        "return str(e)",
         "wait = interval",
         within=300,
     ),
@@ -60,7 +58,7 @@ ELECTION = (
     one(
         "the watch is trusted",
         "Contender._stand",
-        "self._quiet = wake is Wake.TIME and wait >= REREAD_S",
+        "self._quiet = wake is Wake.TIME and wait >= REREAD_S / 2",
         (
             "if wake is Wake.KEY and self.wanted is not None and self._session.lease is not None and place.key:\n"
             "    now = self._clock.now()\n"

@@ -14,7 +14,6 @@ SURROUNDINGS = (
                 "await self._delete(lease, keys, None, marks=False, in_order=lambda _: False)",
                 "raise",
             ),
-            Edit("Resignation.leave", "give_back = True", "raise"),
             Edit("Resignation.stuck", "self._since is not None", "False"),
         ),
         within=30_000,
@@ -24,13 +23,13 @@ SURROUNDINGS = (
         (
             Edit(
                 "Membership.register",
-                "held.lease not in self._leases.earlier()",
+                "held.lease not in self._session.leases.earlier()",
                 "_parse(held).get('machine') != self._identity.get('machine')",
             ),
             Edit(
                 "Membership.register",
-                "reply = await self._store.txn((IfCreateRevision(self._key, held.create_revision),), (put,), ())",
-                ("await self._store.revoke(held.lease)\nreply = await self._store.txn((), (put,), ())\n"),
+                "reply = await self._session.txn((IfCreateRevision(self.key, held.create_revision),), (put,), ())",
+                ("await self._session.store.revoke(held.lease)\nreply = await self._session.txn((), (put,), ())\n"),
             ),
         ),
         within=10_000,
@@ -163,7 +162,7 @@ SURROUNDINGS = (
     Mutation(
         "a history that went back is not waited for",
         (
-            Edit("Session.txn", "self.wait_out_the_forgotten()", ""),
+            Edit("EtcdSession._txn", "self.wait_out_the_forgotten()", ""),
             Edit(
                 "Transitions._awaits_silence",
                 "early or (self.question is not None and (not self.question.silent))",
@@ -174,9 +173,9 @@ SURROUNDINGS = (
     ),
     one(
         "a history in which an earlier process's lease is missing is not waited for",
-        "Contender._join",
-        "not await self._membership.end_earlier(lease)",
-        "await self._membership.end_earlier(lease) and False",
+        "EtcdSession.end_earlier",
+        "if unknown:\n    self.wait_out_the_forgotten()\n",
+        "",
         within=30_000,
     ),
     one(
@@ -191,14 +190,8 @@ SURROUNDINGS = (
         "Contender._stand",
         "await claimant.let_go(key, tuple(standing.ours), lambda _: False)",
         "",
-        within=30_000,
-    ),
-    one(
-        "a group that leaves removes and guards what another group of the process has",
-        "Daemon._apply",
-        "group.others = self._addresses",
-        "",
-        within=30_000,
+        within=10_000,
+        plan="brought back",
     ),
     one(
         "a proof from before a reload decides which addresses are held",

@@ -43,6 +43,14 @@ def hand_over_one(sim: "Simulation", fault: Fault) -> End:
     return None
 
 
+def drain_one(sim: "Simulation", fault: Fault) -> End:
+    """govipctl drain of one group; undrain ends the drain of every group."""
+    machine = sim.machine(fault)
+    groups = machine.file.groups
+    machine.drain(wanted=True, only=groups[int(fault.place * 1000) % len(groups)].name)
+    return machine.undrain
+
+
 def full_disk(sim: "Simulation", fault: Fault) -> End:
     machine = sim.machine(fault)
     machine.directory.full = True
