@@ -93,7 +93,7 @@ class FakeElection:
 
 
 class FakeSession:
-    """A lease that lives as long as nobody gives it back."""
+    """A session whose lease never ends by itself."""
 
     def __init__(self) -> None:
         self.closed = False

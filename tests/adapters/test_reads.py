@@ -49,7 +49,7 @@ async def test_a_read_goes_out_after_it_was_asked_for() -> None:
 
 
 async def test_no_transaction_has_more_operations_than_etcd_allows() -> None:
-    """A read stays in one transaction, whatever its size."""
+    """A single read is never divided, also if it is longer than GETS_MAX."""
     etcd = Etcd()
     reads = CollectedReads(etcd.send)
     sizes = [40, 40, 40, GETS_MAX + 1, 1]

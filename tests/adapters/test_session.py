@@ -55,6 +55,19 @@ async def killed(etcd: Cluster, *members: Member) -> None:
     await members[0].store.close()
 
 
+async def one_is_adopted(etcd: Cluster, runtime: Path) -> tuple[Member, Member, Elected]:
+    """After a kill, the next process: "api" adopts what it held, and the kernel is not silent yet for "web"."""
+    before = two_groups(etcd, runtime=runtime)
+    await killed(etcd, *before)
+    won = await before[0].sees(Elected)
+    assert isinstance(won, Elected)
+    api, web = two_groups(etcd, runtime=runtime)
+    web.parts.election.silent = False
+    web.parts.election._silenced.clear()
+    api.election.adopt(1, RestartState(won.lease_id, won.create_revision, 0.0, ()))
+    return api, web, won
+
+
 async def test_two_groups_have_one_lease(etcd: Cluster) -> None:
     """One grant; each renewal reaches both groups."""
     api, web = two_groups(etcd)
@@ -98,7 +111,7 @@ async def test_a_lost_lease_is_lost_for_every_group(etcd: Cluster) -> None:
 
 
 async def test_what_a_group_left_under_an_adopted_lease_is_deleted(etcd: Cluster, tmp_path: Path) -> None:
-    """The next process has only one of the two groups: it adopts the lease, and nobody waits for the other's key."""
+    """The next process has only the group "api", and adopts the lease. The key of "web" would block its queue."""
     before = two_groups(etcd, runtime=tmp_path)
     await killed(etcd, *before)
     won = await before[0].sees(Elected)
@@ -129,14 +142,7 @@ async def test_a_group_beside_an_adopted_one_keeps_its_place(etcd: Cluster, tmp_
 
 async def test_what_is_under_an_adopted_lease_stays_until_the_group_is_silent(etcd: Cluster, tmp_path: Path) -> None:
     """The kernel may still answer for "web" by order of the earlier process: its key and claim are another's last."""
-    before = two_groups(etcd, runtime=tmp_path)
-    await killed(etcd, *before)
-    won = await before[0].sees(Elected)
-    assert isinstance(won, Elected)
-    api, web = two_groups(etcd, runtime=tmp_path)
-    web.parts.election.silent = False
-    web.parts.election._silenced.clear()
-    api.election.adopt(1, RestartState(won.lease_id, won.create_revision, 0.0, ()))
+    api, web, won = await one_is_adopted(etcd, tmp_path)
     async with running(api, web):
         await api.sees(Elected)
         await asyncio.sleep(1.2 * REREAD_S)
@@ -147,13 +153,7 @@ async def test_what_is_under_an_adopted_lease_stays_until_the_group_is_silent(et
 
 async def test_a_group_that_went_before_it_was_silent_keeps_the_adopted_lease(etcd: Cluster, tmp_path: Path) -> None:
     """The process is stopped while its kernel refuses: the lease ends by itself, after the fence."""
-    before = two_groups(etcd, runtime=tmp_path)
-    await killed(etcd, *before)
-    won = await before[0].sees(Elected)
-    assert isinstance(won, Elected)
-    api, web = two_groups(etcd, runtime=tmp_path)
-    web.parts.election.silent = False
-    api.election.adopt(1, RestartState(won.lease_id, won.create_revision, 0.0, ()))
+    api, web, won = await one_is_adopted(etcd, tmp_path)
     async with running(api, web):
         await api.sees(Elected)
         web.election.close()

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from govipd.core.lease import SLEW
-from tests.sim import plans
+from tests.sim import edits, plans
+from tests.sim.edits import BEGIN_S
 from tests.sim.fault import HOLDER, Fault
 from tests.sim.faults import BREAKS_PROXY, BROKEN_PROMISES, SLUGGISH
-from tests.sim.plans import BEGIN_S
 
 # Time-outs in seconds, 0 for none. The shortest costs most: its datagrams come every 20 ms.
 _PACTS = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.2, 0.5, 0.5, 0.5)
@@ -100,7 +100,7 @@ def make(seed: int, *, plan: str = "") -> Schedule:
         faults = plans.RARE[plan](random, nodes, BEGIN_S + random.uniform(0.0, 3.0))
     elif not calm and random.random() < _EDITED_SHARE:
         groups = random.choice((ONE_GROUP, *_SEVERAL))
-        faults = plans.edited(random, nodes)
+        faults = edits.edited(random, nodes)
     elif not calm and random.random() < _STRANGE_SHARE:
         faults = plans.strange(random, nodes)
     elif calm:

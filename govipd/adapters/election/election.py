@@ -11,7 +11,7 @@ both members learn of the loss at the same time, and closing the fence takes mil
 A healthy leader that leaves lets its successor become first while its own fence is still open (election.handover).
 
 The session owns the lease (election.session): one for all groups of the process. When etcd says that the lease is
-lost, a new one is granted, and the candidacy begins anew.
+lost, the session gets a new lease. Then the candidacy begins again, under the new lease.
 """
 
 import asyncio

@@ -65,7 +65,7 @@ class CollectedReads:
 
 
 def _parts(asked: Sequence[_Asked]) -> Iterator[Sequence[_Asked]]:
-    """The reads in parts of GETS_MAX at most. One read stays in one part, whatever its size."""
+    """Divide the reads into parts of at most GETS_MAX Gets. A single read is never divided, also if it is longer."""
     part: list[_Asked] = []
     for each in asked:
         if part and sum(len(gets) for gets, _ in (*part, each)) > GETS_MAX:
