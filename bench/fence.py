@@ -14,6 +14,8 @@ from ipaddress import ip_interface
 from multiprocessing.connection import Connection
 
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.nftables import NfTables
 from tests.adapters.namespaces import Namespace, wire
 
 VIP = ip_interface("192.0.2.100/32")
@@ -109,7 +111,7 @@ def main() -> int:
     asker = mp.get_context("fork").Process(target=ask, args=(peer, theirs, 0.001), daemon=True)
     asker.start()
     with host.inside():
-        fence = NftFence(addresses=(VIP,), clock=Clock(), table="govipd_bench")
+        fence = NftFence(addresses=(VIP,), clock=Clock(), tables=FenceTables("bench", NfTables()))
         good = asyncio.run(measure(fence, ours))
     asker.terminate()
     asker.join()

@@ -130,7 +130,14 @@ def main() -> int:
     host = Namespace()
     with host.inside():
         subprocess.run(["nft", "-f", "-"], input=rules(RULES, "foreign").encode(), check=True)
-        fence = NftFence(addresses=(VIP,), clock=Clock(), table="govipd_bench")
+        try:
+            from govipd.adapters.kernel.fence_tables import FenceTables  # noqa: PLC0415
+            from govipd.adapters.kernel.nftables import NfTables  # noqa: PLC0415
+        except ImportError:  # an earlier tree
+            tables = {"table": "govipd_bench"}
+        else:
+            tables = {"tables": FenceTables("bench", NfTables())}
+        fence = NftFence(addresses=(VIP,), clock=Clock(), **tables)
         measure(fence)
     host.close()
     return 0

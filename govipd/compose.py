@@ -4,7 +4,7 @@ The parts use their machine only through a `Host`. `govipd.plan` makes the Host 
 Host for each modelled machine. So the simulation runs the same composition as the product.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -18,14 +18,11 @@ from govipd.adapters.etcd.api import Store
 from govipd.adapters.etcd.cluster import Believed
 from govipd.adapters.etcd.connection import Access
 from govipd.adapters.kernel.address_fence import AddressFence
-from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
+from govipd.adapters.kernel.addresses import KernelAddresses
 from govipd.adapters.kernel.announce import FrameAnnouncer
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_rules import fence_table
-from govipd.adapters.kernel.link_monitor import NetlinkMonitor
+from govipd.adapters.kernel.interface import InterfaceAdapters
 from govipd.adapters.kernel.neighbours import Ear, LinkNeighbours
-from govipd.adapters.kernel.nftables import NfTables
-from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.adapters.pact.pact import EtcdPact, NoPact
 from govipd.config.model import Config, VipConfig
 from govipd.config.rules import least_margin
@@ -82,7 +79,8 @@ class Host:
         clock: CLOCK_BOOTTIME.
         journal: where adapters write.
         identity: this machine's identity, for an interface (host.machine_identity).
-        kernel: nf_tables, for the fences of this process; None: the addresses' lifetime is the only fence.
+        interface: the kernel adapters of the interface.
+        fenced: whether nf_tables is the fence; else the addresses' lifetime is the only fence.
         reachable: the address to which others can send datagrams; None: there is none.
         store: makes an etcd client.
         cluster: makes the keeper of the believed cluster's id, for these endpoints.
@@ -91,18 +89,15 @@ class Host:
         drain: makes the drain of a group.
         udp_socket: makes a temporary UDP socket.
         datagrams: makes a UDP port; its second argument is called when the port is not available.
-        route: makes a socket for rtnetlink requests.
-        events: makes a socket for rtnetlink events.
         ear: makes the Ear of an interface.
-        transmit: sends frames; None: packet sockets send them.
         token: makes a secret of that many bytes.
-        present: the addresses of this machine's interfaces, as its groups share them.
     """
 
     clock: Clock
     journal: Journal
     identity: Callable[[str], Mapping[str, str]]
-    kernel: NfTables | None
+    interface: InterfaceAdapters
+    fenced: bool
     reachable: IPv4Address | IPv6Address | str | None
     store: StoreFactory
     cluster: Callable[[Sequence[str]], KnownCluster]
@@ -111,12 +106,8 @@ class Host:
     drain: Callable[[str], DrainMark]
     udp_socket: Callable[[], TemporaryUdpSocket]
     datagrams: Callable[[int, Callable[[str], None]], Datagrams]
-    route: Callable[[], RouteSocket]
-    events: Callable[[], Any]
     ear: Callable[[str], Ear]
-    transmit: Callable[[str, Iterable[bytes]], None] | None
     token: Callable[[int], bytes]
-    present: PresentAddresses = field(default_factory=PresentAddresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +150,10 @@ def group_plan(config: Config, vip: VipConfig, host: Host) -> GroupPlan:
     election = config.election
     identity = Identity(
         keys=(config.etcd.prefix, config.etcd.claims, config.pact),
-        holding=(election.ttl, election.member, host.kernel is not None, vip.election, vip.interface),
+        holding=(election.ttl, election.member, host.fenced, vip.election, vip.interface),
     )
     settings = config.settings()
-    if host.kernel is None:
+    if not host.fenced:
         margin = max(settings.margin, least_margin(election.ttl, "address"))
         settings = replace(settings, margin=margin, fenced=False)
     return GroupPlan(
@@ -171,7 +162,7 @@ def group_plan(config: Config, vip: VipConfig, host: Host) -> GroupPlan:
 
 
 def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink: Sink, session: EtcdSession) -> Parts:
-    clock, member, kernel = host.clock, config.election.member, host.kernel
+    clock, member, interface = host.clock, config.election.member, host.interface
     timings = StepTimings(clock)
 
     def announced(frames: int) -> None:
@@ -185,20 +176,13 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
         interface=vip.interface,
         addresses=vip.addresses,
         clock=clock,
-        fenced=kernel is not None,
-        route=host.route(),
-        present=host.present,
+        fenced=host.fenced,
+        route=interface.route,
+        present=interface.present,
     )
     fence: Fence = AddressFence(addresses)
-    if kernel is not None:
-        fence = NftFence(
-            addresses=vip.addresses,
-            clock=clock,
-            table=fence_table(vip.interface, vip.name),
-            kernel=kernel,
-            interface=vip.interface,
-            mac=addresses.mac,
-        )
+    if host.fenced:
+        fence = NftFence(addresses=vip.addresses, clock=clock, tables=interface.tables)
     keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
     claims = Claims(keys, vip.addresses)
     port = config.pact.port + config.vip.index(vip)
@@ -245,17 +229,10 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
             addresses=vip.addresses,
             mac=addresses.mac,
             clock=clock,
-            transmit=host.transmit,
+            transmit=interface.transmit,
             sent=announced,
         ),
-        monitor=NetlinkMonitor(
-            interface=vip.interface,
-            addresses=vip.addresses,
-            sink=sink,
-            clock=clock,
-            route=host.route(),
-            listen=host.events,
-        ),
+        monitor=interface.monitor.watch(vip.addresses, sink),
         neighbours=LinkNeighbours(
             addresses=vip.addresses,
             sink=sink,

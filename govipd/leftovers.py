@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_rules import fence_prefix, fence_table
+from govipd.adapters.kernel.fence_rules import fence_table
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.orphan_fences import clear_orphans
 from govipd.adapters.kernel.rtnetlink import RouteSocket
@@ -39,12 +40,11 @@ async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: Rou
                     route.delete(index, address)
         return {address.ip for _, address in route.where(addresses)}
 
-    groups = [group for group in plan.groups.values() if group.settings.fenced]
-    owned = {fence_table(interface, group.name): [a.ip for a in group.addresses] for group in groups}
+    owned = {a.ip for group in plan.groups.values() if group.settings.fenced for a in group.addresses}
     try:
         for left in range(ORPHAN_TRIES - 1, -1, -1):
             try:
-                return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)
+                return () if kernel.missing() else await clear_orphans(kernel, fence_table(interface), owned, remove)
             except KernelError:
                 if not left:
                     raise
@@ -65,8 +65,9 @@ def forget_orphans(directory: Path | None, plan: Plan) -> None:
 async def clean_up(plan: Plan) -> int:
     """Remove addresses and fences, for a daemon that was killed. Returns the exit status: 1 after an error."""
     status, session = 0, plan.session.make()
-    for group in plan.groups.values():
-        parts = group.make(lambda _: None, session)
+    # All of them before the first fence is removed: the last one takes the tables with it.
+    made = [(group, group.make(lambda _: None, session)) for group in plan.groups.values()]
+    for group, parts in made:
         try:
             await parts.fence.close()
             await parts.addresses.remove()
@@ -78,7 +79,6 @@ async def clean_up(plan: Plan) -> int:
             print(f"{group.name}: {e}", file=sys.stderr)
             status = 1
         parts.restart_state.forget()
-        parts.addresses.close()
     return status
 
 
@@ -103,9 +103,7 @@ async def stay_silent(path: Path, interface: str) -> None:
             text = f"{vip.name}: this machine answers for {answers}: without nf_tables there is no fence to close"
         else:
             try:
-                await NftFence(
-                    addresses=vip.addresses, clock=BootClock(), table=fence_table(interface, vip.name)
-                ).close()
+                await NftFence(addresses=vip.addresses, clock=BootClock(), tables=FenceTables(interface, NfTables())).close()
             except KernelError as e:
                 text = f"{vip.name}: this machine answers for {answers}: {e}"
         print(text, file=sys.stderr)

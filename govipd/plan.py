@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Hashable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -20,9 +20,9 @@ from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.cluster import ClusterFile
 from govipd.adapters.etcd.connection import Access
 from govipd.adapters.kernel.fence_rules import lacking
+from govipd.adapters.kernel.interface import InterfaceAdapters, interface_adapters
 from govipd.adapters.kernel.neighbours import PacketEar
 from govipd.adapters.kernel.nftables import NfTables
-from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
 from govipd.adapters.outputs.hooks import Hooks
 from govipd.adapters.state.drain import DrainFile
 from govipd.adapters.state.hostname import HostName, NameService
@@ -53,8 +53,8 @@ from govipd.runtime.ports import Clock, Sink
 from govipd.runtime.process_ports import Journal, Operator, Service, Source
 
 
-def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kernel: NfTables) -> Plan:
-    """Make the daemon's plan from the configuration. All fences share `kernel`.
+def read_plan(path: Path, interface: str, journal: Journal, name: HostName, adapters: InterfaceAdapters) -> Plan:
+    """Make the daemon's plan from the configuration. `adapters`: of the interface; they outlive reloads.
 
     Raises:
         ConfigError: the configuration is refused.
@@ -64,7 +64,7 @@ def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kern
     clock = BootClock()
     health = config.health
     _check_restart(config)
-    sources: dict[Hashable, Callable[[Sink], Source]] = {}
+    sources: dict[Hashable, Callable[[Sink], Source]] = {("link", interface): lambda _: adapters.monitor}
     if health.url:
         sources["probe", health.url, health.interval, health.timeout] = lambda sink: HttpProbe(
             url=health.url, interval_s=health.interval, timeout_s=health.timeout, sink=sink, clock=clock
@@ -80,18 +80,23 @@ def read_plan(path: Path, interface: str, journal: Journal, name: HostName, kern
     if config.pact.timeout and not reachable:
         text = f"no pact: {interface} has no address of its own" if fenced else "no pact without nf_tables"
         warnings += ((JournalKind.NO_PACT, f"{text}; a machine that loses power is noticed when its lease ends"),)
-    host = _this_host(clock, journal, reachable, kernel if fenced else None)
+    host = _this_host(clock, journal, reachable, adapters, fenced=fenced)
     endpoints = nearest_first(config.etcd.endpoints, own)
     groups = {vip.name: group_plan(config, vip, host) for vip in config.for_interface(interface)}
     node = NodeStatus(version("govipd"), config.election.member, interface, groups=())
-    services = dict(_services(config, interface, clock, journal, kernel))
+    services = dict(_services(config, interface, clock, journal, adapters.tables.kernel))
     if config.election.member == name():
         services["name",] = partial(NameService, name)
     return Plan(node, session_plan(config, host, endpoints), groups, sources, services, warnings)
 
 
 def _this_host(
-    clock: Clock, journal: Journal, reachable: IPv4Address | IPv6Address | None, kernel: NfTables | None
+    clock: Clock,
+    journal: Journal,
+    reachable: IPv4Address | IPv6Address | None,
+    adapters: InterfaceAdapters,
+    *,
+    fenced: bool,
 ) -> Host:
     runtime, state = runtime_directory(), state_directory()
 
@@ -103,8 +108,9 @@ def _this_host(
     return Host(
         clock=clock,
         journal=journal,
-        identity=machine_identity,
-        kernel=kernel,
+        identity=cache(machine_identity),  # runs a program
+        interface=adapters,
+        fenced=fenced,
         reachable=reachable,
         store=store,
         cluster=lambda endpoints: ClusterFile(state and state / "cluster", endpoints),
@@ -115,10 +121,7 @@ def _this_host(
         drain=lambda vip: DrainFile(state and state / f"{vip}.drained"),
         udp_socket=lambda: UdpSocket(reachable),
         datagrams=lambda port, refused: UdpPort((str(reachable), port), refused),
-        route=RouteSocket,
-        events=RouteEvents,
         ear=PacketEar,
-        transmit=None,
         token=os.urandom,
     )
 
@@ -175,7 +178,7 @@ def check(path: Path, interface: str) -> None:
     Raises:
         ConfigError: the configuration is refused.
     """
-    read_plan(path, interface, journal_for({}, sys.stderr), HostName(None, nameable), NfTables())
+    read_plan(path, interface, journal_for({}, sys.stderr), HostName(None, nameable), interface_adapters(interface, BootClock()))
 
 
 def refused_vips(path: Path, interface: str) -> tuple[Config | None, tuple[VipConfig, ...]]:

@@ -115,7 +115,7 @@ class FakeKernel:
     def __init__(self, sink: Sink, calls: list[str]) -> None:
         self._sink, self.calls = sink, calls
         self.refuses: set[str] = set()
-        self.monitor_fails = asyncio.Event()
+        self.announcer_fails = asyncio.Event()
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -181,9 +181,6 @@ class FakeAddresses(FakeKernel):
     async def anywhere(self) -> tuple[ev.Elsewhere, ...]:
         return self.left
 
-    def close(self) -> None:  # type: ignore[override]  # the port's close() of addresses is another one
-        self._call("close addresses")
-
     async def replace(self, addresses: tuple[ev.Address, ...]) -> None:
         self._call("replace addresses")
 
@@ -196,17 +193,20 @@ class FakeAnnouncer(FakeKernel):
         self._call("replace announcer")
 
     async def run(self) -> None:
-        await asyncio.Event().wait()
+        await self.announcer_fails.wait()
+        raise RuntimeError("the announcer broke")
 
 
 class FakeMonitor(FakeKernel):
+    def __init__(self, sink: Sink, calls: list[str]) -> None:
+        super().__init__(sink, calls)
+        sink(ev.LinkState(present=True, admin_up=True, carrier=True, mac="02:00:00:00:00:01"))
+
     def replace(self, addresses: tuple[ev.Address, ...]) -> None:
         self._call("replace monitor")
 
-    async def run(self) -> None:
-        self._sink(ev.LinkState(present=True, admin_up=True, carrier=True, mac="02:00:00:00:00:01"))
-        await self.monitor_fails.wait()
-        raise RuntimeError("the monitor broke")
+    def close(self) -> None:  # type: ignore[override]  # the fence's close() is another one
+        self._call("close monitor")
 
 
 class FakeMemory:

@@ -188,6 +188,8 @@ class Daemon:
             if now > beat_at + STALL_S:
                 self._dispatch(None, Stalled(now - beat_at + BEAT_S))
             self._dispatch(group, event)
+            for _ in range(self._queue.qsize()):  # what follows costs as much for many events as for one
+                self._dispatch(*self._queue.get_nowait())
             if self._tasks.fault is not None:
                 return
             if self._reload_wanted and not self._stop_wanted:

@@ -75,7 +75,6 @@ class Group:
             f"{self.plan.name}: election": self._parts.election.run(),
             f"{self.plan.name}: kernel worker": self._worker.run(),
             f"{self.plan.name}: announcer": self._parts.announcer.run(),
-            f"{self.plan.name}: netlink monitor": self._parts.monitor.run(),
             f"{self.plan.name}: neighbours": self._parts.neighbours.run(),
             f"{self.plan.name}: pact": self._parts.pact.run(),
         }
@@ -259,11 +258,12 @@ class Group:
     def leave_for_adoption(self) -> None:
         """End without a release: fence, addresses and lease stay as they are, for the next process to adopt."""
         self._parts.announcer.stop()
-        self._parts.addresses.close()
+        self._parts.monitor.close()
 
     async def close(self) -> None:
         """After the end: end the candidacy, and remove the fence if its addresses are not on this machine."""
         self._parts.election.close()
+        self._parts.monitor.close()
         if self.stopped and not self.state_machine.present:
             try:
                 found = await self._parts.addresses.anywhere()
@@ -273,7 +273,6 @@ class Group:
                     await self._parts.fence.remove()
             except KernelError as e:
                 self.reporter.line(JournalKind.FENCE_LEFT, f"the fence is still there, closed: {e}")
-        self._parts.addresses.close()
 
     # Actions
 

@@ -147,9 +147,6 @@ class Fence(Protocol):
 class Addresses(Protocol):
     """The VIP group's addresses on its interface."""
 
-    def close(self) -> None:
-        """Close the socket. Removes no address."""
-
     async def add(self, until: float) -> None:
         """Add or renew every address, with exactly its prefix length and a lifetime to about `until` at the latest.
 
@@ -221,8 +218,8 @@ class AddressMonitor(Protocol):
     def replace(self, addresses: tuple[Address, ...]) -> None:
         """Watch these addresses from now on."""
 
-    async def run(self) -> None:
-        """Observe until cancelled."""
+    def close(self) -> None:
+        """Watch nothing any more."""
 
 
 class RestartStateStore(Protocol):

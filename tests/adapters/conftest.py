@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Event
 from tests.adapters.etcd_cluster import Cluster
@@ -115,7 +116,7 @@ def vip(machines: Wire, request: pytest.FixtureRequest) -> Iterator[Asker]:
 async def fence(net: Wire, clock: LeapingClock) -> AsyncIterator[NftFence]:
     """As it is on kernels whose tables have no owners: everybody may change it."""
     kernel = NfTables(owns=False)
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     yield fence
     await fence.remove()
     kernel.close()

@@ -9,7 +9,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from govipd.adapters.kernel.announce import FrameAnnouncer
+from govipd.adapters.kernel.announce import FrameAnnouncer, PacketSocket
 from govipd.adapters.kernel.frames import arp_announcement, arp_reply, neighbor_advertisement
 from govipd.core.events import Address
 from tests.adapters.conftest import BootClock, LeapingClock, Wire
@@ -97,6 +97,7 @@ async def announcing(
     def mac() -> bytes | None:
         return MAC if macs is None else next(macs)
 
+    packets = PacketSocket()
     announcer = FrameAnnouncer(
         interface="eth0",
         addresses=(V4, V6),
@@ -105,6 +106,7 @@ async def announcing(
         burst=2,
         repeats_s=repeats_s,
         refresh_s=refresh_s,
+        transmit=packets.send,
         sent=sent,
     )
     announcer.hold(clock.now() + 60)
@@ -115,6 +117,7 @@ async def announcing(
     finally:
         task.cancel()
         await asyncio.wait([task])
+        packets.close()
 
 
 @pytest.mark.root

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_rules import fence_table
+from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.nftables import NfTables
 from govipd.config.model import Config
 from govipd.core.events import Address
 from govipd.ctl.doctor import check_answers, check_link, check_packets
@@ -187,8 +188,8 @@ async def test_without_etcd_it_is_not_known_which_machine_should_answer(sound: W
 async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
     """Open: all right; closed, or not there: failed. Where another leads, it does not matter."""
     clock = BootClock()
-    fence = NftFence(addresses=VIPS, clock=clock, table=fence_table("eth0", "api"))
-    text = "api: fence: this member leads, but table govipd_eth0__api is not there in inet and arp"
+    fence = NftFence(addresses=VIPS, clock=clock, tables=FenceTables("eth0", NfTables()))
+    text = "api: fence: this member leads, but table govipd_eth0 is not there in inet and arp"
     assert await only(await check_packets.examine(config, OURSELVES), Severity.FAILED) == text
     await fence.open(clock.now() + 60)
     assert bad(await check_packets.examine(config, OURSELVES)) == []
@@ -201,9 +202,12 @@ async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
 
 async def test_a_fence_that_no_vip_of_the_file_owns_is_named(sound: Wire, config: Config) -> None:
     """What it guards is dead on this machine; another interface's is not this file's."""
-    sound.host.run("nft", "add table inet govipd_eth0__renamed; add table inet govipd_eth0_2e5__api")
+    for interface, address in (("eth0", "192.0.2.177/32"), ("eth0.5", "192.0.2.178/32")):
+        await NftFence(
+            addresses=(ip_interface(address),), clock=BootClock(), tables=FenceTables(interface, NfTables())
+        ).close()
     text = await only(await check_packets.examine(config, ANOTHER), Severity.WARNING)
-    assert text == "fence: table govipd_eth0__renamed belongs to no VIP here"
+    assert text == "fence: 192.0.2.177 is closed on this machine, and belongs to no VIP here"
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,25 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from ipaddress import ip_interface
 
 import pytest
 
 from govipd.adapters.kernel.address_fence import AddressFence
-from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.nft_table import Message
 from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker, Asking, KilledError, Killing, slot_in_use
 
 pytestmark = pytest.mark.root
+
+OTHER: Address = ip_interface("192.0.2.177/32")
 
 
 async def test_closed_fence_holds_the_vip_back_and_nothing_else(
@@ -120,14 +125,14 @@ async def test_a_process_that_gets_no_time_does_not_hold(fence: NftFence, vip: A
 async def test_open_fence_outlives_its_process(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
     """The next one takes it over without a gap, and can close it."""
     await fence.open(clock.now() + 60)
-    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=NfTables(owns=False))
+    successor = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", NfTables(owns=False)))
     assert await vip.answered(clock)
     await successor.open(clock.now() + 60)
     assert await vip.answered(clock)
     await successor.close()
     assert not await vip.answered(clock)
     await successor.remove()
-    successor._kernel.close()
+    successor._tables.kernel.close()
 
 
 async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_has_prolonged_nothing(
@@ -137,16 +142,16 @@ async def test_a_process_that_is_killed_before_it_knows_when_its_elements_end_ha
     await fence.open(clock.now() + 60)
     before = slot_in_use(machines.host)
     killing = Killing(owns=False)
-    killed = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing)
+    killed = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", killing))
     with pytest.raises(KilledError):
         await killed.open(clock.now() + 90)
     killing.close()
     assert slot_in_use(machines.host) == before
-    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=NfTables(owns=False))
+    successor = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", NfTables(owns=False)))
     await successor.open(clock.now() + 60)
     assert not slot_in_use(machines.host) & before
     await successor.remove()
-    successor._kernel.close()
+    successor._tables.kernel.close()
 
 
 class Silent(NfTables):
@@ -164,7 +169,7 @@ class Silent(NfTables):
 async def test_what_the_kernel_did_without_an_answer_is_found_out(machines: Wire, clock: LeapingClock) -> None:
     """The other slot counts already: the next renewal must not write there before it knows when that ends."""
     kernel = Silent(owns=False)
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     await fence.open(clock.now() + 60)
     before = slot_in_use(machines.host)
     kernel.lost = 2
@@ -181,7 +186,7 @@ async def test_what_the_kernel_did_without_an_answer_is_found_out(machines: Wire
 async def test_a_prepared_fence_is_closed_and_opens_by_one_transaction(vip: Asker, clock: LeapingClock) -> None:
     """For the instant that it was prepared for; for any other, and when it was closed since, as always."""
     until, kernel = clock.now() + 60, Asking(vip)
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     transactions = {}
     for name, close, opened in (("prepared", False, until), ("other", False, until + 1), ("closed", True, until)):
         await fence.prepare(until)
@@ -224,11 +229,43 @@ async def test_removed_fence_leaves_other_tables_alone(machines: Wire, fence: Nf
 
 async def test_address_fence_is_the_address(machines: Wire, vip: Asker, clock: LeapingClock) -> None:
     """Closing it removes the addresses; opening it is left to adding them."""
-    addresses = KernelAddresses(interface="eth0", addresses=(V4, V6), clock=clock)
+    route = RouteSocket()
+    addresses = KernelAddresses(
+        interface="eth0", addresses=(V4, V6), clock=clock, route=route, present=PresentAddresses()
+    )
     fence = AddressFence(addresses)
     await fence.open(clock.now() + 60)
     await addresses.add(clock.now() + 60)
     assert await vip.answered(clock)
     await fence.close()
     assert not await vip.answered(clock)
-    addresses.close()
+    route.close()
+
+
+async def test_an_address_that_two_groups_guard_is_the_one_that_opens_it(
+    machines: Wire, vip: Asker, clock: LeapingClock
+) -> None:
+    """A reload gives an address to another group: what the earlier group does then neither closes it nor lets it go."""
+    kernel = NfTables(owns=False)
+    tables = FenceTables("eth0", kernel)
+    earlier, later = (NftFence(addresses=(V4, V6), clock=clock, tables=tables) for _ in range(2))
+    await earlier.open(clock.now() + 60)
+    await earlier.close()
+    assert not await vip.answered(clock)
+    await later.open(clock.now() + 60)
+    await earlier.close()
+    assert await vip.answered(clock)
+    await earlier.replace((OTHER,))
+    assert await vip.answered(clock)
+    await later.close()
+    assert not await vip.answered(clock)
+    await earlier.replace((V4, V6))
+    await later.open(clock.now() + 60)
+    await earlier.remove()
+    assert await vip.answered(clock)
+    await later.close()
+    assert not await vip.answered(clock)
+    await later.remove()
+    assert await vip.answered(clock)
+    assert machines.host.run("nft", "list", "tables") == ""
+    kernel.close()

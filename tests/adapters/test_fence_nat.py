@@ -10,8 +10,10 @@ from ipaddress import ip_interface
 
 import pytest
 
-from govipd.adapters.kernel.addresses import KernelAddresses
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import OWN4, TABLE, V4, V6
@@ -81,10 +83,10 @@ def pinned(host: Namespace, peer: Namespace, address: Address, interface: str = 
 
 
 def guarding(clock: LeapingClock, interface: str = "eth0") -> NftFence:
-    addresses = KernelAddresses(interface=interface, addresses=(V4, V6), clock=clock)
-    mac = addresses.mac()
-    addresses.close()
-    return NftFence(addresses=(V4, V6), clock=clock, table=TABLE, interface=interface, mac=lambda: mac)
+    route = RouteSocket()
+    mac = route.mac(interface)
+    route.close()
+    return NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables(interface, NfTables(), lambda: mac))
 
 
 @pytest.mark.parametrize("kind", list(NAT))

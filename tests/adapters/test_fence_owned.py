@@ -8,7 +8,7 @@ import pytest
 
 from govipd.adapters.kernel import fence_rules
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_rules import fence_prefix, fence_table
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.nft_table import NFPROTO_INET, OWNED
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.orphan_fences import clear_orphans
@@ -35,7 +35,7 @@ async def test_no_other_program_takes_an_owned_fence_away(
     machines: Wire, owner: NfTables, vip: Asker, clock: LeapingClock
 ) -> None:
     """`nft flush ruleset`, as `systemctl restart nftables` does it, leaves the fence, even if the daemon ends then."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=owner)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", owner))
     await fence.open(clock.now() + 60)
     machines.host.run("nft", "flush ruleset")
     with pytest.raises(subprocess.CalledProcessError):
@@ -50,12 +50,12 @@ async def test_an_owned_fence_outlives_its_process_and_is_the_next_ones(
     machines: Wire, owner: NfTables, vip: Asker, clock: LeapingClock
 ) -> None:
     """Open without a gap; while it has no owner, it can be deleted like any other."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=owner)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", owner))
     await fence.open(clock.now() + 60)
     owner.close()  # the process ends
     assert await vip.answered(clock)
     second = NfTables()
-    successor = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=second)
+    successor = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", second))
     await successor.open(clock.now() + 60)
     assert await vip.answered(clock)
     machines.host.run("nft", "flush ruleset")
@@ -70,7 +70,7 @@ async def test_an_owner_that_has_lost_its_socket_owns_again(
     machines: Wire, owner: NfTables, clock: LeapingClock
 ) -> None:
     """After an error the socket is replaced: the next operation states everything."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=owner)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", owner))
     await fence.open(clock.now() + 60)
     owner.close()
     await fence.open(clock.now() + 60)
@@ -83,7 +83,7 @@ async def test_an_owner_that_has_lost_its_socket_owns_again(
 async def test_closing_owns_what_was_loaded_from_a_file(machines: Wire, owner: NfTables, clock: LeapingClock) -> None:
     """`nft list ruleset > /etc/nftables.conf` on the holder saves the fence, open; it is closed by the first step."""
     vip = Asker(machines.host, machines.peer, V4)
-    fence = NftFence(addresses=(V4,), clock=clock, table=TABLE, kernel=owner)
+    fence = NftFence(addresses=(V4,), clock=clock, tables=FenceTables("eth0", owner))
     await fence.open(clock.now() + 60)
     saved = machines.host.run("nft", "list", "ruleset").replace("flags owner,persist", "").replace("flags owner", "")
     await fence.remove()
@@ -120,30 +120,28 @@ def removing(machines: Wire) -> Iterator[Removing]:
     made.route.close()
 
 
-async def left_behind(clock: LeapingClock, table: str, *addresses: str) -> None:
+async def left_behind(clock: LeapingClock, interface: str, *addresses: str) -> None:
     """A fence that was open when its process ended."""
     kernel = NfTables()
     vips = tuple(ip_interface(address) for address in addresses)
-    await NftFence(addresses=vips, clock=clock, table=table, kernel=kernel).open(clock.now() + 60)
+    await NftFence(addresses=vips, clock=clock, tables=FenceTables(interface, kernel)).open(clock.now() + 60)
     kernel.close()
 
 
 async def test_a_fence_that_no_group_owns_is_removed_with_its_addresses(
     machines: Wire, removing: Removing, clock: LeapingClock
 ) -> None:
-    """Other interfaces' fences, and what configured groups guard, stay."""
-    await left_behind(clock, fence_table("eth0", "renamed"), str(V4), str(V6))
-    await left_behind(clock, fence_table("eth0", "api"), "192.0.2.101/32")
-    await left_behind(clock, fence_table("eth0.5", "x"), "192.0.2.105/32")
+    """Other interfaces' fences stay."""
+    await left_behind(clock, "eth0", str(V4), str(V6))
+    await left_behind(clock, "eth0.5", "192.0.2.105/32")
     kernel = NfTables()
-    owned = {fence_table("eth0", "api"): {ip_interface("192.0.2.101/32").ip}}
-    (told,) = await clear_orphans(kernel, fence_prefix("eth0"), owned, removing)
-    assert "govipd_eth0__renamed guarded 192.0.2.100, 2001:db8::100" in told
-    assert kernel.tables("govipd_") == {"govipd_eth0__api", "govipd_eth0_2e5__x"}
+    told = await clear_orphans(kernel, "govipd_eth0", (), removing)
+    assert [line.split()[0] for line in told] == ["192.0.2.100", "2001:db8::100"]
+    assert kernel.tables("govipd_") == {"govipd_eth0_2e5"}
     addresses = machines.host.ip("address show dev eth0")
     assert "192.0.2.100" not in addresses
     assert "2001:db8::100" not in addresses
-    assert await clear_orphans(kernel, fence_prefix("eth0"), owned, removing) == []
+    assert await clear_orphans(kernel, "govipd_eth0", (), removing) == ()
     kernel.close()
     machines.host.run("nft", "flush ruleset")
 
@@ -151,13 +149,12 @@ async def test_a_fence_that_no_group_owns_is_removed_with_its_addresses(
 async def test_an_address_that_was_taken_out_of_the_file_is_removed_and_let_go(
     machines: Wire, removing: Removing, clock: LeapingClock
 ) -> None:
-    """The group's other addresses go on answering."""
-    table = fence_table("eth0", "api")
-    await left_behind(clock, table, str(V4), str(V6))
+    """The other addresses go on answering."""
+    await left_behind(clock, "eth0", str(V4), str(V6))
     kernel = NfTables()
-    (told,) = await clear_orphans(kernel, fence_prefix("eth0"), {table: {V4.ip}}, removing)
+    (told,) = await clear_orphans(kernel, "govipd_eth0", {V4.ip}, removing)
     assert "2001:db8::100" in told
-    assert fence_rules.every(kernel, table) == {V4.ip}
+    assert fence_rules.every(kernel, "govipd_eth0") == {V4.ip}
     asker = Asker(machines.host, machines.peer, V4)
     assert await asker.answered(clock)
     asker.close()
@@ -170,14 +167,14 @@ async def test_an_orphans_address_that_is_elsewhere_on_the_machine_stays_closed(
 ) -> None:
     """Unless the fence of the other interface guards it now: then it is that one's."""
     machines.host.ip(f"address add {V4} dev lo")
-    await left_behind(clock, fence_table("eth0", "moved"), str(V4))
+    await left_behind(clock, "eth0", str(V4))
     kernel = NfTables()
     asker = Asker(machines.host, machines.peer, V4)
-    (told,) = await clear_orphans(kernel, fence_prefix("eth0"), {}, removing)
-    assert "192.0.2.100 is still on this machine, and stays closed" in told
+    (told,) = await clear_orphans(kernel, "govipd_eth0", (), removing)
+    assert "it is still on this machine, so the fence stays, closed" in told
     assert not await asker.answered(clock)
-    await left_behind(clock, fence_table("lo", "moved"), str(V4))
-    await clear_orphans(kernel, fence_prefix("eth0"), {}, removing)
+    await left_behind(clock, "lo", str(V4))
+    await clear_orphans(kernel, "govipd_eth0", (), removing)
     assert await asker.answered(clock)
     asker.close()
     kernel.close()

@@ -9,6 +9,7 @@ from ipaddress import ip_interface
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.fence_rules import lacking
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, Message, Table
 from govipd.adapters.kernel.nftables import NfTables
@@ -62,7 +63,7 @@ async def test_a_renewal_is_one_transaction_of_elements(
     machines: Wire, kernel: Counting, vip: Asker, clock: LeapingClock
 ) -> None:
     """As soon as it is known how often there are renewals: every question is answered, for as long as it should be."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     until = await steady(fence, clock.now() + 60)
     whole, before, asked = kernel.sizes[0], kernel.commits, vip.asked
     kernel.sizes.clear()
@@ -85,7 +86,7 @@ async def test_what_was_put_there_for_a_renewal_is_taken_when_it_fits(
     kernel: Counting, clock: LeapingClock, more: float, transactions: int
 ) -> None:
     """The elements end 5 ms before the expected deadline: at most 20 ms before the wanted one, and not after it."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     until = await steady(fence, clock.now() + 60)
     before = kernel.commits
     await fence.open(until + PAUSE_S + more)
@@ -97,7 +98,7 @@ async def test_elements_for_the_next_renewal_that_came_late_are_not_taken(
     machines: Wire, kernel: Counting, clock: LeapingClock
 ) -> None:
     """The process is stopped between the clock and the transaction: they end later than they should."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     until = await steady(fence, clock.now() + 60)
     clock.leaps = [0.0, 20.0]  # the renewal is taken from the slot that is ready; its own preparation is late
     await fence.open(until + PAUSE_S)
@@ -111,7 +112,7 @@ async def test_elements_for_the_next_renewal_that_came_late_are_not_taken(
 
 async def test_a_closed_fence_forgets_what_was_ready(kernel: Counting, vip: Asker, clock: LeapingClock) -> None:
     """Nothing opens it but open()."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     until = await steady(fence, clock.now() + 60)
     await fence.close()
     assert not await vip.answered(clock)
@@ -126,7 +127,7 @@ async def test_what_others_change_elsewhere_costs_the_next_renewal_its_rules_and
     machines: Wire, kernel: Counting, clock: LeapingClock
 ) -> None:
     """The fence cannot know which table changed. The renewal after the next has elements only again."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
     until = await steady(fence, clock.now() + 60)
     few, whole = kernel.sizes[-1], kernel.sizes[0]
     machines.host.run("nft", "add table inet others")
@@ -140,7 +141,8 @@ async def test_what_others_change_elsewhere_costs_the_next_renewal_its_rules_and
 
 async def test_fences_of_one_process_do_not_disturb_each_other(kernel: Counting, clock: LeapingClock) -> None:
     """Their transactions go through one socket, which knows them from a stranger's."""
-    fences = [NftFence(addresses=(a,), clock=clock, table=f"{TABLE}{a.version}", kernel=kernel) for a in (V4, V6)]
+    tables = FenceTables("eth0", kernel)
+    fences = [NftFence(addresses=(a,), clock=clock, tables=tables) for a in (V4, V6)]
     until = clock.now() + 60
     for renewal in range(4):
         for fence in fences:
@@ -159,8 +161,9 @@ async def test_a_fence_notices_what_another_fence_of_its_process_has_read(
     machines: Wire, kernel: Counting, vip: Asker, clock: LeapingClock
 ) -> None:
     """A stranger flushes both; the first one's repair does not hide it from the second."""
-    other = NftFence(addresses=(ip_interface("192.0.2.200/32"),), clock=clock, table=f"{TABLE}_other", kernel=kernel)
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=kernel)
+    tables = FenceTables("eth0", kernel)
+    other = NftFence(addresses=(ip_interface("192.0.2.200/32"),), clock=clock, tables=tables)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=tables)
     for each in (other, fence):
         await steady(each, clock.now() + 60)
     rules = machines.host.run("nft", "--stateless", "list", "ruleset").count("drop")
@@ -186,9 +189,8 @@ async def test_fences_that_are_renewed_together_take_one_transaction(
     machines: Wire, kernel: Counting, clock: LeapingClock
 ) -> None:
     """As those of a process's groups, whose lease is renewed for all of them at once."""
-    fences = [
-        NftFence(addresses=(a,), clock=clock, table=f"{TABLE}__{n}", kernel=kernel) for n, a in enumerate((V4, V6))
-    ]
+    tables = FenceTables("eth0", kernel)
+    fences = [NftFence(addresses=(a,), clock=clock, tables=tables) for a in (V4, V6)]
     askers = [Asker(machines.host, machines.peer, address) for address in (V4, V6)]
     until = clock.now() + 60
     for _ in range(4):
@@ -243,7 +245,7 @@ async def test_sixteen_addresses_are_set_up_again_with_any_socket_buffer(
 ) -> None:
     """One message is acknowledged for all; refusals that overrun the socket are known by the first ones."""
     more = [ip_interface(text) for n in range(1, 8) for text in (f"198.51.100.{n}/32", f"2001:db8::{n}/128")]
-    fence = NftFence(addresses=(V4, V6, *more), clock=clock, table=TABLE, kernel=Narrow(owns=False))
+    fence = NftFence(addresses=(V4, V6, *more), clock=clock, tables=FenceTables("eth0", Narrow(owns=False)))
     await fence.open(clock.now() + 60)
     assert await vip.answered(clock)
     machines.host.run("nft", "flush ruleset")
@@ -252,14 +254,14 @@ async def test_sixteen_addresses_are_set_up_again_with_any_socket_buffer(
     await fence.close()
     assert not await vip.answered(clock)
     await fence.remove()
-    fence._kernel.close()
+    fence._tables.kernel.close()
 
 
 async def test_closing_replaces_a_table_of_another_making(machines: Wire, vip: Asker, clock: LeapingClock) -> None:
     """As a saved rule set of an earlier version, loaded at boot."""
     machines.host.run("nft", f"add table inet {TABLE}; add set inet {TABLE} open4a {{ type inet_service; }}; "
                       f"add chain inet {TABLE} input {{ type filter hook input priority 7; }}")  # fmt: skip
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", NfTables()))
     await fence.close()
     assert not await vip.answered(clock)
     await fence.open(clock.now() + 60)
@@ -280,7 +282,7 @@ async def test_a_fence_stays_closed_where_its_address_stays(
 
 async def test_guarding_more_leaves_what_is_open_open(machines: Wire, clock: LeapingClock) -> None:
     """A new address is closed before it is on the interface. A removed address is not guarded any more."""
-    fence = NftFence(addresses=(V4,), clock=clock, table=TABLE)
+    fence = NftFence(addresses=(V4,), clock=clock, tables=FenceTables("eth0", NfTables()))
     askers = [Asker(machines.host, machines.peer, V4), Asker(machines.host, machines.peer, V6)]
     await fence.open(clock.now() + 60)
     await fence.guard((V4, V6))

@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import Iterable
+from ipaddress import ip_interface
 
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.nft_table import Message
 from govipd.adapters.kernel.nftables import NfTables
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker, Asking, KilledError, Killing
 
 pytestmark = pytest.mark.root
+
+OTHER = ip_interface("192.0.2.177/32")
 
 
 @pytest.mark.parametrize("damage", ["flush ruleset", f"flush table inet {TABLE}", f"delete chain inet {TABLE} input"])
@@ -40,7 +44,7 @@ async def test_a_deleted_fence_is_there_again_after_the_first_transaction(
     assert await vip.answered(clock)
     killing = Killing(owns=False)
     with pytest.raises(KilledError):
-        await NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=killing).open(clock.now() + 60)
+        await NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", killing)).open(clock.now() + 60)
     killing.close()
     await asyncio.sleep(0.03)  # the bridge is 10 ms long
     assert not await vip.answered(clock)
@@ -53,7 +57,7 @@ async def test_setting_up_a_deleted_fence_again_loses_no_packet(
     machines: Wire, vip: Asker, clock: LeapingClock, damage: str
 ) -> None:
     """As `systemctl restart nftables` on the holder: open before, open after, and open in between."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Asking(vip))
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", Asking(vip)))
     await fence.close()
     await fence.open(clock.now() + 60)
     unanswered = vip.asked - 1  # the second transaction has opened it
@@ -62,7 +66,7 @@ async def test_setting_up_a_deleted_fence_again_loses_no_packet(
     await asyncio.sleep(0.2)
     assert vip.listen(clock.now()) == vip.asked - unanswered
     await fence.remove()
-    fence._kernel.close()
+    fence._tables.kernel.close()
 
 
 @pytest.mark.parametrize("part", ["inet", "arp"])
@@ -70,7 +74,7 @@ async def test_only_a_fence_that_is_gone_as_a_whole_is_open_between_the_transact
     machines: Wire, vip: Asker, clock: LeapingClock, part: str
 ) -> None:
     """The rest of a closed fence stays closed until the second transaction."""
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Asking(vip))
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", Asking(vip)))
     await fence.close()
     machines.host.run("nft", f"delete table {part} {TABLE}")
     await fence.open(clock.now() + 60)
@@ -78,7 +82,7 @@ async def test_only_a_fence_that_is_gone_as_a_whole_is_open_between_the_transact
     assert vip.asked > 2
     assert vip.listen(clock.now()) == 1
     await fence.remove()
-    fence._kernel.close()
+    fence._tables.kernel.close()
 
 
 async def test_preparing_opens_nothing_where_the_fence_is_deleted(
@@ -96,10 +100,34 @@ async def test_preparing_opens_nothing_where_the_fence_is_deleted(
             transactions.append(1)
 
     transactions: list[int] = []
-    fence = NftFence(addresses=(V4, V6), clock=clock, table=TABLE, kernel=Flushed(owns=False))
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", Flushed(owns=False)))
     await fence.prepare(clock.now() + 60)
     await asyncio.sleep(0.2)
     assert len(transactions) >= 2
     assert not vip.listen(clock.now())
     await fence.remove()
-    fence._kernel.close()
+    fence._tables.kernel.close()
+
+
+async def test_one_group_repairs_the_fences_of_all(machines: Wire, clock: LeapingClock) -> None:
+    """Another program deletes the tables. Whatever the next operation of one group is, the others stay as they were."""
+    kernel = NfTables(owns=False)
+    tables = FenceTables("eth0", kernel)
+    one, two = (NftFence(addresses=(address,), clock=clock, tables=tables) for address in (V4, V6))
+    askers = [Asker(machines.host, machines.peer, address) for address in (V4, V6)]
+    await one.close()
+    for operation in (one.close, lambda: one.open(clock.now() + 60), lambda: one.guard((V4, OTHER))):
+        for other_is_open in (True, False):
+            await (two.open(clock.now() + 60) if other_is_open else two.close())
+            machines.host.run("nft", "flush", "ruleset")
+            await operation()
+            await asyncio.sleep(0.05)  # longer than the bridge
+            assert await askers[1].answered(clock) is other_is_open
+    await one.open(clock.now() + 60)
+    assert await askers[0].answered(clock)
+    for fence in (one, two):
+        await fence.remove()
+    assert machines.host.run("nft", "list", "tables") == ""
+    for asker in askers:
+        asker.close()
+    kernel.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_rules import fence_table
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.neighbours import who_has, wire
 from govipd.adapters.kernel.nftables import NfTables
 from tests.adapters.conftest import BootClock, Wire
@@ -36,7 +36,7 @@ def kernel(net: Wire) -> Iterator[NfTables]:
 
 
 def left_by_another(kernel: NfTables) -> NftFence:
-    return NftFence(addresses=(V4, V6), clock=BootClock(), table=fence_table("eth0", "api"), kernel=kernel)
+    return NftFence(addresses=(V4, V6), clock=BootClock(), tables=FenceTables("eth0", kernel))
 
 
 def govipd(net: Wire, file: Path, *options: str) -> tuple[int, str]:

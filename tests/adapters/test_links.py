@@ -4,8 +4,11 @@ from ipaddress import ip_interface
 
 import pytest
 
-from govipd.adapters.kernel.addresses import KernelAddresses
+from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from tests.adapters.conftest import LeapingClock, Wire
 
 pytestmark = pytest.mark.root
@@ -26,8 +29,11 @@ async def test_the_fence_holds_on(kind: str, net: Wire, clock: LeapingClock) -> 
         net.host.ip(command)
     net.peer.ip("address add 192.0.2.1/24 dev eth0")
     net.peer.ip("address add 2001:db8::1/64 dev eth0 nodad")
-    addresses = KernelAddresses(interface="vip0", addresses=(V4, V6), clock=clock, fenced=True)
-    fence = NftFence(addresses=(V4, V6), clock=clock, table="govipd_vip0")
+    route = RouteSocket()
+    addresses = KernelAddresses(
+        interface="vip0", addresses=(V4, V6), clock=clock, fenced=True, route=route, present=PresentAddresses()
+    )
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("vip0", NfTables()))
 
     def reached() -> list[bool]:
         """By a neighbour that knows nothing yet: it must ask by ARP or neighbour solicitation first."""
@@ -44,4 +50,4 @@ async def test_the_fence_holds_on(kind: str, net: Wire, clock: LeapingClock) -> 
     await fence.close()
     await addresses.remove()
     await fence.remove()
-    addresses.close()
+    route.close()

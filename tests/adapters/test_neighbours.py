@@ -10,8 +10,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.frames import address_probe, arp_probe, neighbor_solicitation
 from govipd.adapters.kernel.neighbours import LinkNeighbours, PacketEar, who_has, wire
+from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import WireAnswer, WireHeard
 from govipd.errors import KernelError
 from tests.adapters.conftest import BootClock, Events, Wire
@@ -164,7 +166,8 @@ async def test_a_kernel_behind_a_closed_fence_is_silent(net: Wire, clock: BootCl
     net.peer.ip("addr add 192.0.2.100/32 dev eth0")
     net.peer.ip("addr add 2001:db8::100/128 dev eth0 nodad")
     with net.peer.inside():  # where its socket is made
-        fence = NftFence(addresses=(ip_interface(f"{V4}/32"), ip_interface(f"{V6}/128")), clock=clock, table="govipd_t")
+        addresses = ip_interface(f"{V4}/32"), ip_interface(f"{V6}/128")
+        fence = NftFence(addresses=addresses, clock=clock, tables=FenceTables("eth0", NfTables()))
         await fence.close()
     async with neighbours(clock, events) as asked:
         assert (await heard(asked, clock, events)).answers == ()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
-from govipd.adapters.kernel.link_monitor import NetlinkMonitor
+from govipd.adapters.kernel.link_monitor import LinkMonitor
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
@@ -31,9 +31,9 @@ def shown(namespace: Namespace) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 async def addresses(net: Wire, clock: BootClock) -> AsyncIterator[KernelAddresses]:
-    vip = KernelAddresses(interface="eth0", addresses=(V4, V6), clock=clock)
-    yield vip
-    vip.close()
+    route = RouteSocket()
+    yield KernelAddresses(interface="eth0", addresses=(V4, V6), clock=clock, route=route, present=PresentAddresses())
+    route.close()
 
 
 async def test_added_address_is_bounded_deprecated_and_without_dad(
@@ -139,7 +139,7 @@ async def test_groups_that_renew_together_read_the_interface_once(net: Wire, clo
         KernelAddresses(interface="eth0", addresses=(address,), clock=clock, route=route, present=present)
         for address in (V4, V6)
     ]
-    for reads in (2, 3, 4):  # each group's first one is its own
+    for reads in (1, 2, 3):
         for group in groups:
             await group.add(clock.now() + 60)
         assert route.reads == reads
@@ -190,9 +190,10 @@ async def test_replaced_addresses_are_removed(net: Wire, addresses: KernelAddres
 
 
 @asynccontextmanager
-async def monitoring(clock: BootClock, events: Events, poll_s: float = 60.0) -> AsyncIterator[NetlinkMonitor]:
+async def monitoring(clock: BootClock, events: Events, poll_s: float = 60.0) -> AsyncIterator[LinkMonitor]:
     """A monitor that has had its first look."""
-    monitor = NetlinkMonitor(interface="eth0", addresses=(V4, V6), sink=events, clock=clock, poll_s=poll_s)
+    monitor = LinkMonitor(interface="eth0", clock=clock, poll_s=poll_s)
+    monitor.watch((V4, V6), events)
     task = asyncio.create_task(monitor.run())
     try:
         await events.until(lambda: bool(events))
@@ -256,6 +257,25 @@ async def test_monitor_reports_of_twins_and_of_other_interfaces(net: Wire, clock
         net.host.ip("address delete 192.0.2.100/32 dev lo")
         net.host.ip("link delete br0")
         await events.until(lambda: [e for e in events if isinstance(e, AddressesElsewhere)][-1].found == ())
+
+
+async def test_a_group_that_joins_later_gets_its_look_at_once(net: Wire, clock: BootClock, events: Events) -> None:
+    """A change of one group's addresses is no event for another group."""
+    more: Address = ip_interface("192.0.2.101/32")
+    late = Events()
+    async with monitoring(clock, events) as monitor:
+        watch = monitor.watch((more,), late)
+        await late.until(lambda: bool(links(late)))
+        before = len(events)
+        net.host.ip(f"address add {more} dev eth0")
+        await late.until(lambda: AddressFound(more) in late)
+        net.host.ip(f"address delete {more} dev eth0")
+        await late.until(lambda: AddressLost(more) in late)
+        assert len(events) == before
+        watch.close()
+        net.host.ip(f"address add {V4} dev eth0")
+        await events.until(lambda: AddressFound(V4) in events)
+        assert late[-1] == AddressLost(more)
 
 
 async def test_monitor_looks_again_at_every_poll(net: Wire, clock: BootClock, events: Events) -> None:

@@ -1,6 +1,8 @@
 """What one process leaves for the next, on a real file system."""
 
 import time
+from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,23 @@ def test_what_is_saved_is_loaded_until_it_is_forgotten(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_renewal_writes_over_the_file(tmp_path: Path) -> None:
+    """Also one with more addresses, with fewer, and after somebody has deleted the file."""
+    path = tmp_path / "api.json"
+    memory = file(path)
+    many = tuple(ip_interface(f"192.0.2.{n}/32") for n in range(1, 20))
+    memory.save(holding())
+    first = path.stat().st_ino
+    memory.save(newest := holding())
+    assert path.stat().st_ino == first
+    for addresses in (many, many[:1], ()):
+        memory.save(newest := replace(holding(), addresses=addresses))
+        assert file(path).load() == newest
+    path.unlink()
+    memory.save(newest)
+    assert file(path).load() == newest
+
+
 def test_without_a_runtime_directory_nothing_is_kept() -> None:
     """Started by hand."""
     memory = file(None)
@@ -67,7 +86,7 @@ def test_a_torn_file_is_refused_at_every_length(tmp_path: Path) -> None:
     """Cut anywhere."""
     path = tmp_path / "api.json"
     file(path).save(holding())
-    whole = path.read_bytes()
+    whole = path.read_bytes().rstrip()  # blanks fill it up
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(StateFileError):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from govipd.adapters.kernel.link_monitor import NetlinkMonitor
+from govipd.adapters.kernel.link_monitor import LinkMonitor
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
 from govipd.core.events import AddressLost, LinkState
@@ -191,8 +191,9 @@ damaged = messages | messages.flatmap(
 async def follow(data: bytes) -> None:
     """The messages as they come from the socket, handled as run() does: what it does not suppress ends the daemon."""
     told = Collected()
-    monitor = NetlinkMonitor(interface="govip-none", addresses=OURS, sink=told, clock=FakeClock())
-    monitor._index, monitor._present = 1, frozenset(OURS)
+    monitor = LinkMonitor(interface="govip-none", clock=FakeClock())
+    watch = monitor.watch(OURS, told)
+    monitor._index, watch._present = 1, frozenset(OURS)
     ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setblocking(False)
     events = RouteEvents()
@@ -201,7 +202,7 @@ async def follow(data: bytes) -> None:
         peer.send(data)
         with suppress(OSError, KernelError):
             async for message in events.get():
-                await monitor._handle(message)
+                monitor._handle(message)
     monitor._route.close()
     assert {type(event) for event in told} <= {AddressLost, LinkState}
 

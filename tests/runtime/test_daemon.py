@@ -20,7 +20,7 @@ async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> No
         assert w.notifier.said.count("ready") == 1
         before = len(w.calls)
     end = [c for c in w.calls[before:] if c not in {"open", "add"}]
-    assert end == ["hand over", "silence", "close", "resign", "remove", "remove fence", "close addresses"]
+    assert end == ["hand over", "silence", "close", "resign", "remove", "close monitor", "remove fence"]
     assert "stopping" in w.notifier.said
     assert w.elections[0].records[-1]["state"] == "stopped"
 
@@ -214,8 +214,8 @@ async def test_a_task_that_breaks_releases_the_vip_and_ends_with_a_fault() -> No
     """No task ends silently: the VIP is released, the journal has the trace, the exit status is 1."""
     async with running(expected_status=1) as w:
         await w.until(w.leads)
-        w.kernels[3].monitor_fails.set()
-        await w.until(w.says("the monitor broke"))
+        w.kernels[2].announcer_fails.set()
+        await w.until(w.says("the announcer broke"))
         await w.eventually(lambda: "remove" in w.calls[w.calls.index("announce") :])
 
 
@@ -225,7 +225,7 @@ async def test_a_fault_whose_release_fails_keeps_the_lease() -> None:
         await w.until(w.leads)
         w.lease_given_back = False
         w.kernels[0].refuses.add("close")
-        w.kernels[3].monitor_fails.set()
+        w.kernels[2].announcer_fails.set()
         await w.until(w.says("not released: close refused"))
 
 

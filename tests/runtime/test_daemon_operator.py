@@ -20,7 +20,7 @@ async def test_a_restart_hands_the_vip_over() -> None:
         before = len(w.calls)
         w.job = "restart"
         w.lease_given_back = False
-    assert [c for c in w.calls[before:] if c not in {"open", "add"}] == ["silence", "close addresses"]
+    assert [c for c in w.calls[before:] if c not in {"open", "add"}] == ["silence", "close monitor"]
     assert isinstance(w.memory.left, RestartState)
     assert w.says("a restart: the VIP stays")()
 

@@ -1,7 +1,6 @@
 """A modelled machine as the Host of the product's composition, and its file as a configuration."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd.api import Store
@@ -44,6 +43,7 @@ def plan(machine: "Machine", process: Process) -> Plan:
         raise ConfigError("govip.toml: not TOML")
     config, host = _config(machine, machine.file), _host(machine, process)
     sources = {
+        "link": lambda _: host.interface.monitor,
         "probe": lambda sink: sim.SimProbe(machine.proxy, sink, PROBE_S),
         "unit": lambda sink: sim.SimUnit(machine.proxy, sink, machine.proxy_changed, process),
     }
@@ -105,7 +105,8 @@ def _host(machine: "Machine", process: Process) -> Host:
         clock=process,
         journal=sim.SimJournal(machine.world, machine.name),
         identity=lambda _: {"machine": machine.member, "node": machine.name},
-        kernel=machine.nftables(process),
+        interface=machine.interface_adapters(process),
+        fenced=True,
         reachable=str(machine.index),
         store=store,
         cluster=lambda _: SimKnownCluster(machine),
@@ -114,17 +115,9 @@ def _host(machine: "Machine", process: Process) -> Host:
         drain=machine.drain_mark,
         udp_socket=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         datagrams=lambda port, _: sim.SimDatagrams(process, machine.index, machine.network, port),
-        route=lambda: _route(machine, process),
-        events=lambda: kernel_adapters.SimEvents(process, machine.kernel, machine.random),
         ear=lambda _: sim.SimEar(process, machine.world, machine.index, kernels, machine.network, machine.random),
-        transmit=lambda _, frames: process.do(machine.oracle.announced, machine, kernel_adapters.announced(frames)),
         token=machine.random.randbytes,
     )
-
-
-def _route(machine: "Machine", process: Process) -> kernel_adapters.SimRoute:
-    removes = partial(machine.oracle.removes, machine)
-    return kernel_adapters.SimRoute(process, machine.kernel, machine.random, machine.index, removes)
 
 
 async def clear_fences(machine: "Machine", process: Process, configured: Plan) -> None:
@@ -133,7 +126,7 @@ async def clear_fences(machine: "Machine", process: Process, configured: Plan) -
     Raises:
         KernelError: the kernel refused.
     """
-    route = _route(machine, process)
+    route = machine.route(process)
     for line in await orphan_fences(kernel_adapters.INTERFACE, configured, machine.nftables(process), route):
         machine.world.note(machine.name, line)
     for name in machine.directory.holdings.keys() - configured.groups.keys():  # as leftovers.forget_orphans

@@ -5,8 +5,9 @@ import errno
 import marshal
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from ipaddress import ip_address
 from itertools import chain
 from random import Random
@@ -49,7 +50,7 @@ class SimNfTables(NfTables):
 
     def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
         """See NfTables. There is one fence, and only the schedule changes its tables."""
-        batch = [marshal.loads(message) for message in messages]
+        batch = [each for message in messages for each in _said(message)]
         self._process.spend(self._descheduled())
         if self._model.refuses:
             self._model.refuses -= 1
@@ -93,6 +94,13 @@ class SimNfTables(NfTables):
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _said(messages: Message) -> Iterator[tuple[object, ...]]:
+    """The messages in a row of them."""
+    stream = BytesIO(messages)
+    while stream.tell() < len(messages):
+        yield marshal.load(stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """One machine: kernel, haproxy, file and operator. The modelled systemd runs the real daemon on it."""
 
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd.cluster import UNKNOWN
+from govipd.adapters.kernel.interface import InterfaceAdapters, interface_adapters
 from govipd.adapters.pact.pact import EtcdPact
 from govipd.core.pact import SuccessorPhase
 from govipd.core.state import ANSWERING
@@ -58,7 +60,7 @@ class Machine(Unit):
         self.lost_processor = 0.0  # seconds that the next transactions may be late by
         self.mutex_held = 0.0  # seconds for which another program holds nf_tables' mutex, time and again
         self.member = self.name  # election.member, and the machine's id
-        self._nftables: tuple[Process, kernel_adapters.SimNfTables] | None = None
+        self._adapters: tuple[Process, InterfaceAdapters] | None = None
         self.file = file
         self.file_is_bad = False
         self.known_cluster = UNKNOWN  # in the unit's state directory, which outlives a boot
@@ -79,11 +81,28 @@ class Machine(Unit):
         """See Unit."""
         await clear_fences(self, process, configured)
 
+    def interface_adapters(self, process: Process) -> InterfaceAdapters:
+        """The kernel adapters of a process, which its groups share."""
+        if self._adapters is None or self._adapters[0] is not process:
+            made = interface_adapters(
+                kernel_adapters.INTERFACE,
+                process,
+                route=self.route(process),
+                kernel=self.nftables(process),
+                listen=lambda: kernel_adapters.SimEvents(process, self.kernel, self.random),
+                transmit=lambda _, frames: process.do(self.oracle.announced, self, kernel_adapters.announced(frames)),
+            )
+            self._adapters = process, made
+        return self._adapters[1]
+
+    def route(self, process: Process) -> kernel_adapters.SimRoute:
+        """A socket of a process for requests to rtnetlink."""
+        removes = partial(self.oracle.removes, self)
+        return kernel_adapters.SimRoute(process, self.kernel, self.random, self.index, removes)
+
     def nftables(self, process: Process) -> kernel_adapters.SimNfTables:
-        """The nf_tables socket of a process, which its fences share."""
-        if self._nftables is None or self._nftables[0] is not process:
-            self._nftables = process, kernel_adapters.SimNfTables(process, self.kernel, self._late)
-        return self._nftables[1]
+        """An nf_tables socket of a process."""
+        return kernel_adapters.SimNfTables(process, self.kernel, self._late)
 
     def _late(self) -> float:
         """Seconds by which a transaction is late."""

@@ -7,6 +7,7 @@ import pytest
 
 from govipd.adapters.kernel import fence_rules
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.core.events import Address
 from tests.sim.clockwork import Process, World
 from tests.sim.kernel import Clock, Kernel
@@ -22,7 +23,7 @@ def make() -> tuple[World, Kernel, NftFence]:
     kernel.add_address(VIP, 1e6, 0.0)
     process = Process(world, clock, pytest.fail)  # type: ignore[abstract]
     transactions = SimNfTables(process, kernel, lambda: 0.0)
-    fence = NftFence(addresses=(VIP,), clock=process, table="govipd", kernel=transactions, interface="eth0")
+    fence = NftFence(addresses=(VIP,), clock=process, tables=FenceTables("eth0", transactions))
     return world, kernel, fence
 
 

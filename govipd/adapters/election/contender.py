@@ -5,14 +5,14 @@ The shell's calls only set the wanted state. One task brings etcd to the wanted 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from govipd.adapters.election.claimant import REREAD_S, UNORDERLY_S, Claimant
 from govipd.adapters.election.claims import Claims, Standing
 from govipd.adapters.election.handover import READY_S, HandoverReceiver, HandoverSender
 from govipd.adapters.election.membership import Membership
-from govipd.adapters.election.queue import Place, Wake, ahead_of, sleep, wait_for_change
+from govipd.adapters.election.queue import KeyWatch, Place, Wake, ahead_of, sleep
 from govipd.adapters.election.resignation import Resignation
 from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, EtcdSession
 from govipd.adapters.election.successors import Successors
@@ -158,31 +158,31 @@ class Contender:
 
     async def run(self, lease: int) -> None:
         """Keep our key in the queue, or out of it, as `wanted` says."""
-        pause = FIRST_PAUSE_S
-        while True:
-            self.changed.clear()
-            try:
-                if self._deposed:  # our kernel may answer until the state machine resigns
-                    await self.changed.wait()
-                elif self.wanted is None:
-                    await self._leave(lease)
-                    self._troubles.report("election", "")
-                    await sleep(self._session.until_next(REREAD_S), self.changed)
-                    await self._look_for_remains(lease)
-                elif self._handing_over is not None:
-                    await self._hand_over(self._handing_over)
-                    await self.changed.wait()
+        pause, watch = FIRST_PAUSE_S, KeyWatch(self._session.store)
+        with closing(watch):
+            while True:
+                self.changed.clear()
+                try:
+                    if self._deposed:  # our kernel may answer until the state machine resigns
+                        await self.changed.wait()
+                    elif self.wanted is None:
+                        await self._leave(lease)
+                        self._troubles.report("election", "")
+                        await sleep(self._session.until_next(REREAD_S), self.changed)
+                        await self._look_for_remains(lease)
+                    elif self._handing_over is not None:
+                        await self._hand_over(self._handing_over)
+                        await self.changed.wait()
+                    else:
+                        await self._stand(lease, self.wanted, watch)
+                except EtcdError as e:
+                    if isinstance(e, LeaseNotFoundError):
+                        self._session.renew_now.set()  # the renewer decides whether the lease is lost
+                    self._troubles.report("election", str(e))
+                    await sleep(pause, self.changed)
+                    pause = min(2 * pause, LONGEST_PAUSE_S if self.place.not_before is None else LEADER_PAUSE_S)
                 else:
-                    await self._stand(lease, self.wanted)
-            except EtcdError as e:
-                if isinstance(e, LeaseNotFoundError):
-                    self._session.renew_now.set()  # the renewer decides whether the lease is lost
-                self._troubles.report("election", str(e))
-                await sleep(pause, self.changed)
-                longest = LONGEST_PAUSE_S if self.place.not_before is None else LEADER_PAUSE_S
-                pause = min(2 * pause, longest)
-            else:
-                pause = FIRST_PAUSE_S
+                    pause = FIRST_PAUSE_S
 
     async def _look_for_remains(self, lease: int) -> None:
         """While we are out of the queue, find our key or claims that a restored etcd or a late call brought back."""
@@ -191,7 +191,7 @@ class Contender:
             if found is not None:
                 self.place.key = found
 
-    async def _stand(self, lease: int, campaign: int) -> None:
+    async def _stand(self, lease: int, campaign: int, watch: KeyWatch) -> None:
         """Read our place once, report the result, then wait for a change."""
         place, claimant = self.place, self.claimant
         key = place.key or await self._join(lease)
@@ -249,7 +249,7 @@ class Contender:
                 watched = self._claimed_by_others(standing)
             wait = wait if wait > 0 else min(self._session.until_next(REREAD_S), claimant.next_grant_s())
         self._quiet = False
-        wake = await wait_for_change(self._session.store, watched, reply.revision, self.changed, wait)
+        wake = await watch.wait(watched, reply.revision, self.changed, wait)
         if wake is Wake.KEY and place.not_before is None:
             self._timings.begin(Operation.TAKE, "predecessor gone")
         self._quiet = wake is Wake.TIME and wait >= REREAD_S / 2

@@ -41,27 +41,46 @@ def ahead_of(queue: Sequence[KeyValue], key: KeyValue) -> Sequence[KeyValue]:
     return sorted(before, key=lambda kv: kv.create_revision)[-1:]
 
 
-async def wait_for_change(store: Store, key: str, revision: int, or_event: asyncio.Event, seconds: float) -> Wake:
-    """Wait until `key` changes after `revision`, or the event is set, or `seconds` have passed.
+class KeyWatch:
+    """Waits until a key changes. One watch serves all waits for the same key, until the key changes.
 
-    The watch starts one after the revision just read. A watch that starts at that revision is "unsynced" for etcd, and
-    etcd serves it in a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go).
-
-    Raises:
-        EtcdError: the watch was lost.
+    A watch starts one after the revision just read. A watch that starts at that revision is "unsynced" for etcd, and
+    etcd serves it in a loop that runs every 100 ms (etcd, server/storage/mvcc/watchable_store.go). A watch that an
+    earlier wait has started also reports a change that the present caller has read already: it looks once more.
     """
-    watch: asyncio.Future[object] = asyncio.ensure_future(store.wait_changed(key, revision + 1))
-    event: asyncio.Future[object] = asyncio.ensure_future(or_event.wait())
-    try:
-        done, _ = await asyncio.wait({watch, event}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._key = ""
+        self._watch: asyncio.Future[object] | None = None
+
+    async def wait(self, key: str, revision: int, or_event: asyncio.Event, seconds: float) -> Wake:
+        """Wait until `key` changes after `revision`, or the event is set, or `seconds` have passed.
+
+        Raises:
+            EtcdError: the watch was lost.
+        """
+        if self._watch is None or self._key != key:
+            self.close()
+            self._key, self._watch = key, asyncio.ensure_future(self._store.wait_changed(key, revision + 1))
+            self._watch.add_done_callback(_retrieve)
+        watch = self._watch
+        event: asyncio.Future[object] = asyncio.ensure_future(or_event.wait())
+        try:
+            done, _ = await asyncio.wait({watch, event}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # does not wait until the event's task has ended: a resignation may be due
+            event.cancel()
         if watch.done():
+            self._watch = None
             watch.result()
             return Wake.KEY
-    finally:  # does not wait until both have ended: a resignation may be due
-        for waiting in (watch, event):
-            waiting.add_done_callback(_retrieve)
-            waiting.cancel()
-    return Wake.EVENT if done else Wake.TIME
+        return Wake.EVENT if done else Wake.TIME
+
+    def close(self) -> None:
+        """End the watch. Does not wait until it has ended."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
 
 async def sleep(seconds: float, or_event: asyncio.Event) -> None:

@@ -13,6 +13,7 @@ from govipd.core.events import Address, Elsewhere
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.runtime.ports import Clock
 
+SPARE_S = 1  # seconds
 _TIMER_FUZZ_S = 0.25  # ADDRCONF_TIMER_FUZZ, include/net/addrconf.h
 
 
@@ -26,23 +27,26 @@ class PresentAddresses:
     MAX_AGE_S = 0.05
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[float, dict[Address, int]]] = {}  # by interface: when, and what
+        # By the interface's name: when it was read, the interface's index, the addresses with their flags.
+        self._found: dict[str, tuple[float, int, dict[Address, int]]] = {}
 
-    def of(self, index: int, route: RouteSocket, now: float) -> dict[Address, int]:
-        """The addresses of the interface `index`, with their flags, at most MAX_AGE_S old.
+    def of(self, interface: str, route: RouteSocket, now: float) -> tuple[int, dict[Address, int]]:
+        """The index of the interface, and its addresses with their flags, at most MAX_AGE_S old.
 
         Raises:
+            InterfaceMissingError: the interface does not exist.
             KernelError: the kernel did not answer.
         """
-        read_at, found = self._found.get(index, (float("-inf"), {}))
+        read_at, index, found = self._found.get(interface, (float("-inf"), 0, {}))
         if now - read_at > self.MAX_AGE_S:
+            index = route.link(interface).index
             found = route.addresses(index)
-            self._found[index] = now, found
-        return found
+            self._found[interface] = now, index, found
+        return index, found
 
-    def forget(self, index: int) -> None:
-        """Note that an address of the interface was deleted: the next look reads again."""
-        self._found.pop(index, None)
+    def forget(self) -> None:
+        """Note that an address may have been deleted: the next look reads again."""
+        self._found.clear()
 
 
 class KernelAddresses:
@@ -60,8 +64,9 @@ class KernelAddresses:
     only fence, the margin has to cover the overrun; nf_tables has no overrun. Renewed every 0.5 s or 0.9 s with a
     `valid_lft` of 1, no address flickered.
 
-    Behind the nf_tables fence (`fenced`) the lifetime is rounded up instead: the fence ends the answers at `until`, and
-    the address stays for the next process to adopt.
+    Behind the nf_tables fence (`fenced`) the lifetime is rounded up, and SPARE_S longer: the fence ends the answers at
+    `until`, and the address stays for the next process to adopt. It is renewed only when it would end before `until`:
+    each renewal costs the kernel a timer and an event to every listener.
 
     **Prefix.** With /32 and /128 the VIP is alone in its subnet. With a shorter IPv4 prefix, the kernel
     deletes a primary address together with its secondaries, unless the sysctl `promote_secondaries` is on
@@ -75,24 +80,21 @@ class KernelAddresses:
         addresses: tuple[Address, ...],
         clock: Clock,
         fenced: bool = False,
-        route: RouteSocket | None = None,
-        present: PresentAddresses | None = None,
+        route: RouteSocket,
+        present: PresentAddresses,
     ) -> None:
         self._interface = interface
         self._addresses = addresses
         self._clock = clock
         self._fenced = fenced
-        self._route = route or RouteSocket()
-        self._present = present or PresentAddresses()
+        self._route = route
+        self._present = present
         self._renews = False  # the last add() succeeded: the next one changes lifetimes only
+        self._ends: dict[Address, float] = {}  # until when each address stays at least
 
     def mac(self) -> bytes | None:
         """The interface's hardware address now; None without one."""
-        try:
-            link = self._route.link(self._interface)
-        except KernelError:
-            return None
-        return link.mac or None
+        return self._route.mac(self._interface)
 
     async def add(self, until: float) -> None:
         """Add or renew every address, with a lifetime that ends at `until` (see the class).
@@ -107,20 +109,29 @@ class KernelAddresses:
             InterfaceMissingError: the interface does not exist.
             KernelError: the kernel refused, or `until` has passed.
         """
-        link = self._route.link(self._interface)
-        if self._renews:
-            present = self._present.of(link.index, self._route, self._clock.now())
-        else:
-            present = self._route.addresses(link.index)
-        self._renews = False
+        index, present = self._present.of(self._interface, self._route, self._clock.now())
+        renews, self._renews = self._renews, False
         for address in self._addresses:
-            self._make_way(link.index, address, present)
+            self._make_way(index, address, present)
             what = f"adding {address} to {self._interface}"
             remaining = until - self._clock.now()
             if remaining <= 0:
                 raise KernelError(f"{what}: the lease has run out")
-            lifetime = math.ceil(remaining) if self._fenced else max(1, math.floor(remaining - _TIMER_FUZZ_S))
-            self._route.add(link.index, address, lifetime)
+            sound = not present.get(address, IFA_F_TENTATIVE) & (IFA_F_DADFAILED | IFA_F_TENTATIVE)
+            if renews and sound and until <= self._ends.get(address, 0.0):
+                continue
+            if self._fenced:
+                lifetime = math.ceil(remaining) + SPARE_S
+                self._ends[address] = until - remaining + lifetime
+            else:
+                lifetime = max(1, math.floor(remaining - _TIMER_FUZZ_S))
+            try:
+                self._route.add(index, address, lifetime)
+            except KernelError as error:
+                self._present.forget()
+                if error.number == ENODEV:
+                    raise InterfaceMissingError(f"{what}: the interface does not exist") from error
+                raise
         self._renews = True
 
     async def remove(self) -> None:
@@ -149,10 +160,6 @@ class KernelAddresses:
         found = self._route.where({address.ip for address in self._addresses})
         return tuple(Elsewhere(address, self._route.name(index)) for index, address in found)
 
-    def close(self) -> None:
-        """Close the socket. Nothing is removed."""
-        self._route.close()
-
     async def _remove(self, addresses: tuple[Address, ...]) -> None:
         self._renews = False
         try:
@@ -178,7 +185,7 @@ class KernelAddresses:
             self._delete(index, address)
 
     def _delete(self, index: int, address: Address) -> None:
-        self._present.forget(index)
+        self._present.forget()
         try:
             self._route.delete(index, address)
         except KernelError as error:

@@ -12,7 +12,7 @@ from govipd.runtime.ports import Clock
 
 
 class FrameAnnouncer:
-    """Sends frames on a packet(7) socket (ports.Announcer).
+    """Sends frames by `transmit`, which takes the interface and the frames (ports.Announcer).
 
     start() itself sends `burst` rounds. One more round follows after each of the pauses `repeats_s`, and then one every
     `refresh_s` seconds. A round has both forms of gratuitous ARP for each IPv4 address (some equipment learns from
@@ -33,7 +33,7 @@ class FrameAnnouncer:
         burst: int = 3,
         repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
         refresh_s: float = 15.0,
-        transmit: Callable[[str, Iterable[bytes]], None] | None = None,
+        transmit: Callable[[str, Iterable[bytes]], None],
         sent: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._interface = interface
@@ -43,8 +43,7 @@ class FrameAnnouncer:
         self._burst = burst
         self._repeats_s = repeats_s
         self._refresh_s = refresh_s
-        self._packets = PacketSocket()
-        self._transmit = transmit or self._packets.send
+        self._transmit = transmit
         self._sent = sent
         self._until = float("-inf")  # a suspended process must not announce a VIP that another member holds by now
         self._started = False
@@ -71,14 +70,11 @@ class FrameAnnouncer:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        try:
-            while True:
-                await self._changed.wait()
-                self._changed.clear()
-                if self._started:
-                    await self._announce()
-        finally:
-            self._packets.close()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._started:
+                await self._announce()
 
     async def _announce(self) -> None:
         """Send the rounds after the burst of start(), until the next start() or stop()."""

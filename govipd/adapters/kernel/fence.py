@@ -3,13 +3,12 @@
 import errno
 import math
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 
-from govipd.adapters.kernel import fence_rules
-from govipd.adapters.kernel.fence_elements import FenceElements
 from govipd.adapters.kernel.fence_elements import other as other_slot
 from govipd.adapters.kernel.fence_rules import SLOTS, IPAddress
-from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, timing
-from govipd.adapters.kernel.nftables import NfTables
+from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.nft_table import Message, timing
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from govipd.runtime.ports import Clock
@@ -26,7 +25,7 @@ _EARLY_MAX_S = 0.005  # elements put in ahead are planned to end so much before 
 # The kernel's errors where a table, set or chain of this name exists, but differs from the fence's own.
 _OF_ANOTHER_MAKING = frozenset({errno.EEXIST, errno.EOPNOTSUPP, errno.EBUSY, errno.EINVAL, errno.ENOENT})
 
-_Commit = Callable[[Callable[[], tuple[Message, ...]]], Awaitable[float | None]]
+_Commit = Callable[[Callable[[], tuple[Message, ...]], Callable[[], float]], Awaitable[float | None]]
 
 
 class NftFence:
@@ -51,56 +50,37 @@ class NftFence:
     other slot, which end at the expected deadline of the next renewal. The next renewal uses these elements if they end
     at most 20 ms (or a quarter of the pause between renewals) before its deadline, and not after; else see above.
 
-    **Rules stay** while the kernel confirms that no other program has changed any table. Otherwise the next operation
-    states everything, which repairs a change of another program (`nft flush ruleset`). If the tables are gone, this
-    operation brings them back open for a moment, so that nothing is dropped before the second transaction.
-
     A renewal adds, deletes and adds each element: only an existing element can be deleted, and kernels before 6.12 do
     not change the time-out of an existing one. Time-outs run on jiffies, which stand still while the machine sleeps.
 
     Args:
         addresses: the group's addresses.
         clock: the clock of `until`.
-        table: name of the two tables, in inet and in arp, which belong to this fence alone.
-        kernel: commits transactions; the fences of a process share it.
-        interface: the VIP's interface; "": against NAT, only packets to this machine's own addresses are guarded.
-        mac: returns the interface's present hardware address.
+        tables: the tables of the process's fences on this interface.
+
+    Attributes:
+        addresses: the addresses that are guarded.
+        guarding: the messages that guard them.
+        until: the instant until which the fence was told to be open; None: it was told to be closed.
     """
 
-    def __init__(
-        self,
-        *,
-        addresses: tuple[Address, ...],
-        clock: Clock,
-        table: str,
-        kernel: NfTables | None = None,
-        interface: str = "",
-        mac: Callable[[], bytes | None] = lambda: None,
-    ) -> None:
+    def __init__(self, *, addresses: tuple[Address, ...], clock: Clock, tables: FenceTables) -> None:
         self._clock = clock
-        self._shared = kernel is not None
-        self._kernel = kernel or NfTables()
-        self._inet = self._kernel.table(NFPROTO_INET, table)
-        self._arp = self._kernel.table(NFPROTO_ARP, table)
-        self._new_tables = (self._inet.add(new=True), self._arp.add(new=True))
-        self._sets = (*fence_rules.sets(self._inet, (4, 6)), *fence_rules.sets(self._arp, (4,)))
-        self._elements = FenceElements(self._inet, self._arp)
-        self._interface, self._mac = interface, mac
-        self._rules: tuple[Message, ...] = ()
-        self._rules_for: bytes | None = None  # the hardware address
-        self._stated: int | None = None  # the NfTables.epoch in which everything was stated
+        self._tables = tables
+        self._elements = tables.elements
         self._slot: str | None = None  # the slot that counts; None: ask the kernel
         self._ready: tuple[str, float] | None = None  # a slot that does not count, and when its elements end
-        self._until: float | None = None  # of the last renewal
+        self._renewed_until: float | None = None  # as the last renewal had it
+        self.until: float | None = None
         self._encode(addresses)
+        tables.join(self)
 
     def _encode(self, addresses: tuple[Address, ...]) -> None:
-        """Encode the messages now: encoding takes longer than the kernel, and an activation must not wait."""
-        self._addresses = addresses
-        self._guarding = tuple(self._elements.guards(addresses))
-        self._filling = {slot: tuple(self._elements.fills(addresses, slot)) for slot in SLOTS}
-        self._using = {slot: tuple(self._elements.uses(addresses, slot)) for slot in SLOTS}
-        self._closing = tuple(self._elements.closes(addresses))
+        """Encode the messages now: an activation must not wait for that."""
+        self.addresses = addresses
+        self.guarding = b"".join(self._elements.guards(addresses))
+        self._filling = {slot: b"".join(self._elements.fills(addresses, slot)) for slot in SLOTS}
+        self._using = {slot: b"".join(self._elements.uses(addresses, slot)) for slot in SLOTS}
 
     async def prepare(self, until: float) -> None:
         """Close the fence, and fill a slot, so that a later open(until) takes only one transaction.
@@ -109,7 +89,8 @@ class NftFence:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
         await self.close()
-        self._ready = await self._fill(until, bridge_ms=0), until
+        self._ready = await self._fill(until), until
+        await self._tables.reopen()
 
     async def open(self, until: float) -> None:
         """Open the fence until `until`, or up to 20 ms less.
@@ -117,12 +98,21 @@ class NftFence:
         Raises:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
-        pause = until - self._until if self._until is not None else 0.0
+        pause = until - self._renewed_until if self._renewed_until is not None else 0.0
         ready, self._ready = self._ready, None
         loss_max = max(0.0, min(_LOSS_MAX_S, pause / 4))
-        if ready and 0 <= until - ready[1] <= loss_max and await self._use(ready[0], until, pause, self._with_others):
+        self.until = until
+        together = self._tables.commit_together
+        if ready and 0 <= until - ready[1] <= loss_max and await self._use(ready[0], until, pause, together):
             return
-        await self._use(await self._fill(until, bridge_ms=_BRIDGE_MS), until, pause, self._alone)
+        await self._use(await self._fill(until), until, pause, self._alone)
+        await self._tables.reopen(besides=self)
+
+    async def reopen(self) -> None:
+        """See fence_tables.SharingFence. After an error, the next open() opens the fence."""
+        if self.until is not None:
+            with suppress(KernelError):
+                await self._use(await self._fill(self.until), self.until, 0.0, self._alone)
 
     async def _use(self, slot: str, until: float, pause: float, commit: _Commit) -> bool:
         """Let this slot count, and put elements for the next renewal, `pause` seconds later, into the other slot."""
@@ -132,106 +122,46 @@ class NftFence:
 
         def batch() -> tuple[Message, ...]:
             nonlocal remaining_ms, began
+            self._slot = None  # unknown until the kernel confirms; then _counting() asks the kernel
             began = self._clock.now()
             remaining_ms = math.floor((expected - began - _ALLOWANCES_S[0]) * 1000) if pause > 0 else 0
-            filling = [timing(message, remaining_ms) for message in self._filling[other]] if remaining_ms > 0 else []
-            return (*self._using[slot], *filling)
+            filling = (timing(self._filling[other], remaining_ms),) if remaining_ms > 0 else ()
+            return (self._using[slot], *filling)
 
-        self._slot = None  # unknown until the kernel confirms; then _counting() asks the kernel
-        ended = await commit(batch)
+        ended = await commit(batch, self._clock.now)
         if ended is None:
             return False
-        self._slot, self._until = slot, until
+        self._slot, self._renewed_until = slot, until
         if remaining_ms > 0:
             # These elements end later than planned, by the time that this process has lost meanwhile.
             self._ready = other, expected + max(0.0, ended - began - _ALLOWANCES_S[0])
         return True
 
-    async def _alone(self, batch: Callable[[], tuple[Message, ...]]) -> float | None:
+    async def _alone(self, batch: Callable[[], tuple[Message, ...]], now: Callable[[], float]) -> float | None:
         """Commit elements in a transaction of their own. Returns the instant after it."""
-        self._commit(batch())
-        return self._clock.now()
+        self._tables.commit(batch())
+        return now()
 
-    async def _with_others(self, batch: Callable[[], tuple[Message, ...]]) -> float | None:
-        """As _undisturbed(), in one transaction with other fences. Returns the instant after it; None: no commit."""
-        if self._stated is None or self._stated != self._kernel.epoch:
-            return None
-        try:
-            return await self._kernel.commit_together(batch, self._clock.now)
-        except KernelError as error:
-            if error.number != errno.ERESTART:
-                raise
-            return None
-
-    def _undisturbed(self, batch: tuple[Message, ...]) -> bool:
-        """Commit elements alone. Returns False, without a commit, if other parts may differ from what was stated."""
-        if self._stated is None or self._stated != self._kernel.epoch:
-            return False
-        try:
-            self._kernel.commit(batch, undisturbed=True)
-        except KernelError as error:
-            if error.number != errno.ERESTART:
-                raise
-            return False
-        return True
-
-    def _commit(self, batch: tuple[Message, ...], first: tuple[Message, ...] = ()) -> bool:
-        """Commit elements alone; if other parts may differ from what was stated, `first` and everything with them."""
-        if not self._undisturbed(batch):
-            self._kernel.commit((*first, *self._whole(), *batch))
-            self._stated = self._kernel.epoch
-        return True
-
-    def _whole(self) -> tuple[Message, ...]:
-        """The contents of tables and sets that exist: rules, and the addresses that are guarded."""
-        mac = self._mac()
-        if not self._rules or mac != self._rules_for:
-            versions = {address.version for address in self._addresses}
-            # Also the versions of addresses that an earlier process has guarded.
-            versions |= {
-                v for v in (4, 6) if self._kernel.elements(NFPROTO_INET, self._inet.name, fence_rules.guarded(v))
-            }
-            self._rules = tuple(fence_rules.rules(self._inet, self._arp, sorted(versions), self._interface, mac))
-            self._rules_for = mac
-        return (self._inet.add(), self._arp.add(), *self._rules, *self._guarding)
-
-    async def _fill(self, until: float, *, bridge_ms: int) -> str:
-        """Put elements that end at `until` into the slot that does not count. Returns that slot. See _set_up()."""
-        slot = self._counting()
-        idle = other_slot(slot)
+    async def _fill(self, until: float) -> str:
+        """Put elements that end at `until` into the slot that does not count. Returns that slot."""
+        idle = other_slot(self._counting())
         for allowance in _ALLOWANCES_S:
             began = self._clock.now()
             remaining_ms = math.floor((until - began - allowance) * 1000)
             if remaining_ms <= 0:
                 break
-            elements = tuple(timing(message, remaining_ms) for message in self._filling[idle])
-            try:
-                self._commit(elements)
-            except KernelError as error:
-                if error.number != errno.ENOENT:
-                    raise
-                self._set_up(slot, elements, min(remaining_ms, bridge_ms))
+            self._tables.commit((timing(self._filling[idle], remaining_ms),))
             # If the process did not run meanwhile, the time-out began so much later.
             if self._clock.now() - began <= allowance:
                 return idle
         await self.close()
         raise KernelError("opening the fence: the lease has run out, or this process is not given the time to hold it")
 
-    def _set_up(self, slot: str, elements: tuple[Message, ...], bridge_ms: int) -> None:
-        """Create missing tables or sets. Where both tables are missing, the fence is open for `bridge_ms`."""
-        fence = (*self._sets, *self._whole(), *elements)
-        if bridge_ms:
-            bridge = (*self._using[slot], *(timing(message, bridge_ms) for message in self._filling[slot]))
-            try:
-                self._kernel.commit((*self._new_tables, *fence, *bridge))
-            except KernelError as error:
-                if error.number != errno.EEXIST:
-                    raise
-            else:
-                self._stated = self._kernel.epoch
-                return
-        self._kernel.commit(fence)
-        self._stated = self._kernel.epoch
+    def bridge(self) -> Message:
+        """See fence_tables.SharingFence: it is open for _BRIDGE_MS."""
+        self._ready, slot = None, self._counting()
+        remaining_ms = math.floor(((self.until or 0.0) - self._clock.now()) * 1000)
+        return self._using[slot] + timing(self._filling[slot], min(remaining_ms, _BRIDGE_MS)) if remaining_ms > 0 else b""
 
     async def guard(self, addresses: tuple[Address, ...]) -> None:
         """Guard these addresses, too. They are closed until the next open().
@@ -239,17 +169,19 @@ class NftFence:
         Raises:
             KernelError: not confirmed; the fence is as it was.
         """
-        new = _without(addresses, self._addresses)
+        new = _without(addresses, self.addresses)
         if new:
-            self._ready = self._stated = None
-            self._rules = ()  # a new address may be of another IP version
-            before, self._addresses = self._addresses, (*self._addresses, *new)
+            self._ready = None
+            before = self.addresses
+            self._encode((*before, *new))
+            self._tables.restate()
             try:
-                self._commit((*self._elements.guards(new), *self._elements.closes(new)), self._sets)
+                self._tables.commit(self._elements.closes(self._tables.closable(self, new)))
             except KernelError:
-                self._addresses, self._rules = before, ()
+                self._encode(before)
+                self._tables.restate()
                 raise
-            self._encode(self._addresses)
+            await self._tables.reopen()
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """Guard exactly these addresses. The caller has removed every other address from the interface.
@@ -258,10 +190,11 @@ class NftFence:
             KernelError: not confirmed; the fence is as it was, or guards more.
         """
         await self.guard(addresses)
-        if gone := _without(self._addresses, addresses):
+        if gone := _without(self.addresses, addresses):
             self._ready = None
-            self._commit((*self._elements.closes(gone), *self._elements.forgets(gone)), self._sets)
+            self._tables.let_go(self, gone)
         self._encode(addresses)
+        await self._tables.reopen()
 
     async def close(self) -> None:
         """Close the fence. Where there is none, set it up closed: it drops every answer for its addresses.
@@ -269,35 +202,28 @@ class NftFence:
         Raises:
             KernelError: the kernel did not confirm.
         """
-        self._ready = None
-        if self._mac() != self._rules_for:
-            self._stated = None
+        self._ready = self.until = None
+        closing = tuple(self._elements.closes(self._tables.closable(self, self.addresses)))
+        self._tables.look_at_interface()
         try:
-            self._commit(self._closing, self._sets)
+            self._tables.commit(closing)
         except KernelError as error:
             if error.number not in _OF_ANOTHER_MAKING:
                 raise
-            # Replaces the tables of these names, in one transaction.
-            theirs = [t for t in (self._inet, self._arp) if t.name in self._kernel.tables(t.name, [t.family])]
-            self._kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole(), *self._closing))
-            self._stated = self._kernel.epoch
+            self._tables.replace(closing)
         self._slot = self._slot or SLOTS[0]  # neither counts
+        await self._tables.reopen()
 
     def _counting(self) -> str:
         """The slot that counts; either one where none counts."""
         if self._slot is None:
             a = SLOTS[0]
-            found = (self._kernel.elements(NFPROTO_INET, self._inet.name, fence_rules.used(v, a)) for v in (4, 6))
-            self._slot = a if any(found) else other_slot(a)
+            self._slot = a if self._tables.used(self.addresses, a) else other_slot(a)
         return self._slot
 
     def guarded(self) -> frozenset[IPAddress]:
-        """The addresses that the kernel guards, by order of this process or an earlier one.
-
-        Raises:
-            KernelError: the kernel did not answer.
-        """
-        return fence_rules.every(self._kernel, self._inet.name)
+        """See FenceTables.guarded()."""
+        return self._tables.guarded()
 
     async def remove(self, present: Collection[IPAddress] = ()) -> None:
         """Remove the fence: nothing is dropped any more. Succeeds where there is no fence.
@@ -307,14 +233,11 @@ class NftFence:
         Raises:
             KernelError: the kernel did not confirm.
         """
-        if any(address.ip in present for address in self._addresses):
+        self.until = None
+        if any(address.ip in present for address in self.addresses):
             await self.close()
         else:
-            tables = (self._inet, self._arp)
-            self._kernel.commit(message for table in tables for message in (table.add(), table.delete()))
-            self._stated = None
-        if not self._shared:
-            self._kernel.close()
+            self._tables.leave(self)
 
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from govipd.adapters.kernel import fence_rules
-from govipd.adapters.kernel.fence_rules import SLOTS
+from govipd.adapters.kernel.fence_rules import SLOTS, IPAddress
 from govipd.adapters.kernel.nft_table import Message, Table, timing
-from govipd.core.events import Address
 
 _LONG_MS = (
     3_600_000  # for elements that one transaction adds and deletes: an element that has timed out cannot be deleted
 )
 
-Addresses = tuple[Address, ...]
+Addresses = Iterable[IPAddress]  # an address with a prefix is one, too: the prefix plays no part
 
 
 class FenceElements:
@@ -62,7 +61,7 @@ class FenceElements:
     def _each(self, addresses: Addresses, make: Callable[[Table, int, bytes], Iterable[Message]]) -> Iterator[Message]:
         for address in addresses:
             for table in (self._inet, self._arp) if address.version == 4 else (self._inet,):
-                yield from make(table, address.version, address.ip.packed)
+                yield from make(table, address.version, address.packed)
 
 
 def other(slot: str) -> str:

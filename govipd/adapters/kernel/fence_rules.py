@@ -17,6 +17,7 @@ from govipd.adapters.kernel import nft_expressions as expr
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, Table, timing
 from govipd.adapters.kernel.nftables import NfTables
 
+FENCES = "govipd_"  # the prefix of all fences' table names
 SLOTS = ("a", "b")
 EARLY = -300  # before connection tracking, NAT, and other programs' filters (NF_IP_PRI_RAW)
 LATE = 300  # after NAT (NF_IP_PRI_NAT_SRC is 100)
@@ -135,15 +136,6 @@ def lacking(kernel: NfTables) -> str:
     return str(error) if error is not None and error.number in _NOT_KNOWN else ""
 
 
-def fence_table(interface: str, group: str) -> str:
-    """The name of a VIP group's nf_tables tables: letters, digits and underscores, one for each group."""
-    return fence_prefix(interface) + _plain(group)
-
-
-def fence_prefix(interface: str) -> str:
-    """The prefix of an interface's table names, and of no other's: a quoted name never has two `_` in a row."""
-    return f"govipd_{_plain(interface)}__"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", lambda c: "".join(f"_{byte:02x}" for byte in c[0].encode()), name)
+def fence_table(interface: str) -> str:
+    """The name of the tables of an interface's fences: letters, digits and underscores, another for each interface."""
+    return FENCES + re.sub(r"[^A-Za-z0-9]", lambda c: "".join(f"_{byte:02x}" for byte in c[0].encode()), interface)

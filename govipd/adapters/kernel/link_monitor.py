@@ -1,12 +1,12 @@
-"""Watches an interface and the addresses of a VIP group, over rtnetlink(7).
+"""Watches an interface and the addresses of a process's VIP groups, over rtnetlink(7).
 
 Addresses are compared without their prefix length, on every interface: see kernel.addresses.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from ipaddress import ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any
 
 from govipd.adapters.kernel.rtnetlink import GROUPS, Change, RouteEvents, RouteSocket
@@ -17,17 +17,20 @@ from govipd.runtime.ports import Clock, Sink
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between attempts to open the socket; the last value is repeated
 
 
-class NetlinkMonitor:
-    """Watches the interface, and the VIP group's addresses on every interface (ports.AddressMonitor).
+class LinkMonitor:
+    """Watches one interface, and the addresses of every VIP group on every interface.
 
     "A look" reads the interface and the addresses. The monitor looks at start, after changes that the kernel signals,
-    and every `poll_s` seconds. It sends:
+    and every `poll_s` seconds; where a change concerns the addresses of some groups, only for these. It sends to a
+    group:
 
     - LinkState at each look;
     - AddressLost when the kernel signals that an address of the group was removed, and when a look misses an address
       that the look before had found;
     - AddressFound at each look, for each address of the group on the interface, with any prefix length;
     - AddressesElsewhere at each look while other interfaces have addresses of the group, and once afterwards.
+
+    `removed` is called before a group hears that an address is gone.
 
     After any error (the socket overran, the kernel refused) the monitor opens new sockets and looks again.
     """
@@ -36,28 +39,37 @@ class NetlinkMonitor:
         self,
         *,
         interface: str,
-        addresses: tuple[Address, ...],
-        sink: Sink,
         clock: Clock,
         poll_s: float = 2.0,
         route: RouteSocket | None = None,
         listen: Callable[[], Any] = RouteEvents,
+        removed: Callable[[], None] = lambda: None,
     ) -> None:
         self._interface = interface
-        self._addresses = frozenset(addresses)
-        self._sink = sink
         self._clock = clock
         self._poll_s = poll_s
         self._route = route or RouteSocket()
         self._listen = listen
+        self._removed = removed
         self._index: int | None = None
-        self._present: frozenset[Address] = frozenset()
-        self._elsewhere: tuple[Elsewhere, ...] = ()
+        self._watches: list[AddressWatch] = []
+        self._poll_at = 0.0
+        self._waiting: asyncio.Timeout | None = None  # for changes, until the next poll
 
-    def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Watch other addresses from now on."""
-        self._addresses = frozenset(addresses)
-        self._present = frozenset()
+    def watch(self, addresses: tuple[Address, ...], sink: Sink) -> "AddressWatch":
+        """Watch a group's addresses, from now on. The events go to `sink`."""
+        watch = AddressWatch(self, addresses, sink)
+        self._watches.append(watch)
+        self._poll_at = self._clock.now()
+        if self._waiting is not None:
+            with suppress(RuntimeError):  # the wait has just ended
+                self._waiting.reschedule(asyncio.get_running_loop().time())
+        return watch
+
+    def forget(self, watch: "AddressWatch") -> None:
+        """End a watch."""
+        if watch in self._watches:
+            self._watches.remove(watch)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -67,7 +79,7 @@ class NetlinkMonitor:
                 with suppress(OSError, KernelError):
                     async with self._listen() as events:
                         await events.bind(GROUPS)
-                        await self._look()
+                        self._look(self._watches)
                         failures = 0
                         await self._follow(events)
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
@@ -76,58 +88,94 @@ class NetlinkMonitor:
             self._route.close()
 
     async def _follow(self, events: Any) -> None:
-        next_poll = self._clock.now() + self._poll_s
+        self._poll_at = self._clock.now() + self._poll_s
         while True:
             try:
-                async with asyncio.timeout(max(0.0, next_poll - self._clock.now())):
+                async with asyncio.timeout(max(0.0, self._poll_at - self._clock.now())) as self._waiting:
                     messages = [message async for message in events.get()]
             except TimeoutError:
-                await self._look()
-                next_poll = self._clock.now() + self._poll_s
+                self._poll_at = self._clock.now() + self._poll_s
+                self._look(self._watches)
                 continue
+            finally:
+                self._waiting = None
             for message in messages:
-                await self._handle(message)
+                self._handle(message)
 
-    async def _handle(self, message: Change) -> None:
-        match message["event"]:
-            case "RTM_NEWLINK" | "RTM_DELLINK":
-                # By index, too: the interface may have been renamed, so that its name does not match any more.
-                if message.get_attr("IFLA_IFNAME") == self._interface or message["index"] == self._index:
-                    await self._look()
-            case "RTM_DELADDR":
-                address, here = _address(message), message["index"] == self._index
-                if here and address and address in self._present:
-                    self._present -= {address}
-                    self._sink(AddressLost(address))
-                elif self._concerns(address):
-                    await self._look()
-            case "RTM_NEWADDR":
-                address, here = _address(message), message["index"] == self._index
-                if self._concerns(address) and not (here and address in self._present):
-                    await self._look()  # the message may be older than a removal
+    def _handle(self, message: Change) -> None:
+        event, here = message["event"], message["index"] == self._index
+        if event in ("RTM_NEWLINK", "RTM_DELLINK"):
+            # By index, too: the interface may have been renamed, so that its name does not match any more.
+            if message.get_attr("IFLA_IFNAME") == self._interface or here:
+                self._look(self._watches)
+        elif (address := _address(message)) is not None:
+            if removed := event == "RTM_DELADDR":
+                self._removed()
+            self._look([w for w in self._watches if w.changed(address, here=here, removed=removed)])
 
-    def _concerns(self, address: Address | None) -> bool:
-        return address is not None and any(address.ip == ours.ip for ours in self._addresses)
-
-    async def _look(self) -> None:
-        found = self._route.where({address.ip for address in self._addresses})
+    def _look(self, watches: Sequence["AddressWatch"]) -> None:
+        """Look for these groups."""
+        if not watches:
+            return
+        self._removed()  # events may have been lost
+        found: dict[IPv4Address | IPv6Address, list[tuple[int, Address]]] = {}
+        for index, address in self._route.where({ip for watch in watches for ip in watch.ips}):
+            found.setdefault(address.ip, []).append((index, address))
         try:
             link = self._route.link(self._interface)
         except InterfaceMissingError:
-            self._index = None
-            self._sink(LinkState(present=False, admin_up=False, carrier=False, mac=""))
+            self._index, state = None, LinkState(present=False, admin_up=False, carrier=False, mac="")
         else:
             self._index = link.index
-            self._sink(LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":")))
-        here = frozenset(address for index, address in found if index == self._index)
+            state = LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":"))
+        for watch in tuple(watches):
+            ours = [each for ip in watch.ips for each in found.get(ip, ())]
+            here = frozenset(address for index, address in ours if index == self._index)
+            others = [(index, address) for index, address in ours if index != self._index]
+            watch.seen(state, here, tuple(Elsewhere(address, self._route.name(index)) for index, address in others))
+
+
+class AddressWatch:
+    """The watch of one VIP group's addresses (ports.AddressMonitor).
+
+    Attributes:
+        ips: the addresses.
+    """
+
+    def __init__(self, monitor: LinkMonitor, addresses: tuple[Address, ...], sink: Sink) -> None:
+        self._monitor = monitor
+        self._sink = sink
+        self._elsewhere: tuple[Elsewhere, ...] = ()
+        self.replace(addresses)
+
+    def replace(self, addresses: tuple[Address, ...]) -> None:
+        """Watch other addresses from now on."""
+        self._addresses = frozenset(addresses)
+        self.ips = frozenset(address.ip for address in addresses)
+        self._present: frozenset[Address] = frozenset()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._monitor.forget(self)
+
+    def changed(self, address: Address, *, here: bool, removed: bool) -> bool:
+        """Note a change that the kernel signals; `here`: on the interface. Returns whether a look is due."""
+        known = here and address in self._present
+        if removed and known:
+            self._present -= {address}
+            self._sink(AddressLost(address))
+            return False
+        return address.ip in self.ips and not known  # the message may be older than a removal
+
+    def seen(self, link: LinkState, here: frozenset[Address], elsewhere: tuple[Elsewhere, ...]) -> None:
+        """Note what a look has found."""
+        self._sink(link)
         present = self._addresses & here
         for address in self._present - present:
             self._sink(AddressLost(address))
         for address in sorted(here, key=str):
             self._sink(AddressFound(address))
         self._present = present
-        others = [(index, address) for index, address in found if index != self._index]
-        elsewhere = tuple(Elsewhere(address, self._route.name(index)) for index, address in others)
         if elsewhere or self._elsewhere:
             self._elsewhere = elsewhere
             self._sink(AddressesElsewhere(elsewhere))

@@ -15,10 +15,12 @@ from govipd.adapters.kernel.pyroute import (
     nftsocket,
 )
 
-Message = bytes  # encoded; costs up to a millisecond, so a message is made once and sent many times
+Message = bytes  # encoded: one message, or several in a row
 
 # Placeholder for the time-out; timing() replaces it. Must not occur elsewhere in a message.
 UNTIMED = bytes.fromhex("fedcba9876543211")
+# NFTA_SET_ELEM_LIST_SET and _ELEMENTS, NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY and _TIMEOUT, NFTA_DATA_VALUE
+_LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT, _ELEMENT_KEY, _ELEMENT_TIMEOUT, _DATA_VALUE = 2, 3, 1, 1, 4, 1
 _KEY_TYPES = {4: 7, 6: 9, 16: 8}  # what nft(8) calls ipv4_addr, ether_addr and ipv6_addr, by length
 
 # NFT_TABLE_F_OWNER (5.12) and NFT_TABLE_F_PERSIST (6.9): while the socket that added the table is open, no other
@@ -46,10 +48,8 @@ class Table:
 
     def add(self, *, new: bool = False) -> Message:
         """Add the table. `new`: refused (EEXIST) if the table exists."""
-        data = attribute(1, self.name.encode() + b"\0") + attribute(2, struct.pack(">L", self.flags))
-        how = NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_EXCL if new else 0)
-        header = struct.pack("=LHHLL", 20 + len(data), kind_of(nftsocket.NFT_MSG_NEWTABLE), how, 0, 0)
-        return header + struct.pack("=BBH", self.family, 0, 0) + data
+        how = NLM_F_CREATE | (NLM_F_EXCL if new else 0)
+        return self._encoded(nftsocket.NFT_MSG_NEWTABLE, how, attribute(2, struct.pack(">L", self.flags)))
 
     def delete(self) -> Message:
         """Delete the table and all its parts. Refused if the table does not exist."""
@@ -75,14 +75,10 @@ class Table:
 
     def add_rule(self, hook: str, expressions: Sequence[Expression]) -> Message:
         """Append a rule to the chain."""
-        body = (
-            attribute(1, self.name.encode() + b"\0"),
-            attribute(2, hook.encode() + b"\0"),
-            nested(4, [expression.encoded for expression in expressions]),
+        rule = nested(4, [expression.encoded for expression in expressions])
+        return self._encoded(
+            nftsocket.NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, attribute(2, hook.encode() + b"\0") + rule
         )
-        data = struct.pack("=BBH", self.family, 0, 0) + b"".join(body)
-        flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND
-        return struct.pack("=LHHLL", 16 + len(data), kind_of(nftsocket.NFT_MSG_NEWRULE), flags, 0, 0) + data
 
     def add_set(self, name: str, key_length: int, *, times_out: bool) -> Message:
         """Add a set of addresses, whose elements time out or do not."""
@@ -108,14 +104,18 @@ class Table:
         return self._element(nftsocket.NFT_MSG_DELSETELEM, 0, name, key)
 
     def _element(self, kind: int, flags: int, name: str, key: bytes, timeout_ms: int | None = None) -> Message:
-        element: list[tuple[str, Any]] = [("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", key)]})]
-        if timeout_ms is not None:
-            element.append(("NFTA_SET_ELEM_TIMEOUT", timeout_ms))
-        return self._message(
-            nftsocket.nft_set_elem_list_msg, kind, flags, TABLE=self.name, SET=name, ELEMENTS=[{"attrs": element}]
-        )
+        timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", timeout_ms)) if timeout_ms is not None else b""
+        element = nested(_ELEMENT_KEY, [attribute(_DATA_VALUE, key)]) + timeout
+        elements = nested(_LIST_ELEMENTS, [nested(_LIST_ELEMENT, [element])])
+        return self._encoded(kind, flags, attribute(_LIST_SET, name.encode() + b"\0") + elements)
+
+    def _encoded(self, kind: int, flags: int, attributes: bytes) -> Message:
+        """A message whose attributes after the table's name are encoded already."""
+        data = struct.pack("=BBH", self.family, 0, 0) + attribute(1, self.name.encode() + b"\0") + attributes
+        return struct.pack("=LHHLL", 16 + len(data), kind_of(kind), NLM_F_REQUEST | flags, 0, 0) + data
 
     def _message(self, make: Any, kind: int, flags: int = 0, **attributes: Any) -> Message:
+        """A message that pyroute2 encodes, which takes up to a millisecond: for what a process encodes once."""
         message = make()
         message["nfgen_family"] = self.family
         message["header"]["type"] = kind_of(kind)

@@ -25,9 +25,11 @@ _BATCH_END = 0x11
 _NLMSG_DONE = 3
 _NLM_F_DUMP = 0x300
 _NLM_F_DUMP_INTR = 0x10
+_LAST = 1  # nlmsg_seq of a batch's last message; all others have 0
 _TRIES = 3  # for requests that another program's transaction interrupts
 
-_Part = tuple[Callable[[], Iterable[Message]], Callable[[], float], asyncio.Future[float]]
+# The epoch in which it was asked for, what makes the messages, a clock, and who waits.
+_Part = tuple[int, Callable[[], Iterable[Message]], Callable[[], float], asyncio.Future[float]]
 
 
 class NfTables:
@@ -76,7 +78,7 @@ class NfTables:
         """The error with which the kernel would refuse the messages; None: it would accept them. Applies nothing."""
         messages = (*messages, Table(NFPROTO_INET, "govipd_no_such_table").delete())
         try:
-            self._send(messages, None, refused_at=len(messages))
+            self._send(messages, None, last_refused=True)
         except KernelError as error:
             return error
         return None
@@ -131,22 +133,24 @@ class NfTables:
         done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         if not self._together:
             asyncio.get_running_loop().call_soon(self._commit_together)
-        self._together.append((make, now, done))
+        self._together.append((self.epoch, make, now, done))
         return await done
 
     def _commit_together(self) -> None:
-        together, self._together = [part for part in self._together if not part[2].done()], []
+        together, self._together = [part for part in self._together if not part[-1].done()], []
         try:
+            if any(epoch != self.epoch for epoch, *_ in together):
+                raise KernelError("nf_tables: another program has changed tables meanwhile", errno.ERESTART)
             if together:
-                self.commit([message for make, _, _ in together for message in make()], undisturbed=True)
+                self.commit([message for _, make, _, _ in together for message in make()], undisturbed=True)
         except KernelError as error:
             if len(together) == 1:
-                together[0][2].set_exception(error)
+                together[0][-1].set_exception(error)
             for part in together if len(together) > 1 else ():
                 self._together = [part]
                 self._commit_together()
         else:
-            for _, now, done in together:
+            for _, _, now, done in together:
                 done.set_result(now())
 
     def _counted(self, messages: Sequence[Message], generation: int | None) -> None:
@@ -161,25 +165,28 @@ class NfTables:
         self._generation = None
         self.epoch += 1
 
-    def _send(self, messages: Sequence[Message], generation: int | None, refused_at: int = 0) -> None:
+    def _send(self, messages: Sequence[Message], generation: int | None, *, last_refused: bool = False) -> None:
         """Send a batch. It counts as applied if the last message was acknowledged, and no message was refused.
 
-        The kernel answers each refused message. An error of the whole batch has the number of the batch's begin.
+        The kernel answers each refused message, and the last one in any case. That one has a number of its own. An
+        error of the whole batch has the number of all others. `last_refused`: the last message is there to be refused.
         """
-        batch = [_frame(_BATCH_BEGIN, generation), *messages, self._end]
-        last = len(messages)
+        if messages:
+            messages = (*messages[:-1], _last_asks_for_answer(messages[-1]))
         try:
             netlink = self._open()
-            netlink.send(b"".join(_numbered(m, number, ack=number == last) for number, m in enumerate(batch)))
+            netlink.send(b"".join((_frame(_BATCH_BEGIN, generation), *messages, self._end)))
             answers = _answers(netlink)
         except OSError as error:
             self.close()
             raise KernelError(f"nf_tables: {error.strerror}", error.errno) from error
-        refused_as_wanted = answers.pop(refused_at, 0) if refused_at else 0
+        answered = not messages or _LAST in answers
+        if last_refused:
+            answers.pop(_LAST, None)
         for code in answers.values():
             if code:
                 raise KernelError(f"nf_tables: {os.strerror(code)}", code)
-        if last and last not in answers and not refused_as_wanted:
+        if not answered:
             self.close()
             raise KernelError("nf_tables: the kernel did not acknowledge the transaction")
 
@@ -280,10 +287,14 @@ class NfTables:
             self._socket = None
 
 
-def _numbered(message: Message, number: int, *, ack: bool) -> Message:
-    """Set nlmsg_seq, and NLM_F_ACK in nlmsg_flags (struct nlmsghdr, linux/netlink.h)."""
-    length, kind, flags = struct.unpack_from("=LHH", message)
-    return struct.pack("=LHHL", length, kind, flags | NLM_F_ACK if ack else flags, number) + message[12:]
+def _last_asks_for_answer(messages: Message) -> Message:
+    """Set NLM_F_ACK and the number _LAST in the last of these messages (struct nlmsghdr, linux/netlink.h)."""
+    at = following = 0
+    while following < len(messages):
+        at = following
+        length, kind, flags = struct.unpack_from("=LHH", messages, at)
+        following = at + ((length + 3) & ~3)
+    return messages[:at] + struct.pack("=LHHL", length, kind, flags | NLM_F_ACK, _LAST) + messages[at + 12 :]
 
 
 def _frame(kind: int, generation: int | None = None) -> Message:
@@ -320,12 +331,12 @@ def _messages(netlink: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 def _answers(netlink: socket.socket) -> dict[int, int]:
-    """The errno of each answer, by number; 0: acknowledged. After an overrun: raises, unless an answer refuses."""
+    """The errno of the answers, by number; 0: acknowledged. After an overrun: raises, unless an answer refuses."""
     answers: dict[int, int] = {}
     try:
         for number, kind, _, body in _messages(netlink):
             if kind == NLMSG_ERROR:
-                answers[number] = _code(body)
+                answers[number] = answers.get(number) or _code(body)
     except OSError as error:
         if error.errno != errno.ENOBUFS or not any(answers.values()):
             raise

@@ -93,6 +93,13 @@ class RouteSocket:
             raise KernelError(f"{what}: no answer from the kernel")
         return _link(answers[0])
 
+    def mac(self, name: str) -> bytes | None:
+        """The interface's hardware address now; None without one."""
+        try:
+            return self.link(name).mac or None
+        except KernelError:
+            return None
+
     def links(self) -> list[Link]:
         """Every interface.
 

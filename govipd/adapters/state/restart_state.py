@@ -18,6 +18,7 @@ from govipd.errors import StateFileError
 from govipd.runtime.ports import Clock
 
 VERSION = 1
+_STEP = 64  # bytes; the file's size is a multiple of it, filled up with blanks
 AHEAD_MAX_S = 600.0  # longer than any lease: a later deadline must be from another boot
 
 
@@ -48,6 +49,7 @@ class RestartStateFile:
         self._path = path
         self._identity = identity
         self._clock = clock
+        self._size = 0  # of the file that this process has written; 0: it has not written one
 
     def load(self) -> RestartState | None:
         """See ports.RestartStateStore."""
@@ -77,22 +79,44 @@ class RestartStateFile:
         return RestartState(file.lease_id, file.create_revision, file.until, addresses)
 
     def save(self, holding: RestartState) -> None:
-        """See ports.RestartStateStore. A rename is atomic (rename(2)), so a reader sees the old file or the new one."""
+        """See ports.RestartStateStore.
+
+        The first call replaces the file (rename(2) is atomic). Later calls, one for each renewal, write over it: the
+        reader is the next process, which begins when a call of write(2) has ended. A file of the same size needs no
+        new space.
+        """
         if self._path is None:
             return
         addresses = tuple(map(str, holding.addresses))
         file = _File(VERSION, self._identity, holding.lease_id, holding.create_revision, holding.until, addresses)
-        aside = self._path.with_suffix(".new")
+        content = msgspec.json.encode(file)
+        content = content.ljust(max(self._size, -(-len(content) // _STEP) * _STEP))
         try:
-            aside.write_bytes(msgspec.json.encode(file))
-            aside.replace(self._path)
+            if len(content) != self._size or not _written_over(self._path, content):
+                aside = self._path.with_suffix(".new")
+                aside.write_bytes(content)
+                aside.replace(self._path)
         except OSError as e:
             raise StateFileError(f"{self._path}: {os.strerror(e.errno or 0)}") from e
+        self._size = len(content)
 
     def forget(self) -> None:
         """See ports.RestartStateStore."""
+        self._size = 0
         if self._path is not None:
             try:
                 self._path.unlink(missing_ok=True)
             except OSError:
                 return
+
+
+def _written_over(path: Path, content: bytes) -> bool:
+    """Write over a file of the same size. Returns False where there is no file."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.write(file, content) == len(content)
+    finally:
+        os.close(file)

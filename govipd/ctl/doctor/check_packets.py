@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from govipd.adapters.kernel.fence_rules import SLOTS, fence_prefix, fence_table, opened, used
+from govipd.adapters.kernel.fence_rules import FENCES, SLOTS, fence_table, guarded, opened, used
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.config.model import Config, VipConfig
 from govipd.core import texts
 from govipd.core.sanitize import sanitize_line
 from govipd.ctl.doctor.finding import Cluster, Finding, failed, ok, skipped, warning
 from govipd.ctl.doctor.tools import ToolError, ask
-
-_OURS = "govipd_"
 
 
 async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
@@ -42,13 +40,12 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
 
 def _fence(vip: VipConfig, ruleset: list[dict[str, Any]]) -> Finding:
     """On the leader, check that both tables exist, and that the fence is open for every address."""
-    check, table = f"{vip.name}: fence", fence_table(vip.interface, vip.name)
+    check, table = f"{vip.name}: fence", fence_table(vip.interface)
     families = {t["family"] for t in _all(ruleset, "table") if t["name"] == table}
     remedy = "govipd repairs it within a renewal; if this lasts: journalctl -u govipd -n 20"
     if families != {"inet", "arp"}:
         return failed(check, f"this member leads, but table {table} is not there in inet and arp", remedy)
-    sets = [s for s in _all(ruleset, "set") if s["table"] == table and s["family"] == "inet"]
-    elements = {s["name"]: {_address(e) for e in s.get("elem", [])} for s in sets}
+    elements = _elements(table, ruleset)
     open_now = set[IPv4Address | IPv6Address]()
     for slot, version in itertools.product(SLOTS, (4, 6)):  # the slot counts, and its element has not ended
         open_now |= elements.get(used(version, slot), set()) & elements.get(opened(version, slot), set())
@@ -58,6 +55,12 @@ def _fence(vip: VipConfig, ruleset: list[dict[str, Any]]) -> Finding:
     return ok(check, "open, until the lease runs out")
 
 
+def _elements(table: str, ruleset: list[dict[str, Any]]) -> dict[str, set[IPv4Address | IPv6Address]]:
+    """The addresses in each set of a table in inet."""
+    sets = [s for s in _all(ruleset, "set") if s["table"] == table and s["family"] == "inet"]
+    return {s["name"]: {_address(e) for e in s.get("elem", [])} for s in sets}
+
+
 def _address(element: Any) -> IPv4Address | IPv6Address:
     """The address of a set's element, with or without a time-out."""
     return ip_address(str(element["elem"]["val"] if isinstance(element, dict) else element))
@@ -65,13 +68,15 @@ def _address(element: Any) -> IPv4Address | IPv6Address:
 
 def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
     """Find orphan fences on the configured interfaces: this machine never answers for the addresses they guard."""
-    prefixes = tuple({fence_prefix(vip.interface) for vip in config.vip})
-    orphans = {t["name"] for t in _all(ruleset, "table") if t["name"].startswith(prefixes)}
-    if config.election.fence == "nftables":
-        orphans -= {fence_table(vip.interface, vip.name) for vip in config.vip}
+    fenced = config.election.fence == "nftables"
+    owned = {address.ip for vip in config.vip for address in vip.addresses if fenced}
+    tables = {fence_table(vip.interface) for vip in config.vip}
+    found = {name: _elements(name, ruleset) for name in tables}
+    orphans = {a for sets in found.values() for version in (4, 6) for a in sets.get(guarded(version), set())} - owned
     remedy = "restart govipd: it removes what an earlier file has left"
     return [
-        warning("fence", f"table {sanitize_line(name, 60)} belongs to no VIP here", remedy) for name in sorted(orphans)
+        warning("fence", f"{address} is closed on this machine, and belongs to no VIP here", remedy)
+        for address in sorted(orphans, key=str)
     ]
 
 
@@ -82,7 +87,7 @@ def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
     findings = []
     for chain in _all(ruleset, "chain"):
         where = f"{chain['family']} {sanitize_line(chain['table'], 60)} {sanitize_line(chain['name'], 60)}"
-        if chain["table"].startswith(_OURS) or "hook" not in chain:
+        if chain["table"].startswith(FENCES) or "hook" not in chain:
             continue
         rules = [r for r in _all(ruleset, "rule") if (r["family"], r["table"]) == (chain["family"], chain["table"])]
         text = json.dumps(rules)

@@ -69,7 +69,7 @@ CLAIMS = (
     one(
         "fences that an earlier file left stay",
         "leftovers.orphan_fences",
-        "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
+        "return () if kernel.missing() else await clear_orphans(kernel, fence_table(interface), owned, remove)",
         "return ()",
         within=10_000,
     ),

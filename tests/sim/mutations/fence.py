@@ -37,7 +37,7 @@ FENCE = (
         "the fence looks at elements before it is known when they end",
         "NftFence._fill",
         ("if self._clock.now() - began <= allowance:\n    return idle\n"),
-        ("self._commit(self._using[idle])\nif self._clock.now() - began <= allowance:\n    return idle\n"),
+        ("self._tables.commit((self._using[idle],))\nif self._clock.now() - began <= allowance:\n    return idle\n"),
         within=10_000,
     ),
     one(
@@ -53,6 +53,35 @@ FENCE = (
         "0 <= until - ready[1] <= loss_max",
         "until - ready[1] <= loss_max",
         within=10_000,
+    ),
+    # Fences that share tables
+    one(
+        "a closing closes what another group holds open",
+        "FenceTables.closable",
+        "_without(addresses, (other.addresses for other in self._besides(fence) if other.until is not None))",
+        "addresses",
+        within=30_000,
+    ),
+    one(
+        "a group lets go of what another group guards",
+        "FenceTables.let_go",
+        "_without(addresses, (other.addresses for other in self._besides(fence)))",
+        "addresses",
+        within=30_000,
+    ),
+    one(
+        "the first group that ends takes the tables of all",
+        "FenceTables.leave",
+        "if others:\n    self.let_go(fence, fence.addresses)\nelse:",
+        "if True:",
+        within=30_000,
+    ),
+    one(
+        "tables that are set up again state only the fences that are open",
+        "FenceTables._whole",
+        "(fence.guarding for fence in self._fences)",
+        "(fence.guarding for fence in self._open())",
+        within=30_000,
     ),
     # Health
     one("the probe is ignored", "Health._note_probe", "verdict = Verdict.UNHEALTHY", "", within=1_000),

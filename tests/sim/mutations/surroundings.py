@@ -65,9 +65,9 @@ SURROUNDINGS = (
         "addresses are compared with their prefix",
         (
             Edit(
-                "NetlinkMonitor._look",
-                "(address for index, address in found if index == self._index)",
-                "(address for index, address in found if index == self._index and address in self._addresses)",
+                "AddressWatch.seen",
+                "sorted(here, key=str)",
+                "sorted(present, key=str)",
             ),
             Edit(
                 "KernelAddresses._remove",
@@ -101,8 +101,8 @@ SURROUNDINGS = (
     one(
         "which slot counts is not asked",
         "NftFence._counting",
-        "any(found)",
-        "any(found) is None",
+        "self._tables.used(self.addresses, a)",
+        "False",
         within=10_000,
     ),
     one(
@@ -117,7 +117,7 @@ SURROUNDINGS = (
         (
             Edit(
                 "leftovers.orphan_fences",
-                "return () if kernel.missing() else await clear_orphans(kernel, fence_prefix(interface), owned, remove)",
+                "return () if kernel.missing() else await clear_orphans(kernel, fence_table(interface), owned, remove)",
                 "return ()",
             ),
             Edit("KernelWorker._apply_addresses", "await self._guard_all()", ""),

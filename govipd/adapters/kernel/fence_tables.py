@@ -1,0 +1,246 @@
+"""The two nf_tables tables of an interface's fences, in inet and in arp, which the fences of a process share."""
+
+import errno
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cached_property
+from typing import Protocol
+
+from govipd.adapters.kernel import fence_rules
+from govipd.adapters.kernel.fence_elements import FenceElements
+from govipd.adapters.kernel.fence_rules import IPAddress, fence_table
+from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, Table
+from govipd.adapters.kernel.nftables import NfTables
+from govipd.core.events import Address
+from govipd.errors import KernelError
+
+_VERSIONS = (4, 6)
+
+
+class SharingFence(Protocol):
+    """What the tables ask of each fence.
+
+    Attributes:
+        addresses: the addresses that it guards.
+        guarding: the messages that guard them.
+        until: the instant until which the fence was told to be open; None: it was told to be closed.
+    """
+
+    addresses: tuple[Address, ...]
+    guarding: Message
+    until: float | None
+
+    def bridge(self) -> Message:
+        """The messages that open the fence for a moment in tables that were created just now."""
+
+    async def reopen(self) -> None:
+        """Open the fence again until `until`."""
+
+
+class FenceTables:
+    """The tables, their sets and rules, and the guarded addresses of every fence.
+
+    **Rules stay** while the kernel confirms that no other program has changed any table. Otherwise the next operation
+    states everything, which repairs a change of another program (`nft flush ruleset`). If the tables are gone, this
+    operation brings the open fences back open for a moment, so that nothing is dropped before they are opened again.
+
+    Args:
+        interface: the VIPs' interface, whose tables these are.
+        kernel: commits transactions.
+        mac: returns the interface's present hardware address.
+    """
+
+    def __init__(self, interface: str, kernel: NfTables, mac: Callable[[], bytes | None] = lambda: None) -> None:
+        self.name = fence_table(interface)
+        self.kernel = kernel
+        self._interface, self._mac = interface, mac
+        self._fences: list[SharingFence] = []
+        self._rules: tuple[Message, ...] = ()
+        self._rules_for: tuple[bytes | None, frozenset[int]] | None = None  # hardware address, IP versions
+        self._found_versions: frozenset[int] | None = None  # of addresses that an earlier process has guarded
+        self._stated: int | None = None  # the NfTables.epoch in which everything was stated
+        self._to_reopen: list[SharingFence] = []
+
+    @cached_property
+    def _inet(self) -> Table:
+        return self.kernel.table(NFPROTO_INET, self.name)
+
+    @cached_property
+    def _arp(self) -> Table:
+        return self.kernel.table(NFPROTO_ARP, self.name)
+
+    @cached_property
+    def elements(self) -> FenceElements:
+        """Makes the messages about addresses."""
+        return FenceElements(self._inet, self._arp)
+
+    @cached_property
+    def _sets(self) -> tuple[Message, ...]:
+        return (*fence_rules.sets(self._inet, _VERSIONS), *fence_rules.sets(self._arp, (4,)))
+
+    # The fences
+
+    def join(self, fence: SharingFence) -> None:
+        """Let a fence share the tables."""
+        self._fences.append(fence)
+
+    def leave(self, fence: SharingFence) -> None:
+        """Remove a fence; the last one removes the tables. Nothing is dropped any more for its addresses.
+
+        Raises:
+            KernelError: the kernel did not confirm.
+        """
+        others = [other for other in self._fences if other is not fence]
+        if others:
+            self.let_go(fence, fence.addresses)
+        else:
+            tables = (self._inet, self._arp)
+            self.kernel.commit(message for table in tables for message in (table.add(), table.delete()))
+            self._stated = None
+        self._fences = others
+
+    def let_go(self, fence: SharingFence, addresses: tuple[Address, ...]) -> None:
+        """Close addresses of a fence, and guard them no more, unless another fence does.
+
+        Raises:
+            KernelError: the kernel did not confirm.
+        """
+        closed = self.elements.closes(self.closable(fence, addresses))
+        forgotten = self.elements.forgets(_without(addresses, (other.addresses for other in self._besides(fence))))
+        if batch := (*closed, *forgotten):
+            self.commit(batch)
+
+    def closable(self, fence: SharingFence, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        """The addresses without those that another fence holds open: a reload gives an address to another group."""
+        return _without(addresses, (other.addresses for other in self._besides(fence) if other.until is not None))
+
+    def _besides(self, fence: SharingFence) -> Iterator[SharingFence]:
+        return (other for other in self._fences if other is not fence)
+
+    # Transactions
+
+    def restate(self) -> None:
+        """Let the next transaction state everything: a fence guards other addresses."""
+        self._stated = None
+
+    def look_at_interface(self) -> None:
+        """Let the next transaction state everything, if the interface has another hardware address by now."""
+        if self._rules_for is not None and self._mac() != self._rules_for[0]:
+            self._stated = None
+
+    def commit(self, batch: Iterable[Message]) -> None:
+        """Commit elements alone; if other parts may differ from what was stated, everything with them.
+
+        Raises:
+            KernelError: the kernel refused, or did not confirm.
+        """
+        batch = tuple(batch)
+        try:
+            if self._undisturbed(batch):
+                return
+            self.kernel.commit((*self._whole(), *batch))
+        except KernelError as error:
+            if error.number != errno.ENOENT:
+                raise
+            self._set_up(batch)
+        self._stated = self.kernel.epoch
+
+    async def commit_together(self, make: Callable[[], Iterable[Message]], now: Callable[[], float]) -> float | None:
+        """Commit elements in one transaction with those of other fences.
+
+        Returns the instant after it; None, without a commit, if other parts may differ from what was stated.
+
+        Raises:
+            KernelError: the kernel refused, or did not confirm.
+        """
+        if self._stated is None or self._stated != self.kernel.epoch:
+            return None
+        try:
+            return await self.kernel.commit_together(make, now)
+        except KernelError as error:
+            if error.number != errno.ERESTART:
+                raise
+            return None
+
+    def replace(self, batch: tuple[Message, ...]) -> None:
+        """Delete tables of these names that another program made, and state everything, in one transaction.
+
+        Raises:
+            KernelError: the kernel refused, or did not confirm.
+        """
+        theirs = [t for t in (self._inet, self._arp) if t.name in self.kernel.tables(t.name, [t.family])]
+        self.kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole(), *batch))
+        self._stated, self._to_reopen = self.kernel.epoch, self._open()
+
+    async def reopen(self, besides: SharingFence | None = None) -> None:
+        """Open the fences again that were open when the tables were set up anew. Each fence's operation ends so."""
+        reopening, self._to_reopen = self._to_reopen, []
+        for fence in reopening:
+            if fence is not besides and fence.until is not None:
+                await fence.reopen()
+
+    def guarded(self) -> frozenset[IPAddress]:
+        """The addresses that the kernel guards, by order of this process or an earlier one.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        return fence_rules.every(self.kernel, self.name)
+
+    def used(self, addresses: Collection[Address], slot: str) -> bool:
+        """Whether the slot counts for one of these addresses, as the kernel has it."""
+        keys = {address.ip.packed for address in addresses}
+        return any(
+            keys & self.kernel.elements(NFPROTO_INET, self.name, fence_rules.used(v, slot)) for v in _VERSIONS
+        )
+
+    def _open(self) -> list[SharingFence]:
+        return [fence for fence in self._fences if fence.until is not None]
+
+    def _undisturbed(self, batch: tuple[Message, ...]) -> bool:
+        """Commit elements alone. Returns False, without a commit, if other parts may differ from what was stated."""
+        if self._stated is None or self._stated != self.kernel.epoch:
+            return False
+        if not batch:
+            return True
+        try:
+            self.kernel.commit(batch, undisturbed=True)
+        except KernelError as error:
+            if error.number != errno.ERESTART:
+                raise
+            return False
+        return True
+
+    def _whole(self) -> tuple[Message, ...]:
+        """The contents of tables and sets that exist: rules, and the addresses that are guarded."""
+        if self._found_versions is None:
+            found = (v for v in _VERSIONS if self.kernel.elements(NFPROTO_INET, self.name, fence_rules.guarded(v)))
+            self._found_versions = frozenset(found)
+        versions = self._found_versions | {address.version for fence in self._fences for address in fence.addresses}
+        wanted = self._mac(), versions
+        if wanted != self._rules_for:
+            self._rules = tuple(
+                fence_rules.rules(self._inet, self._arp, sorted(versions), self._interface, wanted[0])
+            )
+            self._rules_for = wanted
+        return (self._inet.add(), self._arp.add(), *self._rules, *(fence.guarding for fence in self._fences))
+
+    def _set_up(self, batch: tuple[Message, ...]) -> None:
+        """Create missing tables or sets. Where both tables are missing, the open fences stay open for a moment."""
+        stated = (*self._sets, *self._whole(), *batch)
+        self._to_reopen = self._open()
+        if self._to_reopen:
+            new = (self._inet.add(new=True), self._arp.add(new=True))
+            try:
+                self.kernel.commit((*new, *stated, *(fence.bridge() for fence in self._to_reopen)))
+            except KernelError as error:
+                if error.number != errno.EEXIST:
+                    raise
+            else:
+                return
+        self.kernel.commit(stated)
+
+
+def _without(addresses: tuple[Address, ...], others: Iterable[tuple[Address, ...]]) -> tuple[Address, ...]:
+    """The addresses that are not among the others, compared without prefixes."""
+    ips = {other.ip for each in others for other in each}
+    return tuple(address for address in addresses if address.ip not in ips)
