@@ -230,6 +230,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
             mac=addresses.mac,
             clock=clock,
             transmit=interface.transmit,
+            router=interface.router,
             sent=announced,
         ),
         monitor=interface.monitor.watch(vip.addresses, sink),

@@ -4,12 +4,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from itertools import chain, repeat
 
 import pytest
 
-from govipd.adapters.kernel.announce import FrameAnnouncer, PacketSocket
+from govipd.adapters.kernel.announce import FrameAnnouncer, PacketSocket, forwards_ipv6
 from govipd.adapters.kernel.frames import arp_announcement, arp_reply, neighbor_advertisement
 from govipd.core.events import Address
 from tests.adapters.conftest import BootClock, LeapingClock, Wire
@@ -20,7 +21,7 @@ V6: Address = ip_interface("2001:db8::100/128")
 ROUND = [
     arp_announcement(MAC, IPv4Address(V4.ip)),
     arp_reply(MAC, IPv4Address(V4.ip)),
-    neighbor_advertisement(MAC, IPv6Address(V6.ip)),
+    neighbor_advertisement(MAC, IPv6Address(V6.ip), router=False),
 ]
 
 
@@ -43,7 +44,7 @@ def test_arp_reply() -> None:
 
 def test_neighbor_advertisement() -> None:
     """RFC 4861: to all nodes, hop limit 255, Override only, target and its link-layer address."""
-    assert neighbor_advertisement(MAC, IPv6Address("2001:db8::100")).hex(" ", 2) == (
+    assert neighbor_advertisement(MAC, IPv6Address("2001:db8::100"), router=False).hex(" ", 2) == (
         "3333 0000 0001 0200 0000 0001 86dd "
         "6000 0000 0020 3aff "  # 32 bytes of ICMPv6, hop limit 255
         "2001 0db8 0000 0000 0000 0000 0000 0100 "
@@ -52,6 +53,17 @@ def test_neighbor_advertisement() -> None:
         "2001 0db8 0000 0000 0000 0000 0000 0100 "
         "0201 0200 0000 0001"
     )
+
+
+def test_a_router_says_so() -> None:
+    """RFC 4861: R and O, and nothing else differs but the checksum."""
+    flags = slice(14 + 40 + 4, 14 + 40 + 8)
+    router = neighbor_advertisement(MAC, IPv6Address("2001:db8::100"), router=True)
+    host = neighbor_advertisement(MAC, IPv6Address("2001:db8::100"), router=False)
+    assert router[flags].hex() == "a0000000"
+    checksum = slice(14 + 40 + 2, 14 + 40 + 4)
+    assert int.from_bytes(host[checksum]) - int.from_bytes(router[checksum]) == 0x8000
+    assert router[flags.stop :] == host[flags.stop :]
 
 
 class Capture:
@@ -107,6 +119,7 @@ async def announcing(
         repeats_s=repeats_s,
         refresh_s=refresh_s,
         transmit=packets.send,
+        router=partial(forwards_ipv6, "eth0"),
         sent=sent,
     )
     announcer.hold(clock.now() + 60)
@@ -195,3 +208,16 @@ async def test_round_that_a_stopped_process_missed_is_left_out(capture: Capture,
         announcer.start()
         await capture.until(3 * len(ROUND))
     assert seen[:3] == [0, 2 * len(ROUND), 2 * len(ROUND)]
+
+
+@pytest.mark.root
+async def test_the_router_flag_follows_the_kernels_forwarding(net: Wire, capture: Capture, clock: BootClock) -> None:
+    """Hosts that use the VIP as their router would give it up; an interface that is not there forwards nothing."""
+    async with announcing(clock) as announcer:
+        for forwards in (False, True):
+            net.host.run("sysctl", "-q", f"net.ipv6.conf.eth0.forwarding={int(forwards)}")
+            before = capture.drain()
+            announcer.start()
+            await capture.until(before + 6)
+            assert capture.seen[before + 2] == neighbor_advertisement(MAC, IPv6Address(V6.ip), router=forwards)
+    assert not forwards_ipv6("none")

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
+from pathlib import Path
 
 from govipd.adapters.kernel import frames
 from govipd.core.events import Address
@@ -18,7 +19,8 @@ class FrameAnnouncer:
     `refresh_s` seconds. A round has both forms of gratuitous ARP for each IPv4 address (some equipment learns from
     replies only), and a neighbour advertisement for each IPv6 address.
 
-    `mac` returns the hardware address, and is called before each round, because a bond may have failed over. Packet
+    `mac` returns the hardware address, and is called before each round, because a bond may have failed over. `router`
+    says whether this machine forwards IPv6 packets, as the kernel's own advertisements say. Packet
     sockets bypass nf_tables, so no fence drops these frames. A round that fails (no interface, link down) is not
     repeated. `sent` is called with the number of frames sent.
     """
@@ -34,6 +36,7 @@ class FrameAnnouncer:
         repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
         refresh_s: float = 15.0,
         transmit: Callable[[str, Iterable[bytes]], None],
+        router: Callable[[], bool],
         sent: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._interface = interface
@@ -44,6 +47,7 @@ class FrameAnnouncer:
         self._repeats_s = repeats_s
         self._refresh_s = refresh_s
         self._transmit = transmit
+        self._router = router
         self._sent = sent
         self._until = float("-inf")  # a suspended process must not announce a VIP that another member holds by now
         self._started = False
@@ -95,12 +99,21 @@ class FrameAnnouncer:
         self._sent(len(out))
 
     def _frames(self, mac: bytes) -> Iterator[bytes]:
+        router = self._router()
         for address in self._addresses:
             if address.version == 4:
                 yield frames.arp_announcement(mac, address.ip)
                 yield frames.arp_reply(mac, address.ip)
             else:
-                yield frames.neighbor_advertisement(mac, address.ip)
+                yield frames.neighbor_advertisement(mac, address.ip, router=router)
+
+
+def forwards_ipv6(interface: str) -> bool:
+    """Whether the kernel advertises itself as a router on the interface (net/ipv6/ndisc.c, ndisc_send_na)."""
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{interface}/forwarding").read_text().strip() != "0"
+    except OSError:
+        return False  # no such interface, or no IPv6
 
 
 class PacketSocket:

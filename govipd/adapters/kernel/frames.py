@@ -38,15 +38,16 @@ def arp_reply(mac: bytes, address: IPv4Address) -> bytes:
     return _arp(2, mac, address, target_mac=mac)
 
 
-def neighbor_advertisement(mac: bytes, address: IPv6Address) -> bytes:
+def neighbor_advertisement(mac: bytes, address: IPv6Address, *, router: bool) -> bytes:
     """Unsolicited Neighbor Advertisement to all nodes (RFC 4861 sections 4.4 and 7.2.6).
 
     The source is `address`. The Override flag makes neighbours replace their cache entry. The target link-layer address
-    option names `mac`. The hop limit is 255, or receivers discard the frame (section 7.1.2).
+    option names `mac`. The hop limit is 255, or receivers discard the frame (section 7.1.2). `router`: this machine
+    forwards packets; without the Router flag, hosts that use the address as their router give it up (section 7.2.5).
     """
-    override = 0x20000000
+    flags = 0x20000000 | (0x80000000 if router else 0)
     target_link_layer_address = struct.pack("!BB6s", 2, 1, mac)  # RFC 4861 section 4.6.1
-    body = struct.pack("!L16s", override, address.packed) + target_link_layer_address
+    body = struct.pack("!L16s", flags, address.packed) + target_link_layer_address
     return _icmpv6(136, mac, address, _ALL_NODES_MAC, _ALL_NODES, body)
 
 
