@@ -146,7 +146,7 @@ bench-renewals: ready ## what renewing the fence costs the host; of the sources 
 
 GROUPS ?=
 .PHONY: bench-scale
-bench-scale: ready ## what many VIP groups of one daemon cost, into docs/benchmarks; GROUPS="1 16" (root)
+bench-scale: ready ## what many VIP groups cost, into docs/benchmarks; GROUPS="1 16" (root)
 	$(BIN)/python -m bench.scale $(GROUPS)
 
 .PHONY: bench-probe

@@ -66,8 +66,10 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def resident_mb(node: Machine, unit: str) -> float:
     """Resident memory of the unit's processes."""
-    total = 0
-    for pid in node.unit_pids(unit):
-        status = Path(f"/proc/{pid}/status").read_text()
-        total += int(status.partition("VmRSS:")[2].split()[0])
-    return round(total / 1024, 1)
+    return round(sum(map(rss_mb, node.unit_pids(unit))), 1)
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)

@@ -109,3 +109,16 @@ def read(directory: Path) -> tuple[list[Record], Context]:
         msgspec.json.decode((directory / "latest.json").read_bytes(), type=list[Record]),
         msgspec.json.decode((directory / "context.json").read_bytes(), type=Context),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFigure:
+    """One measured value of many groups."""
+
+    groups: int
+    what: str
+    value: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"groups={self.groups:<4} {self.what:44} {self.value:10.2f} {self.unit}"

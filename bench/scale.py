@@ -4,6 +4,8 @@ Three machines run the product. Every machine has the same groups, each with one
 Then its daemon is restarted and killed, its haproxy is stopped, and the machine loses power. The journal of the machine
 that takes a group says when. The machines of the lab share the host's clock.
 
+Then three processes with a thousand candidacies each stand at one etcd (bench.candidacies).
+
 Records go to docs/benchmarks/scale.json: a list of {groups, what, value, unit}. The picture is scale.svg.
 """
 
@@ -14,12 +16,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from signal import SIGKILL
 
+from bench import candidacies
 from bench.charts import scale_chart
 from bench.idle import cpu_seconds, resident_mb
+from bench.records import ScaleFigure
 from tests.lab.files import set_vips
 from tests.lab.host import LabError, until
 from tests.lab.lab import DAEMON, Lab
@@ -28,23 +32,11 @@ from tests.lab.network import VIP4
 
 OUT = Path(__file__).resolve().parents[1] / "docs/benchmarks"
 UNIT = f"{DAEMON}.service"
-GROUPS = (1, 16, 64)
+GROUPS = (1, 16, 64, 256)
+CANDIDACIES = 1000  # groups of one etcd, without a kernel side
 IDLE_S = 20.0
 SETTLE_S = 3.0
 PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured value."""
-
-    groups: int
-    what: str
-    value: float
-    unit: str
-
-    def __str__(self) -> str:
-        return f"groups={self.groups:<4} {self.what:44} {self.value:10.2f} {self.unit}"
 
 
 def names(groups: int) -> list[str]:
@@ -103,7 +95,7 @@ def leading(node: Machine) -> set[str]:
     return set()
 
 
-def at_rest(lab: Lab, holder: Machine, groups: int) -> Iterator[Figure]:
+def at_rest(lab: Lab, holder: Machine, groups: int) -> Iterator[ScaleFigure]:
     """The cost without events."""
     nodes = {"holder": holder, "standby": lab.others(holder)[0]}
     calls, began = etcd_calls(lab), time.monotonic()
@@ -112,11 +104,11 @@ def at_rest(lab: Lab, holder: Machine, groups: int) -> Iterator[Figure]:
     seconds = time.monotonic() - began
     for role, node in nodes.items():
         used = cpu_seconds(node.unit_pids(UNIT)) - before[role]
-        yield Figure(groups, f"processor, {role}", round(100 * used / seconds, 2), "%")
-        yield Figure(groups, f"resident, {role}", resident_mb(node, UNIT), "MB")
+        yield ScaleFigure(groups, f"processor, {role}", round(100 * used / seconds, 2), "%")
+        yield ScaleFigure(groups, f"resident, {role}", resident_mb(node, UNIT), "MB")
         files = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in node.unit_pids(UNIT))
-        yield Figure(groups, f"file descriptors, {role}", files, "")
-    yield Figure(groups, "calls of etcd, three machines", round((etcd_calls(lab) - calls) / seconds, 1), "per s")
+        yield ScaleFigure(groups, f"file descriptors, {role}", files, "")
+    yield ScaleFigure(groups, "calls of etcd, three machines", round((etcd_calls(lab) - calls) / seconds, 1), "per s")
 
 
 def etcd_calls(lab: Lab) -> int:
@@ -130,7 +122,7 @@ def etcd_calls(lab: Lab) -> int:
     return int(total)
 
 
-def disturbed(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Machine], object]) -> Iterator[Figure]:
+def disturbed(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Machine], object]) -> Iterator[ScaleFigure]:
     """Disturb only the daemon of the holder: no group may move, and each must be led again."""
     before = {group: queue[0] for group, queue in queues(lab).items()}
     act(holder)
@@ -138,10 +130,10 @@ def disturbed(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[
     with suppress(LabError):
         until(lambda: len(leading(holder)) == groups, PATIENCE_S, "the groups are led again")
     after = {group: queue[0] for group, queue in queues(lab).items()}
-    yield Figure(groups, f"{what}: groups that moved", sum(after.get(g) != first for g, first in before.items()), "")
+    yield ScaleFigure(groups, f"{what}: groups that moved", sum(after.get(g) != first for g, first in before.items()), "")
 
 
-def moved(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Machine], float]) -> Iterator[Figure]:
+def moved(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Machine], float]) -> Iterator[ScaleFigure]:
     """Let every group move; `act` returns when it happened, in seconds of CLOCK_MONOTONIC."""
     others = lab.others(holder)
     at = act(holder)
@@ -158,9 +150,9 @@ def moved(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Mach
 
     with suppress(LabError):
         until(all_taken, PATIENCE_S, "every group has moved")
-    yield Figure(groups, f"{what}: groups that were taken", len(taken), "")
-    yield Figure(groups, f"{what}: the first was taken after", round(min(taken.values(), default=at) - at, 3), "s")
-    yield Figure(groups, f"{what}: the last was taken after", round(max(taken.values(), default=at) - at, 3), "s")
+    yield ScaleFigure(groups, f"{what}: groups that were taken", len(taken), "")
+    yield ScaleFigure(groups, f"{what}: the first was taken after", round(min(taken.values(), default=at) - at, 3), "s")
+    yield ScaleFigure(groups, f"{what}: the last was taken after", round(max(taken.values(), default=at) - at, 3), "s")
 
 
 def _stop_haproxy(holder: Machine) -> float:
@@ -175,7 +167,7 @@ def _power_off(holder: Machine) -> float:
     return at
 
 
-def measure(lab: Lab, groups: int) -> Iterator[Figure]:
+def measure(lab: Lab, groups: int) -> Iterator[ScaleFigure]:
     """Every figure for so many groups."""
     configure(lab, groups)
     holder = arrange(lab, groups)
@@ -190,14 +182,18 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and write the records and the picture."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description="Many VIP groups of one daemon.")
     parser.add_argument("groups", nargs="*", type=int, help=f"how many groups ({' '.join(map(str, GROUPS))})")
+    parser.add_argument("--candidacies", type=int, default=CANDIDACIES, help="groups of one etcd (%(default)s); 0: none")
     parser.add_argument("--out", type=Path, default=OUT, help="directory of the records (%(default)s)")
     args = parser.parse_args(arguments)
-    figures: list[Figure] = []
+    figures: list[ScaleFigure] = []
     with Lab() as lab:
         for groups in args.groups or GROUPS:
             for figure in measure(lab, groups):
                 print(figure, flush=True)
                 figures.append(figure)
+    for figure in candidacies.measure(args.candidacies) if args.candidacies else ():
+        print(figure, flush=True)
+        figures.append(figure)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "scale.json").write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
     (args.out / "scale.svg").write_text(scale_chart([(f.groups, f.what, f.value, f.unit) for f in figures]))

@@ -52,6 +52,11 @@ class Member:
             time.sleep(0.001)  # its threads stop one after the other; one that runs yet may answer
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def data(self) -> Path:
         return self._directory / self.name
 
