@@ -19,6 +19,7 @@ from govipd.runtime.parts import Plan
 from govipd.runtime.ports import Clock
 from govipd.runtime.process_ports import Journal, Notifier, Service
 from govipd.runtime.process_session import ProcessSession
+from govipd.runtime.reporter import status_of_all
 from govipd.runtime.tasks import ProcessTasks
 
 BEAT_S = 0.25  # longest time between two steps of the loop, so that a stall differs from a quiet time
@@ -207,8 +208,7 @@ class Daemon:
     async def _next(self, beat_at: float) -> tuple[Group | None, Event]:
         """The next event, or a Tick when a group's deadline or the beat comes first."""
         now = self._clock.now()
-        deadlines = [group.state_machine.next_deadline(now) for group in self._all()]
-        until = min([beat_at, *(t for t in deadlines if t is not None)])
+        until = min([beat_at, *(group.deadline for group in self._all() if group.deadline is not None)])
         timer = asyncio.get_running_loop().call_later(max(0.0, until - now), self._post, None, Tick())
         try:
             return await self._queue.get()
@@ -216,7 +216,11 @@ class Daemon:
             timer.cancel()
 
     def _dispatch(self, group: Group | None, event: Event) -> None:
-        for receiver in self._all() if group is None else [group]:
+        receivers = self._all() if group is None else [group]
+        if group is None and isinstance(event, Tick):
+            now = self._clock.now()
+            receivers = [each for each in receivers if each.deadline is not None and each.deadline <= now]
+        for receiver in receivers:
             receiver.handle(event)
 
     def _post(self, group: Group | None, event: Event) -> None:
@@ -332,7 +336,7 @@ class Daemon:
         if not self._ready and not {State.STARTING, State.ADOPTING} & set(states):
             self._ready = True
             self._notifier.ready()
-        status = " | ".join(group.reporter.status_line() for group in self._all())
+        status = status_of_all([group.reporter for group in self._all()])
         if status != self._told_status:
             self._told_status = status
             self._notifier.status(status)

@@ -46,6 +46,7 @@ class Group:
         self._sink: Sink = lambda event: post(self, event)
         self._parts = plan.make(self._sink, session)
         self.others: Callable[[], Collection[ev.Address]] = lambda: ()  # addresses of this process's other groups
+        self.deadline: float | None = None  # when a Tick is due, unless another event comes before; None: never
         self.left_for_adoption = False  # this process ends, and the next process adopts this group's VIP
         self._unreported: deque[tuple[ev.Event, Sequence[ac.Action], float]] = deque()
         self._report_by: float | None = None  # the instant until which reports may wait; None: none waits
@@ -97,8 +98,10 @@ class Group:
         if left is not None and left.addresses:
             self._worker.applied = union(self._worker.applied, left.addresses)
             self._worker.readdress(tuple(address for address in self._worker.wanted if address in left.addresses))
-        for action in self.state_machine.start(left, self._clock.now()):
+        now = self._clock.now()
+        for action in self.state_machine.start(left, now):
             self._do(action)
+        self.deadline = self.state_machine.next_deadline(now)
         if self._parts.drain.is_set():
             self.handle(ev.Drain(wanted=True))
 
@@ -115,6 +118,7 @@ class Group:
             # The proof may be older than a reload, so addresses that have left the group are dropped first.
             self._worker.readdress(tuple(address for address in event.addresses if address in self.plan.addresses))
         actions = self.state_machine.step(event, now)
+        self.deadline = self.state_machine.next_deadline(now)
         self._time(actions)
         for action in actions:
             self._do(action)

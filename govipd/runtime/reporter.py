@@ -1,7 +1,7 @@
 """Reports one VIP group to people and programs: the journal, the status, the member's record in etcd."""
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from govipd.core import texts
@@ -18,6 +18,8 @@ from govipd.runtime.repeat_filter import RepeatFilter
 from govipd.runtime.step_timing import OperationTimings
 
 TRANSITIONS_KEPT = 20
+FULL_LINES = 8  # of so many groups, `systemctl status` shows each; of more, how many are in which state
+TROUBLES_SHOWN = 3  # and so many of those in trouble
 _BEGINNING = frozenset({State.STARTING, State.ADOPTING})  # no gate has been observed yet
 
 
@@ -60,6 +62,16 @@ class Reporter:
         """One line for `systemctl status`."""
         addresses = [str(a.ip) for a in self.addresses]
         return f"{self._name}: {texts.status(self._state_machine, addresses, self._clock.now())}"
+
+    @property
+    def state(self) -> State:
+        """The group's state."""
+        return self._state_machine.state
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the group is ineligible, or its status line has a warning."""
+        return self.state is State.INELIGIBLE or bool(texts.trouble(self._state_machine))
 
     def status(self) -> GroupStatus:
         """The group's whole status."""
@@ -174,3 +186,15 @@ class Reporter:
             "addresses": sorted(map(str, self.addresses)),
         }
         self._publish(record)
+
+
+def status_of_all(reporters: Sequence[Reporter]) -> str:
+    """One line for `systemctl status` about every group."""
+    if len(reporters) <= FULL_LINES:
+        return " | ".join(reporter.status_line() for reporter in reporters)
+    counts = Counter(reporter.state for reporter in reporters)
+    in_trouble = [reporter for reporter in reporters if reporter.in_trouble]
+    states = ", ".join(f"{count} {state.value}" for state, count in counts.most_common())
+    lines = [reporter.status_line() for reporter in in_trouble[:TROUBLES_SHOWN]]
+    more = len(in_trouble) - len(lines)
+    return " | ".join([f"{len(reporters)} VIPs: {states}", *lines, *([f"{more} more in trouble"] if more else [])])

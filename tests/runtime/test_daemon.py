@@ -190,6 +190,21 @@ async def test_groups_and_sources_come_and_go_with_the_configuration() -> None:
         await w.until(lambda: w.elections[1].closed)
 
 
+async def test_the_status_of_many_groups_counts_them_and_shows_those_in_trouble() -> None:
+    """systemctl shows one line: twenty groups would not fit."""
+    async with running() as w:
+        await w.until(w.leads)
+        groups = {f"g{n}": w.group(f"g{n}", f"192.0.2.{n}/32") for n in range(1, 20)}
+        w.next_plan = replace(w.plan, groups={"api": w.group("api"), **groups})
+        w.daemon.reload()
+        await w.until(lambda: w.notifier.statuses[-1] == "20 VIPs: 20 leader")
+        for name in ("g7", "g8", "g9", "g10"):
+            await w.daemon.drain(name, wanted=True)
+        await w.until(lambda: w.notifier.statuses[-1].startswith("20 VIPs: 16 leader, 4 ineligible | g7: ineligible"))
+        assert w.notifier.statuses[-1].count("drained by the operator") == 3
+        assert w.notifier.statuses[-1].endswith(" | 1 more in trouble")
+
+
 async def test_a_plan_s_warnings_are_reported() -> None:
     """Loudly: what the configuration asked for and this machine cannot do."""
     async with running() as w:
