@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+
+import requests
 
 from bench.idle import cpu_seconds, rss_mb
 from bench.records import ScaleFigure
@@ -126,9 +127,8 @@ class Members:
 
 
 def metrics(endpoint: str) -> dict[str, float]:
-    """etcd's metrics, with their labels."""
-    with urllib.request.urlopen(f"{endpoint}/metrics") as reply:
-        lines = reply.read().decode().splitlines()
+    """Etcd's metrics, with their labels."""
+    lines = requests.get(f"{endpoint}/metrics", timeout=5).text.splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
 

@@ -16,9 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_interface
 from pathlib import Path
+from typing import Any
 
 VIP = ip_interface("192.0.2.100/32")
 RULES = 20_000
@@ -130,12 +131,11 @@ def main() -> int:
     host = Namespace()
     with host.inside():
         subprocess.run(["nft", "-f", "-"], input=rules(RULES, "foreign").encode(), check=True)
-        try:
+        tables: dict[str, Any] = {"table": "govipd_bench"}
+        with suppress(ImportError):  # an earlier tree
             from govipd.adapters.kernel.fence_tables import FenceTables  # noqa: PLC0415
             from govipd.adapters.kernel.nftables import NfTables  # noqa: PLC0415
-        except ImportError:  # an earlier tree
-            tables = {"table": "govipd_bench"}
-        else:
+
             tables = {"tables": FenceTables("bench", NfTables())}
         fence = NftFence(addresses=(VIP,), clock=Clock(), **tables)
         measure(fence)

@@ -122,7 +122,9 @@ def etcd_calls(lab: Lab) -> int:
     return int(total)
 
 
-def disturbed(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Machine], object]) -> Iterator[ScaleFigure]:
+def disturbed(
+    lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Machine], object]
+) -> Iterator[ScaleFigure]:
     """Disturb only the daemon of the holder: no group may move, and each must be led again."""
     before = {group: queue[0] for group, queue in queues(lab).items()}
     act(holder)
@@ -130,7 +132,9 @@ def disturbed(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[
     with suppress(LabError):
         until(lambda: len(leading(holder)) == groups, PATIENCE_S, "the groups are led again")
     after = {group: queue[0] for group, queue in queues(lab).items()}
-    yield ScaleFigure(groups, f"{what}: groups that moved", sum(after.get(g) != first for g, first in before.items()), "")
+    yield ScaleFigure(
+        groups, f"{what}: groups that moved", sum(after.get(g) != first for g, first in before.items()), ""
+    )
 
 
 def moved(lab: Lab, holder: Machine, groups: int, what: str, act: Callable[[Machine], float]) -> Iterator[ScaleFigure]:
@@ -182,7 +186,9 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and write the records and the picture."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description="Many VIP groups of one daemon.")
     parser.add_argument("groups", nargs="*", type=int, help=f"how many groups ({' '.join(map(str, GROUPS))})")
-    parser.add_argument("--candidacies", type=int, default=CANDIDACIES, help="groups of one etcd (%(default)s); 0: none")
+    parser.add_argument(
+        "--candidacies", type=int, default=CANDIDACIES, help="groups of one etcd (%(default)s); 0: none"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="directory of the records (%(default)s)")
     args = parser.parse_args(arguments)
     figures: list[ScaleFigure] = []

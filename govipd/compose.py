@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Protocol
+from typing import Protocol
 
 from govipd.adapters.election.claims import Claims
 from govipd.adapters.election.election import EtcdElection
@@ -172,6 +172,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
     def report(kind: JournalKind, text: str) -> None:
         host.journal.write(kind, f"{vip.name}: {text}", {"GOVIP_VIP": vip.name, "GOVIP_DETAIL": text})
 
+    nft = NftFence(addresses=vip.addresses, clock=clock, tables=interface.tables) if host.fenced else None
     addresses = KernelAddresses(
         interface=vip.interface,
         addresses=vip.addresses,
@@ -179,10 +180,9 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
         fenced=host.fenced,
         route=interface.route,
         present=interface.present,
+        spared=nft.open_elsewhere if nft else tuple,
     )
-    fence: Fence = AddressFence(addresses)
-    if host.fenced:
-        fence = NftFence(addresses=vip.addresses, clock=clock, tables=interface.tables)
+    fence: Fence = nft or AddressFence(addresses)
     keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
     claims = Claims(keys, vip.addresses)
     port = config.pact.port + config.vip.index(vip)
@@ -230,7 +230,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
             mac=addresses.mac,
             clock=clock,
             transmit=interface.transmit,
-            router=interface.router,
+            router=partial(interface.route.forwards_ipv6, vip.interface),
             sent=announced,
         ),
         monitor=interface.monitor.watch(vip.addresses, sink),

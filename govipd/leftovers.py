@@ -9,7 +9,7 @@ from pathlib import Path
 
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.fence_rules import fence_table
-from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.interface import interface_adapters
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.orphan_fences import clear_orphans
 from govipd.adapters.kernel.rtnetlink import RouteSocket
@@ -91,6 +91,8 @@ async def stay_silent(path: Path, interface: str) -> None:
     """
     config, vips = refused_vips(path, interface)
     own, reachable = local_addresses(), first_address(interface)
+    clock = BootClock()
+    tables = interface_adapters(interface, clock).tables
     for vip in vips:
         present = [address.ip for address in vip.addresses if address.ip in own]
         answers = ", ".join(map(str, present))
@@ -103,7 +105,7 @@ async def stay_silent(path: Path, interface: str) -> None:
             text = f"{vip.name}: this machine answers for {answers}: without nf_tables there is no fence to close"
         else:
             try:
-                await NftFence(addresses=vip.addresses, clock=BootClock(), tables=FenceTables(interface, NfTables())).close()
+                await NftFence(addresses=vip.addresses, clock=clock, tables=tables).close()
             except KernelError as e:
                 text = f"{vip.name}: this machine answers for {answers}: {e}"
         print(text, file=sys.stderr)

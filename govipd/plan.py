@@ -178,7 +178,13 @@ def check(path: Path, interface: str) -> None:
     Raises:
         ConfigError: the configuration is refused.
     """
-    read_plan(path, interface, journal_for({}, sys.stderr), HostName(None, nameable), interface_adapters(interface, BootClock()))
+    read_plan(
+        path,
+        interface,
+        journal_for({}, sys.stderr),
+        HostName(None, nameable),
+        interface_adapters(interface, BootClock()),
+    )
 
 
 def refused_vips(path: Path, interface: str) -> tuple[Config | None, tuple[VipConfig, ...]]:

@@ -47,6 +47,7 @@ class Group:
         self._parts = plan.make(self._sink, session)
         self.others: Callable[[], Collection[ev.Address]] = lambda: ()  # addresses of this process's other groups
         self.deadline: float | None = None  # when a Tick is due, unless another event comes before; None: never
+        self._adopts = False  # this process has adopted the VIP of an earlier one
         self.left_for_adoption = False  # this process ends, and the next process adopts this group's VIP
         self._unreported: deque[tuple[ev.Event, Sequence[ac.Action], float]] = deque()
         self._report_by: float | None = None  # the instant until which reports may wait; None: none waits
@@ -58,7 +59,14 @@ class Group:
             journal=journal,
             publish=self._parts.election.publish,
         )
-        self._worker = KernelWorker(self._parts, plan.addresses, sink=self._sink, clock=clock, reporter=self.reporter)
+        self._worker = KernelWorker(
+            self._parts,
+            plan.addresses,
+            sink=self._sink,
+            clock=clock,
+            reporter=self.reporter,
+            readdressed=self._readdressed,
+        )
 
     @property
     def stopped(self) -> bool:
@@ -119,7 +127,7 @@ class Group:
             self._worker.readdress(tuple(address for address in event.addresses if address in self.plan.addresses))
         actions = self.state_machine.step(event, now)
         self.deadline = self.state_machine.next_deadline(now)
-        self._time(actions)
+        self._parts.timings.follow(actions)
         for action in actions:
             self._do(action)
         self._unreported.append((event, actions, now))
@@ -127,6 +135,11 @@ class Group:
             return
         self._report_by = None
         self._report()
+
+    def _readdressed(self) -> None:
+        """Note that the kernel answers for nothing of an earlier process but what this one has adopted."""
+        if self._adopts:
+            self._parts.election.silenced()
 
     def _late(self, now: float) -> bool:
         """Whether reports have waited for REPORT_DELAY_S. The first call starts a timer that calls handle() again."""
@@ -153,18 +166,6 @@ class Group:
         """Note that the daemon is to stop: the timing of a release begins."""
         if self.state_machine.state is State.LEADER:
             self._parts.timings.begin(Operation.RELEASE, "told to stop")
-
-    def _time(self, actions: Sequence[ac.Action]) -> None:
-        for action in actions:
-            match action:
-                case ac.Report(state=State.ACTIVATING):
-                    self._parts.timings.begin(Operation.TAKE, "won")
-                case ac.Report(state=State.HANDING_OVER):
-                    self._parts.timings.begin(Operation.RELEASE, "handing over")
-                case ac.Report(state=State.DEACTIVATING):
-                    self._parts.timings.begin(Operation.RELEASE, "decided")
-                case ac.Report():
-                    self._parts.timings.mark(action.state.value)
 
     def reconfigure(self, plan: GroupPlan) -> None:
         """Apply a plan of the same identity: only the difference, without a release of the VIP."""
@@ -284,6 +285,9 @@ class Group:
         match action:
             case ac.Adopt():
                 self._parts.election.adopt(action.campaign, action.holding)
+                self._adopts = True
+                if self._worker.applied == self._worker.wanted:
+                    self._readdressed()
                 left = action.holding.until - self._clock.now()
                 self.reporter.line(JournalKind.ADOPTING, texts.adopting(left), {"GOVIP_STATE": State.ADOPTING.value})
             case ac.SaveRestartState():

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ class KernelWorker:
         sink: where Done and Failed go.
         clock: CLOCK_BOOTTIME.
         reporter: reports what the kernel refuses.
+        readdressed: called when the adapters have exactly the wanted addresses, and all others are gone.
 
     Attributes:
         wanted: the addresses that this node may hold.
@@ -42,7 +43,14 @@ class KernelWorker:
     """
 
     def __init__(
-        self, parts: Parts, addresses: tuple[Address, ...], *, sink: Sink, clock: Clock, reporter: Reporter
+        self,
+        parts: Parts,
+        addresses: tuple[Address, ...],
+        *,
+        sink: Sink,
+        clock: Clock,
+        reporter: Reporter,
+        readdressed: Callable[[], None],
     ) -> None:
         self.wanted = self.applied = addresses
         self.confirmed_until = 0.0
@@ -50,6 +58,7 @@ class KernelWorker:
         self._sink = sink
         self._clock = clock
         self._reporter = reporter
+        self._readdressed = readdressed
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
         self._prepared = False  # the addresses are present behind a closed fence
@@ -114,9 +123,11 @@ class KernelWorker:
                 self._prepared = False  # the next Hold renews the addresses' lifetime
                 parts.announcer.hold(action.until)
             case CloseFence():
-                if self.applied != self.wanted:
-                    await self._guard_all()
-                await parts.fence.close()
+                try:
+                    if self.applied != self.wanted:
+                        await self._guard_all()
+                finally:
+                    await parts.fence.close()
                 parts.timings.mark("fence closed")
             case RemoveAddresses():
                 self._prepared = False
@@ -141,6 +152,7 @@ class KernelWorker:
         parts.neighbours.replace(wanted)
         if wanted == self.wanted:
             self.applied = wanted
+            self._readdressed()
         if gone := [address for address in both if address not in wanted]:
             parts.election.unclaim(gone)
 

@@ -42,7 +42,10 @@ class Election(Protocol):
         """Stay in the queue while a campaign is wanted, until cancelled."""
 
     def silenced(self) -> None:
-        """Note that this kernel does not answer for the group: leases of earlier processes may be given back."""
+        """Note that this kernel does not answer for the group, or only for what was adopted.
+
+        Leases of earlier processes may be given back.
+        """
 
     def campaign(self, campaign: int) -> None:
         """Join the queue, under this campaign number. Queued and Elected follow."""
@@ -51,7 +54,10 @@ class Election(Protocol):
         """Whether the group can adopt this: a process has one lease, and another group may have adopted another."""
 
     def adopt(self, campaign: int, holding: RestartState) -> None:
-        """Adopt an earlier process's lease and key; call before run(). The events of a campaign follow."""
+        """Adopt an earlier process's lease and key; call before run(). The events of a campaign follow.
+
+        silenced() follows when the kernel answers for nothing of the earlier process that was not adopted.
+        """
 
     def resign(self, campaign: int, successor: str = "", *, contested: bool = False) -> None:
         """Leave the queue, and let `successor` become first ("": the next one). Resigned follows once etcd confirms.

@@ -3,10 +3,12 @@
 Between moves nothing is timed: a node that holds its VIP, or waits in the queue, spends no time on it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from govipd.core.actions import Action, Report
+from govipd.core.state import State
 from govipd.runtime.ports import Clock
 
 STEPS_MAX = 100  # different steps of one move: a move that never ends must not use more and more memory
@@ -71,6 +73,19 @@ class StepTimings:
             self._steps = {}
             self._marks = 0
         self.mark(step)
+
+    def follow(self, actions: Iterable[Action]) -> None:
+        """Begin a move, or mark a step, as the state machine's reports say."""
+        for action in actions:
+            match action:
+                case Report(state=State.ACTIVATING):
+                    self.begin(Operation.TAKE, "won")
+                case Report(state=State.HANDING_OVER):
+                    self.begin(Operation.RELEASE, "handing over")
+                case Report(state=State.DEACTIVATING):
+                    self.begin(Operation.RELEASE, "decided")
+                case Report():
+                    self.mark(action.state.value)
 
     def mark(self, step: str) -> None:
         """Note the time of a step. Does nothing where no move is under way."""

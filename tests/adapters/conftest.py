@@ -12,7 +12,7 @@ from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Event
 from tests.adapters.etcd_cluster import Cluster
-from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker
+from tests.adapters.fencing import OPENED, OWN4, OWN6, V4, V6, Asker
 from tests.adapters.namespaces import Namespace, wire
 
 
@@ -55,6 +55,14 @@ class Events(list[Event]):
         """The first event from position `since` on that is wanted."""
         await self.until(lambda: any(map(wanted, self[since:])))
         return next(filter(wanted, self[since:]))
+
+
+@pytest.fixture(autouse=True)
+def sockets_closed() -> Iterator[None]:
+    """Those of fencing.own_tables()."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.nft_table import Message
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Address
@@ -67,6 +68,15 @@ def slot_in_use(host: Namespace, table: str = TABLE) -> set[str]:
     listing = json.loads(host.run("nft", "--json", "list", "table", "inet", table))["nftables"]
     sets = [entry["set"] for entry in listing if "set" in entry]
     return {s["name"][-1] for s in sets if s["name"].startswith("used") and s.get("elem")}
+
+
+OPENED: list[NfTables] = []  # closed when the test ends
+
+
+def own_tables(interface: str = "eth0", mac: Callable[[], bytes | None] = lambda: None) -> FenceTables:
+    """Tables with a socket of their own."""
+    OPENED.append(NfTables())
+    return FenceTables(interface, OPENED[-1], mac)
 
 
 class KilledError(Exception):

@@ -10,8 +10,9 @@ from itertools import chain, repeat
 
 import pytest
 
-from govipd.adapters.kernel.announce import FrameAnnouncer, PacketSocket, forwards_ipv6
+from govipd.adapters.kernel.announce import FrameAnnouncer, PacketSocket
 from govipd.adapters.kernel.frames import arp_announcement, arp_reply, neighbor_advertisement
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address
 from tests.adapters.conftest import BootClock, LeapingClock, Wire
 
@@ -109,7 +110,7 @@ async def announcing(
     def mac() -> bytes | None:
         return MAC if macs is None else next(macs)
 
-    packets = PacketSocket()
+    packets, route = PacketSocket(), RouteSocket()
     announcer = FrameAnnouncer(
         interface="eth0",
         addresses=(V4, V6),
@@ -119,7 +120,7 @@ async def announcing(
         repeats_s=repeats_s,
         refresh_s=refresh_s,
         transmit=packets.send,
-        router=partial(forwards_ipv6, "eth0"),
+        router=partial(route.forwards_ipv6, "eth0"),
         sent=sent,
     )
     announcer.hold(clock.now() + 60)
@@ -131,6 +132,7 @@ async def announcing(
         task.cancel()
         await asyncio.wait([task])
         packets.close()
+        route.close()
 
 
 @pytest.mark.root
@@ -220,4 +222,6 @@ async def test_the_router_flag_follows_the_kernels_forwarding(net: Wire, capture
             announcer.start()
             await capture.until(before + 6)
             assert capture.seen[before + 2] == neighbor_advertisement(MAC, IPv6Address(V6.ip), router=forwards)
-    assert not forwards_ipv6("none")
+    route = RouteSocket()
+    assert not route.forwards_ipv6("none")
+    route.close()

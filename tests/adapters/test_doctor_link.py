@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_tables import FenceTables
-from govipd.adapters.kernel.nftables import NfTables
 from govipd.config.model import Config
 from govipd.core.events import Address
 from govipd.ctl.doctor import check_answers, check_link, check_packets
 from govipd.ctl.doctor.finding import Cluster, Finding, Queue, Severity
 from tests.adapters.conftest import BootClock, Wire
 from tests.adapters.doctor_config import bad, configured
+from tests.adapters.fencing import own_tables
 from tests.adapters.namespaces import Namespace
 
 pytestmark = pytest.mark.root
@@ -188,7 +187,7 @@ async def test_without_etcd_it_is_not_known_which_machine_should_answer(sound: W
 async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
     """Open: all right; closed, or not there: failed. Where another leads, it does not matter."""
     clock = BootClock()
-    fence = NftFence(addresses=VIPS, clock=clock, tables=FenceTables("eth0", NfTables()))
+    fence = NftFence(addresses=VIPS, clock=clock, tables=own_tables())
     text = "api: fence: this member leads, but table govipd_eth0 is not there in inet and arp"
     assert await only(await check_packets.examine(config, OURSELVES), Severity.FAILED) == text
     await fence.open(clock.now() + 60)
@@ -203,9 +202,7 @@ async def test_the_fence_of_a_leader(sound: Wire, config: Config) -> None:
 async def test_a_fence_that_no_vip_of_the_file_owns_is_named(sound: Wire, config: Config) -> None:
     """What it guards is dead on this machine; another interface's is not this file's."""
     for interface, address in (("eth0", "192.0.2.177/32"), ("eth0.5", "192.0.2.178/32")):
-        await NftFence(
-            addresses=(ip_interface(address),), clock=BootClock(), tables=FenceTables(interface, NfTables())
-        ).close()
+        await NftFence(addresses=(ip_interface(address),), clock=BootClock(), tables=own_tables(interface)).close()
     text = await only(await check_packets.examine(config, ANOTHER), Severity.WARNING)
     assert text == "fence: 192.0.2.177 is closed on this machine, and belongs to no VIP here"
 

@@ -115,6 +115,7 @@ async def test_time_lost_while_opening_is_taken_off(machines: Wire, fence: NftFe
 
 async def test_a_process_that_gets_no_time_does_not_hold(fence: NftFence, vip: Asker, clock: LeapingClock) -> None:
     """Late at each try: closed, and refused."""
+    await fence.close()
     until = clock.now() + 60
     clock.leaps = [0.0, 1.0] * 3
     with pytest.raises(KernelError, match="not given the time"):
@@ -268,4 +269,60 @@ async def test_an_address_that_two_groups_guard_is_the_one_that_opens_it(
     await later.remove()
     assert await vip.answered(clock)
     assert machines.host.run("nft", "list", "tables") == ""
+    kernel.close()
+
+
+async def test_a_group_that_a_reload_adds_is_guarded_by_its_first_closing(
+    machines: Wire, vip: Asker, clock: LeapingClock
+) -> None:
+    """Also one whose addresses are the first of their IP version. The other group's answers go on."""
+    kernel = NfTables(owns=False)
+    tables = FenceTables("eth0", kernel)
+    first = NftFence(addresses=(OTHER,), clock=clock, tables=tables)
+    await first.open(clock.now() + 60)
+    assert await vip.answered(clock)
+    added = NftFence(addresses=(V4, V6), clock=clock, tables=tables)
+    await added.close()
+    assert not await vip.answered(clock)
+    await added.open(clock.now() + 60)
+    assert await vip.answered(clock)
+    await first.remove()
+    assert await vip.answered(clock)
+    await added.close()
+    assert not await vip.answered(clock)
+    await added.remove()
+    kernel.close()
+
+
+async def test_a_fence_without_addresses_has_nothing_to_do(machines: Wire, clock: LeapingClock) -> None:
+    """A reload has changed every address of a group that leads: for a moment it may hold none."""
+    kernel = NfTables(owns=False)
+    fence = NftFence(addresses=(V4,), clock=clock, tables=FenceTables("eth0", kernel))
+    until = clock.now() + 60
+    for addresses in ((), (V4,)):
+        await fence.replace(addresses)
+        for _ in range(4):
+            until += 0.5
+            await fence.open(until)
+    asker = Asker(machines.host, machines.peer, V4)
+    assert await asker.answered(clock)
+    await fence.replace(())
+    await fence.close()
+    await fence.remove()
+    asker.close()
+    kernel.close()
+
+
+async def test_the_last_group_leaves_what_an_earlier_process_has_closed(
+    machines: Wire, vip: Asker, clock: LeapingClock
+) -> None:
+    """An orphan's address that is still on the machine stays closed."""
+    kernel = NfTables(owns=False)
+    await NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel)).close()
+    other = NftFence(addresses=(OTHER,), clock=clock, tables=FenceTables("eth0", kernel))
+    await other.open(clock.now() + 60)
+    await other.remove()
+    assert not await vip.answered(clock)
+    assert other.guarded() == {V4.ip, V6.ip}
+    machines.host.run("nft", "flush ruleset")
     kernel.close()

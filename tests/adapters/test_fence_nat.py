@@ -11,12 +11,10 @@ from ipaddress import ip_interface
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_tables import FenceTables
-from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address
 from tests.adapters.conftest import LeapingClock, Wire
-from tests.adapters.fencing import OWN4, TABLE, V4, V6
+from tests.adapters.fencing import OWN4, V4, V6, own_tables
 from tests.adapters.namespaces import Namespace
 
 pytestmark = pytest.mark.root
@@ -86,7 +84,7 @@ def guarding(clock: LeapingClock, interface: str = "eth0") -> NftFence:
     route = RouteSocket()
     mac = route.mac(interface)
     route.close()
-    return NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables(interface, NfTables(), lambda: mac))
+    return NftFence(addresses=(V4, V6), clock=clock, tables=own_tables(interface, lambda: mac))
 
 
 @pytest.mark.parametrize("kind", list(NAT))

@@ -9,13 +9,14 @@ from ipaddress import ip_interface
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.fence_rules import lacking
+from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.joint_commits import JointCommits
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, Message, Table
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.errors import KernelError
 from tests.adapters.conftest import LeapingClock, Wire
-from tests.adapters.fencing import TABLE, V4, V6, Asker, slot_in_use
+from tests.adapters.fencing import TABLE, V4, V6, Asker, own_tables, slot_in_use
 from tests.adapters.namespaces import Namespace
 
 pytestmark = pytest.mark.root
@@ -216,8 +217,9 @@ async def test_what_the_kernel_refuses_of_one_fence_is_done_for_the_others(
     kernel.commit((table.add(), table.add_set("a", 4, times_out=False)))
     good = table.add_element("a", bytes(4), times_out=False)
     bad = table.delete_element("a", bytes([1, 2, 3, 4]))
+    joint = JointCommits(kernel)
     ended = await asyncio.gather(
-        *(kernel.commit_together(lambda m=m: (m,), clock.now) for m in (good, bad)),  # type: ignore[misc]
+        *(joint.commit(lambda m=m: (m,), clock.now) for m in (good, bad)),  # type: ignore[misc]
         return_exceptions=True,
     )
     assert isinstance(ended[0], float)
@@ -232,7 +234,7 @@ async def test_what_a_cancelled_task_asked_for_is_not_committed(
     """After a fault the tasks are cancelled first, then each fence is closed: nothing may open it afterwards."""
     kernel.commit((kernel.table(1, "parts").add(),))
     before = len(kernel.sizes)
-    asked = asyncio.ensure_future(kernel.commit_together(lambda: (kernel.table(1, "late").add(),), clock.now))
+    asked = asyncio.ensure_future(JointCommits(kernel).commit(lambda: (kernel.table(1, "late").add(),), clock.now))
     await asyncio.sleep(0)
     asked.cancel()
     await asyncio.sleep(0.05)
@@ -261,7 +263,7 @@ async def test_closing_replaces_a_table_of_another_making(machines: Wire, vip: A
     """As a saved rule set of an earlier version, loaded at boot."""
     machines.host.run("nft", f"add table inet {TABLE}; add set inet {TABLE} open4a {{ type inet_service; }}; "
                       f"add chain inet {TABLE} input {{ type filter hook input priority 7; }}")  # fmt: skip
-    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", NfTables()))
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=own_tables())
     await fence.close()
     assert not await vip.answered(clock)
     await fence.open(clock.now() + 60)
@@ -282,7 +284,7 @@ async def test_a_fence_stays_closed_where_its_address_stays(
 
 async def test_guarding_more_leaves_what_is_open_open(machines: Wire, clock: LeapingClock) -> None:
     """A new address is closed before it is on the interface. A removed address is not guarded any more."""
-    fence = NftFence(addresses=(V4,), clock=clock, tables=FenceTables("eth0", NfTables()))
+    fence = NftFence(addresses=(V4,), clock=clock, tables=own_tables())
     askers = [Asker(machines.host, machines.peer, V4), Asker(machines.host, machines.peer, V6)]
     await fence.open(clock.now() + 60)
     await fence.guard((V4, V6))

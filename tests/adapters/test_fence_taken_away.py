@@ -15,8 +15,6 @@ from tests.adapters.fencing import TABLE, V4, V6, Asker, Asking, KilledError, Ki
 
 pytestmark = pytest.mark.root
 
-OTHER = ip_interface("192.0.2.177/32")
-
 
 @pytest.mark.parametrize("damage", ["flush ruleset", f"flush table inet {TABLE}", f"delete chain inet {TABLE} input"])
 async def test_damage_is_repaired_by_the_next_operation(
@@ -116,7 +114,8 @@ async def test_one_group_repairs_the_fences_of_all(machines: Wire, clock: Leapin
     one, two = (NftFence(addresses=(address,), clock=clock, tables=tables) for address in (V4, V6))
     askers = [Asker(machines.host, machines.peer, address) for address in (V4, V6)]
     await one.close()
-    for operation in (one.close, lambda: one.open(clock.now() + 60), lambda: one.guard((V4, OTHER))):
+    more = (ip_interface(f"192.0.2.{n}/32") for n in range(177, 190))
+    for operation in (one.close, lambda: one.open(clock.now() + 60), lambda: one.guard((V4, next(more)))):
         for other_is_open in (True, False):
             await (two.open(clock.now() + 60) if other_is_open else two.close())
             machines.host.run("nft", "flush", "ruleset")
@@ -130,4 +129,48 @@ async def test_one_group_repairs_the_fences_of_all(machines: Wire, clock: Leapin
     assert machines.host.run("nft", "list", "tables") == ""
     for asker in askers:
         asker.close()
+    kernel.close()
+
+
+async def test_a_fence_whose_deadline_has_passed_is_not_opened_again(machines: Wire, clock: LeapingClock) -> None:
+    """etcd was away, so every lease has ended; another program deletes the tables, too."""
+    kernel = NfTables(owns=False)
+    tables = FenceTables("eth0", kernel)
+    one, two = (NftFence(addresses=(address,), clock=clock, tables=tables) for address in (V4, V6))
+    asker = Asker(machines.host, machines.peer, V6)
+    await two.open(clock.now() + 0.2)
+    await asyncio.sleep(0.3)
+    machines.host.run("nft", "flush", "ruleset")
+    await one.close()
+    assert not await asker.answered(clock)
+    for fence in (one, two):
+        await fence.remove()
+    asker.close()
+    kernel.close()
+
+
+async def test_tables_deleted_between_the_two_transactions_come_back_with_the_fence_open(
+    machines: Wire, vip: Asker, clock: LeapingClock
+) -> None:
+    """The operation that found it opens its own fence, too."""
+
+    class Flushed(NfTables):
+        at = 0
+
+        def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
+            super().commit(messages, undisturbed=undisturbed)
+            self.at -= 1
+            if self.at == 0:
+                machines.host.run("nft", "flush ruleset")
+
+    kernel = Flushed(owns=False)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
+    await fence.close()
+    kernel.at = 1
+    await fence.open(clock.now() + 60)
+    await asyncio.sleep(0.05)  # longer than the bridge
+    assert await vip.answered(clock)
+    await fence.open(clock.now() + 60)
+    assert await vip.answered(clock)
+    await fence.remove()
     kernel.close()

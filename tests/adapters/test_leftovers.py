@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,22 @@ async def test_a_start_that_refuses_a_static_vip_closes_the_fence_first(net: Wir
     assert not await answers(net)
     assert govipd(net, file, "--clean-up")[0] == os.EX_CONFIG
     assert not await answers(net)
+
+
+async def test_each_of_several_static_vips_is_closed(net: Wire, tmp_path: Path) -> None:
+    """Their fences share tables that one socket owns."""
+    file = tmp_path / "several.toml"
+    vips = [f'[[vip]]\nname = "v{n}"\ninterface = "eth0"\naddresses = ["192.0.2.10{n}"]\n' for n in range(3)]
+    file.write_text('[election]\nmember = "node1"\n' + "".join(vips))
+    net.host.ip("address add 192.0.2.10/24 dev eth0")
+    for n in range(3):
+        net.host.ip(f"address add 192.0.2.10{n}/24 dev eth0")
+    status, text = govipd(net, file)
+    assert status == os.EX_CONFIG
+    assert text.count("the fence is closed") == 3
+    with net.peer.inside():
+        heard = await who_has(await wire("eth0", avoid=()), {ip_address(f"192.0.2.10{n}") for n in range(3)}, 0.2)
+    assert not any(heard.values())
 
 
 async def test_checking_the_file_closes_nothing(net: Wire, file: Path) -> None:

@@ -6,10 +6,9 @@ import pytest
 
 from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_tables import FenceTables
-from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from tests.adapters.conftest import LeapingClock, Wire
+from tests.adapters.fencing import own_tables
 
 pytestmark = pytest.mark.root
 
@@ -33,7 +32,7 @@ async def test_the_fence_holds_on(kind: str, net: Wire, clock: LeapingClock) -> 
     addresses = KernelAddresses(
         interface="vip0", addresses=(V4, V6), clock=clock, fenced=True, route=route, present=PresentAddresses()
     )
-    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("vip0", NfTables()))
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=own_tables("vip0"))
 
     def reached() -> list[bool]:
         """By a neighbour that knows nothing yet: it must ask by ARP or neighbour solicitation first."""

@@ -10,13 +10,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 import pytest
 
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.frames import address_probe, arp_probe, neighbor_solicitation
 from govipd.adapters.kernel.neighbours import LinkNeighbours, PacketEar, who_has, wire
-from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import WireAnswer, WireHeard
 from govipd.errors import KernelError
 from tests.adapters.conftest import BootClock, Events, Wire
+from tests.adapters.fencing import own_tables
 
 V4, V6 = ip_address("192.0.2.100"), ip_address("2001:db8::100")
 MAC = bytes.fromhex("020000000001")
@@ -167,7 +166,7 @@ async def test_a_kernel_behind_a_closed_fence_is_silent(net: Wire, clock: BootCl
     net.peer.ip("addr add 2001:db8::100/128 dev eth0 nodad")
     with net.peer.inside():  # where its socket is made
         addresses = ip_interface(f"{V4}/32"), ip_interface(f"{V6}/128")
-        fence = NftFence(addresses=addresses, clock=clock, tables=FenceTables("eth0", NfTables()))
+        fence = NftFence(addresses=addresses, clock=clock, tables=own_tables())
         await fence.close()
     async with neighbours(clock, events) as asked:
         assert (await heard(asked, clock, events)).answers == ()

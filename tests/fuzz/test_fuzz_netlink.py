@@ -15,7 +15,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from govipd.adapters.kernel.link_monitor import LinkMonitor
 from govipd.adapters.kernel.nftables import NfTables
-from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
+from govipd.adapters.kernel.route_events import RouteEvents
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import AddressLost, LinkState
 from govipd.errors import KernelError
 from tests.fakes import FakeClock
@@ -62,7 +63,7 @@ def refusal(*answers: bytes, messages: int = 1, generation: int | None = 7) -> s
         tables._socket = ours
         try:
             tables._generation = generation
-            tables.commit([bytes(20)] * messages)
+            tables.commit([struct.pack("=LHHLL4x", 20, 0, 0, 0, 0)] * messages)
         except KernelError as error:
             return str(error) or "?"
         finally:
@@ -108,8 +109,8 @@ def test_what_is_no_acknowledgement_does_not_count_as_one(answers: list[bytes]) 
 
 def test_an_acknowledgement_counts() -> None:
     """Else the tests above test little."""
-    assert not refusal(acknowledgement(1) + acknowledgement(2), messages=2)
-    assert refusal(acknowledgement(1), messages=2)
+    assert not refusal(acknowledgement(0) + acknowledgement(1), messages=2)
+    assert refusal(acknowledgement(0), messages=2)
 
 
 def asked(*answers: bytes) -> str:

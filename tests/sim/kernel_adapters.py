@@ -51,6 +51,7 @@ class SimNfTables(NfTables):
     def commit(self, messages: Iterable[Message], *, undisturbed: bool = False) -> None:
         """See NfTables. There is one fence, and only the schedule changes its tables."""
         batch = [each for message in messages for each in _said(message)]
+        assert batch, "a transaction of nothing does not count for the kernel"
         self._process.spend(self._descheduled())
         if self._model.refuses:
             self._model.refuses -= 1
@@ -161,6 +162,10 @@ class SimRoute(RouteSocket):
     def link(self, name: str) -> Link:
         """See RouteSocket."""
         return Link(1, admin_up=True, carrier=self._model.link, mac=self._mac)
+
+    def forwards_ipv6(self, name: str) -> bool:
+        """See RouteSocket."""
+        return False
 
     def where(self, ips: Collection[IPAddress]) -> list[tuple[int, Address]]:
         """See RouteSocket."""

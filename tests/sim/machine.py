@@ -91,7 +91,6 @@ class Machine(Unit):
                 kernel=self.nftables(process),
                 listen=lambda: kernel_adapters.SimEvents(process, self.kernel, self.random),
                 transmit=lambda _, frames: process.do(self.oracle.announced, self, kernel_adapters.announced(frames)),
-                router=lambda: False,
             )
             self._adapters = process, made
         return self._adapters[1]

@@ -110,7 +110,6 @@ class EtcdElection:
         self._contender.adopt(campaign, holding)
         self._session.adopt(holding.lease_id)
         self.adopted = True
-        self.silenced()
 
     async def successors(self) -> Sequence[str]:
         """See ports.Election."""

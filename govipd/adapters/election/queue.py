@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from govipd.adapters.etcd.api import KeyValue, Store
 
@@ -52,7 +53,7 @@ class KeyWatch:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._key = ""
-        self._watch: asyncio.Future[object] | None = None
+        self._watch: asyncio.Future[Any] | None = None
 
     async def wait(self, key: str, revision: int, or_event: asyncio.Event, seconds: float) -> Wake:
         """Wait until `key` changes after `revision`, or the event is set, or `seconds` have passed.
@@ -60,14 +61,15 @@ class KeyWatch:
         Raises:
             EtcdError: the watch was lost.
         """
-        if self._watch is None or self._key != key:
-            self.close()
-            self._key, self._watch = key, asyncio.ensure_future(self._store.wait_changed(key, revision + 1))
-            self._watch.add_done_callback(_retrieve)
         watch = self._watch
-        event: asyncio.Future[object] = asyncio.ensure_future(or_event.wait())
+        if watch is None or self._key != key:
+            self.close()
+            watch = asyncio.ensure_future(self._store.wait_changed(key, revision + 1))
+            watch.add_done_callback(_retrieve)
+            self._key, self._watch = key, watch
+        event: asyncio.Future[Any] = asyncio.ensure_future(or_event.wait())
         try:
-            done, _ = await asyncio.wait({watch, event}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([watch, event], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:  # does not wait until the event's task has ended: a resignation may be due
             event.cancel()
         if watch.done():
@@ -93,7 +95,7 @@ async def sleep(seconds: float, or_event: asyncio.Event) -> None:
     or_event.clear()
 
 
-def _retrieve(done: asyncio.Future[object]) -> None:
+def _retrieve(done: asyncio.Future[Any]) -> None:
     """Take the result of an abandoned wait, so that asyncio does not warn."""
     if not done.cancelled():
         done.exception()

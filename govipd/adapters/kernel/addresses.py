@@ -6,7 +6,9 @@ whichever interface has the address (the weak host model). An address on another
 """
 
 import math
+from collections.abc import Callable, Collection
 from errno import EADDRNOTAVAIL, ENODEV
+from ipaddress import IPv4Address, IPv6Address
 
 from govipd.adapters.kernel.rtnetlink import IFA_F_DADFAILED, IFA_F_TENTATIVE, RouteSocket
 from govipd.core.events import Address, Elsewhere
@@ -68,6 +70,9 @@ class KernelAddresses:
     `until`, and the address stays for the next process to adopt. It is renewed only when it would end before `until`:
     each renewal costs the kernel a timer and an event to every listener.
 
+    **Other groups.** An address that `spared` returns is not removed: a reload has given it to another group of this
+    process, or takes it from one, and that group holds it now.
+
     **Prefix.** With /32 and /128 the VIP is alone in its subnet. With a shorter IPv4 prefix, the kernel
     deletes a primary address together with its secondaries, unless the sysctl `promote_secondaries` is on
     (systemd's default): leave it on.
@@ -82,6 +87,7 @@ class KernelAddresses:
         fenced: bool = False,
         route: RouteSocket,
         present: PresentAddresses,
+        spared: Callable[[], Collection[IPv4Address | IPv6Address]] = tuple,
     ) -> None:
         self._interface = interface
         self._addresses = addresses
@@ -89,6 +95,7 @@ class KernelAddresses:
         self._fenced = fenced
         self._route = route
         self._present = present
+        self._spared = spared
         self._renews = False  # the last add() succeeded: the next one changes lifetimes only
         self._ends: dict[Address, float] = {}  # until when each address stays at least
 
@@ -166,7 +173,8 @@ class KernelAddresses:
             link = self._route.link(self._interface)
         except InterfaceMissingError:
             return
-        ips = {address.ip for address in addresses}
+        ips = {address.ip for address in addresses} - {*self._spared()}
+        addresses = tuple(address for address in addresses if address.ip in ips)
         twins = {address for address in self._route.addresses(link.index) if address.ip in ips}
         errors = []
         for address in (*addresses, *sorted(twins - set(addresses), key=str)):

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
-from pathlib import Path
 
 from govipd.adapters.kernel import frames
 from govipd.core.events import Address
@@ -106,14 +105,6 @@ class FrameAnnouncer:
                 yield frames.arp_reply(mac, address.ip)
             else:
                 yield frames.neighbor_advertisement(mac, address.ip, router=router)
-
-
-def forwards_ipv6(interface: str) -> bool:
-    """Whether the kernel advertises itself as a router on the interface (net/ipv6/ndisc.c, ndisc_send_na)."""
-    try:
-        return Path(f"/proc/sys/net/ipv6/conf/{interface}/forwarding").read_text().strip() != "0"
-    except OSError:
-        return False  # no such interface, or no IPv6
 
 
 class PacketSocket:

@@ -61,7 +61,6 @@ class NftFence:
     Attributes:
         addresses: the addresses that are guarded.
         guarding: the messages that guard them.
-        until: the instant until which the fence was told to be open; None: it was told to be closed.
     """
 
     def __init__(self, *, addresses: tuple[Address, ...], clock: Clock, tables: FenceTables) -> None:
@@ -71,7 +70,7 @@ class NftFence:
         self._slot: str | None = None  # the slot that counts; None: ask the kernel
         self._ready: tuple[str, float] | None = None  # a slot that does not count, and when its elements end
         self._renewed_until: float | None = None  # as the last renewal had it
-        self.until: float | None = None
+        self._until: float | None = None
         self._encode(addresses)
         tables.join(self)
 
@@ -82,6 +81,11 @@ class NftFence:
         self._filling = {slot: b"".join(self._elements.fills(addresses, slot)) for slot in SLOTS}
         self._using = {slot: b"".join(self._elements.uses(addresses, slot)) for slot in SLOTS}
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the fence was told to be open, and its deadline has not passed."""
+        return self._until is not None and self._until > self._clock.now()
+
     async def prepare(self, until: float) -> None:
         """Close the fence, and fill a slot, so that a later open(until) takes only one transaction.
 
@@ -89,8 +93,10 @@ class NftFence:
             KernelError: the kernel refused, or `until` has passed; then the fence is closed.
         """
         await self.close()
-        self._ready = await self._fill(until), until
-        await self._tables.reopen()
+        try:
+            self._ready = await self._fill(until), until
+        finally:
+            await self._tables.reopen()
 
     async def open(self, until: float) -> None:
         """Open the fence until `until`, or up to 20 ms less.
@@ -101,40 +107,46 @@ class NftFence:
         pause = until - self._renewed_until if self._renewed_until is not None else 0.0
         ready, self._ready = self._ready, None
         loss_max = max(0.0, min(_LOSS_MAX_S, pause / 4))
-        self.until = until
+        self._until = until
         together = self._tables.commit_together
         if ready and 0 <= until - ready[1] <= loss_max and await self._use(ready[0], until, pause, together):
             return
-        await self._use(await self._fill(until), until, pause, self._alone)
-        await self._tables.reopen(besides=self)
+        try:
+            await self._use(await self._fill(until), until, pause, self._alone)
+        finally:
+            await self._tables.reopen()
 
     async def reopen(self) -> None:
         """See fence_tables.SharingFence. After an error, the next open() opens the fence."""
-        if self.until is not None:
+        self._ready, until = None, self._until
+        if until is not None:
             with suppress(KernelError):
-                await self._use(await self._fill(self.until), self.until, 0.0, self._alone)
+                await self._use(await self._fill(until), until, 0.0, self._alone)
 
     async def _use(self, slot: str, until: float, pause: float, commit: _Commit) -> bool:
         """Let this slot count, and put elements for the next renewal, `pause` seconds later, into the other slot."""
         other = other_slot(slot)
         expected = until + pause - min(_EARLY_MAX_S, pause / 8)
-        remaining_ms, began = 0, 0.0
+        remaining_ms, began, epoch = 0, 0.0, 0
 
         def batch() -> tuple[Message, ...]:
-            nonlocal remaining_ms, began
+            nonlocal remaining_ms, began, epoch
             self._slot = None  # unknown until the kernel confirms; then _counting() asks the kernel
-            began = self._clock.now()
+            began, epoch = self._clock.now(), self._tables.kernel.epoch
             remaining_ms = math.floor((expected - began - _ALLOWANCES_S[0]) * 1000) if pause > 0 else 0
             filling = (timing(self._filling[other], remaining_ms),) if remaining_ms > 0 else ()
             return (self._using[slot], *filling)
 
+        self._tables.opens(self)
         ended = await commit(batch, self._clock.now)
         if ended is None:
             return False
-        self._slot, self._renewed_until = slot, until
-        if remaining_ms > 0:
-            # These elements end later than planned, by the time that this process has lost meanwhile.
-            self._ready = other, expected + max(0.0, ended - began - _ALLOWANCES_S[0])
+        self._renewed_until = until
+        if epoch == self._tables.kernel.epoch:  # else this fence may have been opened again meanwhile
+            self._slot = slot
+            if remaining_ms > 0:
+                # These elements end later than planned, by the time that this process has lost meanwhile.
+                self._ready = other, expected + max(0.0, ended - began - _ALLOWANCES_S[0])
         return True
 
     async def _alone(self, batch: Callable[[], tuple[Message, ...]], now: Callable[[], float]) -> float | None:
@@ -160,8 +172,10 @@ class NftFence:
     def bridge(self) -> Message:
         """See fence_tables.SharingFence: it is open for _BRIDGE_MS."""
         self._ready, slot = None, self._counting()
-        remaining_ms = math.floor(((self.until or 0.0) - self._clock.now()) * 1000)
-        return self._using[slot] + timing(self._filling[slot], min(remaining_ms, _BRIDGE_MS)) if remaining_ms > 0 else b""
+        remaining_ms = math.floor(((self._until or 0.0) - self._clock.now()) * 1000)
+        return (
+            self._using[slot] + timing(self._filling[slot], min(remaining_ms, _BRIDGE_MS)) if remaining_ms > 0 else b""
+        )
 
     async def guard(self, addresses: tuple[Address, ...]) -> None:
         """Guard these addresses, too. They are closed until the next open().
@@ -181,7 +195,8 @@ class NftFence:
                 self._encode(before)
                 self._tables.restate()
                 raise
-            await self._tables.reopen()
+            finally:
+                await self._tables.reopen()
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
         """Guard exactly these addresses. The caller has removed every other address from the interface.
@@ -192,9 +207,11 @@ class NftFence:
         await self.guard(addresses)
         if gone := _without(self.addresses, addresses):
             self._ready = None
-            self._tables.let_go(self, gone)
+            try:
+                self._tables.let_go(self, gone)
+            finally:
+                await self._tables.reopen()
         self._encode(addresses)
-        await self._tables.reopen()
 
     async def close(self) -> None:
         """Close the fence. Where there is none, set it up closed: it drops every answer for its addresses.
@@ -202,17 +219,20 @@ class NftFence:
         Raises:
             KernelError: the kernel did not confirm.
         """
-        self._ready = self.until = None
+        self._ready = self._until = None
         closing = tuple(self._elements.closes(self._tables.closable(self, self.addresses)))
+        self._tables.join(self)  # again, where it had been removed
         self._tables.look_at_interface()
         try:
-            self._tables.commit(closing)
-        except KernelError as error:
-            if error.number not in _OF_ANOTHER_MAKING:
-                raise
-            self._tables.replace(closing)
-        self._slot = self._slot or SLOTS[0]  # neither counts
-        await self._tables.reopen()
+            try:
+                self._tables.commit(closing)
+            except KernelError as error:
+                if error.number not in _OF_ANOTHER_MAKING:
+                    raise
+                self._tables.replace(closing)
+            self._slot = self._slot or SLOTS[0]  # neither counts
+        finally:
+            await self._tables.reopen()
 
     def _counting(self) -> str:
         """The slot that counts; either one where none counts."""
@@ -220,6 +240,10 @@ class NftFence:
             a = SLOTS[0]
             self._slot = a if self._tables.used(self.addresses, a) else other_slot(a)
         return self._slot
+
+    def open_elsewhere(self) -> frozenset[IPAddress]:
+        """See FenceTables.open_elsewhere()."""
+        return self._tables.open_elsewhere(self)
 
     def guarded(self) -> frozenset[IPAddress]:
         """See FenceTables.guarded()."""
@@ -233,7 +257,7 @@ class NftFence:
         Raises:
             KernelError: the kernel did not confirm.
         """
-        self.until = None
+        self._until = None
         if any(address.ip in present for address in self.addresses):
             await self.close()
         else:

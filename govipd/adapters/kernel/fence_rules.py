@@ -125,7 +125,8 @@ def every(kernel: NfTables, table: str) -> frozenset[IPAddress]:
         KernelError: the kernel did not answer.
     """
     kinds = ((NFPROTO_INET, 4), (NFPROTO_INET, 6), (NFPROTO_ARP, 4))
-    return frozenset(ip_address(key) for f, v in kinds for key in kernel.elements(f, table, guarded(v)))
+    keys = (key for family, version in kinds for key in kernel.elements(family, table, guarded(version)))
+    return frozenset(ip_address(key) for key in keys if len(key) in (4, 16))  # other keys: of another making
 
 
 def lacking(kernel: NfTables) -> str:

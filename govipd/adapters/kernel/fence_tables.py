@@ -8,6 +8,7 @@ from typing import Protocol
 from govipd.adapters.kernel import fence_rules
 from govipd.adapters.kernel.fence_elements import FenceElements
 from govipd.adapters.kernel.fence_rules import IPAddress, fence_table
+from govipd.adapters.kernel.joint_commits import JointCommits
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, Table
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Address
@@ -22,18 +23,20 @@ class SharingFence(Protocol):
     Attributes:
         addresses: the addresses that it guards.
         guarding: the messages that guard them.
-        until: the instant until which the fence was told to be open; None: it was told to be closed.
     """
 
     addresses: tuple[Address, ...]
     guarding: Message
-    until: float | None
+
+    @property
+    def is_open(self) -> bool:
+        """The fence was told to be open, and its deadline has not passed."""
 
     def bridge(self) -> Message:
         """The messages that open the fence for a moment in tables that were created just now."""
 
     async def reopen(self) -> None:
-        """Open the fence again until `until`."""
+        """Open the fence again, until the deadline that it had."""
 
 
 class FenceTables:
@@ -53,6 +56,7 @@ class FenceTables:
         self.name = fence_table(interface)
         self.kernel = kernel
         self._interface, self._mac = interface, mac
+        self._joint = JointCommits(kernel)
         self._fences: list[SharingFence] = []
         self._rules: tuple[Message, ...] = ()
         self._rules_for: tuple[bytes | None, frozenset[int]] | None = None  # hardware address, IP versions
@@ -80,8 +84,10 @@ class FenceTables:
     # The fences
 
     def join(self, fence: SharingFence) -> None:
-        """Let a fence share the tables."""
-        self._fences.append(fence)
+        """Let a fence share the tables. Its addresses are guarded from the next transaction on."""
+        if fence not in self._fences:
+            self._fences.append(fence)
+            self._stated = None
 
     def leave(self, fence: SharingFence) -> None:
         """Remove a fence; the last one removes the tables. Nothing is dropped any more for its addresses.
@@ -89,8 +95,8 @@ class FenceTables:
         Raises:
             KernelError: the kernel did not confirm.
         """
-        others = [other for other in self._fences if other is not fence]
-        if others:
+        others = [*self._besides(fence)]
+        if others or self.guarded() - {address.ip for address in fence.addresses}:  # also for an earlier process
             self.let_go(fence, fence.addresses)
         else:
             tables = (self._inet, self._arp)
@@ -111,7 +117,12 @@ class FenceTables:
 
     def closable(self, fence: SharingFence, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """The addresses without those that another fence holds open: a reload gives an address to another group."""
-        return _without(addresses, (other.addresses for other in self._besides(fence) if other.until is not None))
+        open_elsewhere = self.open_elsewhere(fence)
+        return tuple(address for address in addresses if address.ip not in open_elsewhere)
+
+    def open_elsewhere(self, fence: SharingFence) -> frozenset[IPAddress]:
+        """The addresses that other fences hold open."""
+        return frozenset(address.ip for other in self._besides(fence) if other.is_open for address in other.addresses)
 
     def _besides(self, fence: SharingFence) -> Iterator[SharingFence]:
         return (other for other in self._fences if other is not fence)
@@ -133,7 +144,7 @@ class FenceTables:
         Raises:
             KernelError: the kernel refused, or did not confirm.
         """
-        batch = tuple(batch)
+        batch = tuple(filter(None, batch))
         try:
             if self._undisturbed(batch):
                 return
@@ -155,7 +166,7 @@ class FenceTables:
         if self._stated is None or self._stated != self.kernel.epoch:
             return None
         try:
-            return await self.kernel.commit_together(make, now)
+            return await self._joint.commit(make, now)
         except KernelError as error:
             if error.number != errno.ERESTART:
                 raise
@@ -168,14 +179,19 @@ class FenceTables:
             KernelError: the kernel refused, or did not confirm.
         """
         theirs = [t for t in (self._inet, self._arp) if t.name in self.kernel.tables(t.name, [t.family])]
-        self.kernel.commit((*(table.delete() for table in theirs), *self._sets, *self._whole(), *batch))
+        whole = (*self._sets, *self._whole(), *self.elements.guards(self.guarded()))
+        self.kernel.commit((*(table.delete() for table in theirs), *whole, *batch))
         self._stated, self._to_reopen = self.kernel.epoch, self._open()
 
-    async def reopen(self, besides: SharingFence | None = None) -> None:
+    def opens(self, fence: SharingFence) -> None:
+        """Note that the fence is about to be opened: it need not be opened again for what has happened so far."""
+        self._to_reopen = [other for other in self._to_reopen if other is not fence]
+
+    async def reopen(self) -> None:
         """Open the fences again that were open when the tables were set up anew. Each fence's operation ends so."""
         reopening, self._to_reopen = self._to_reopen, []
         for fence in reopening:
-            if fence is not besides and fence.until is not None:
+            if fence.is_open:
                 await fence.reopen()
 
     def guarded(self) -> frozenset[IPAddress]:
@@ -189,12 +205,10 @@ class FenceTables:
     def used(self, addresses: Collection[Address], slot: str) -> bool:
         """Whether the slot counts for one of these addresses, as the kernel has it."""
         keys = {address.ip.packed for address in addresses}
-        return any(
-            keys & self.kernel.elements(NFPROTO_INET, self.name, fence_rules.used(v, slot)) for v in _VERSIONS
-        )
+        return any(keys & self.kernel.elements(NFPROTO_INET, self.name, fence_rules.used(v, slot)) for v in _VERSIONS)
 
     def _open(self) -> list[SharingFence]:
-        return [fence for fence in self._fences if fence.until is not None]
+        return [fence for fence in self._fences if fence.is_open]
 
     def _undisturbed(self, batch: tuple[Message, ...]) -> bool:
         """Commit elements alone. Returns False, without a commit, if other parts may differ from what was stated."""
@@ -218,26 +232,25 @@ class FenceTables:
         versions = self._found_versions | {address.version for fence in self._fences for address in fence.addresses}
         wanted = self._mac(), versions
         if wanted != self._rules_for:
-            self._rules = tuple(
-                fence_rules.rules(self._inet, self._arp, sorted(versions), self._interface, wanted[0])
-            )
+            self._rules = tuple(fence_rules.rules(self._inet, self._arp, sorted(versions), self._interface, wanted[0]))
             self._rules_for = wanted
-        return (self._inet.add(), self._arp.add(), *self._rules, *(fence.guarding for fence in self._fences))
+        guarding = filter(None, (fence.guarding for fence in self._fences))
+        return (self._inet.add(), self._arp.add(), *self._rules, *guarding)
 
     def _set_up(self, batch: tuple[Message, ...]) -> None:
         """Create missing tables or sets. Where both tables are missing, the open fences stay open for a moment."""
-        stated = (*self._sets, *self._whole(), *batch)
+        stated = (*self._sets, *self._whole())
         self._to_reopen = self._open()
         if self._to_reopen:
             new = (self._inet.add(new=True), self._arp.add(new=True))
             try:
-                self.kernel.commit((*new, *stated, *(fence.bridge() for fence in self._to_reopen)))
+                self.kernel.commit((*new, *stated, *(fence.bridge() for fence in self._to_reopen), *batch))
             except KernelError as error:
                 if error.number != errno.EEXIST:
                     raise
             else:
                 return
-        self.kernel.commit(stated)
+        self.kernel.commit((*stated, *batch))
 
 
 def _without(addresses: tuple[Address, ...], others: Iterable[tuple[Address, ...]]) -> tuple[Address, ...]:

@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from govipd.adapters.kernel.addresses import PresentAddresses
-from govipd.adapters.kernel.announce import PacketSocket, forwards_ipv6
+from govipd.adapters.kernel.announce import PacketSocket
 from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.link_monitor import LinkMonitor
 from govipd.adapters.kernel.nftables import NfTables
-from govipd.adapters.kernel.rtnetlink import RouteEvents, RouteSocket
+from govipd.adapters.kernel.route_events import RouteEvents
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.runtime.ports import Clock
 
 
@@ -24,7 +25,6 @@ class InterfaceAdapters:
         tables: the nf_tables tables of the fences.
         monitor: watches the interface and the groups' addresses.
         transmit: sends frames on the interface.
-        router: says whether this machine forwards IPv6 packets there.
     """
 
     route: RouteSocket
@@ -32,7 +32,6 @@ class InterfaceAdapters:
     tables: FenceTables
     monitor: LinkMonitor
     transmit: Callable[[str, Iterable[bytes]], None]
-    router: Callable[[], bool]
 
 
 def interface_adapters(
@@ -43,7 +42,6 @@ def interface_adapters(
     kernel: NfTables | None = None,
     listen: Callable[[], Any] = RouteEvents,
     transmit: Callable[[str, Iterable[bytes]], None] | None = None,
-    router: Callable[[], bool] | None = None,
 ) -> InterfaceAdapters:
     """Make the adapters of an interface."""
     route, present = route or RouteSocket(), PresentAddresses()
@@ -53,5 +51,4 @@ def interface_adapters(
         tables=FenceTables(interface, kernel or NfTables(), partial(route.mac, interface)),
         monitor=LinkMonitor(interface=interface, clock=clock, route=route, listen=listen, removed=present.forget),
         transmit=transmit or PacketSocket().send,
-        router=router or partial(forwards_ipv6, interface),
     )

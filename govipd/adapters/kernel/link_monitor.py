@@ -9,7 +9,8 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any
 
-from govipd.adapters.kernel.rtnetlink import GROUPS, Change, RouteEvents, RouteSocket
+from govipd.adapters.kernel.route_events import GROUPS, Change, RouteEvents
+from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.runtime.ports import Clock, Sink

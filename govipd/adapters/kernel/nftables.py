@@ -1,12 +1,11 @@
 """Transactions with nf_tables (linux/netfilter/nf_tables.h), and the few messages that a fence is made of."""
 
-import asyncio
 import errno
 import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from govipd.adapters.kernel.nft_expressions import attribute, attributes
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, OWNED, Message, Table, kind_of
@@ -17,7 +16,7 @@ _NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10  # errors come without a copy of the request
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
-_BUFFER = 1 << 20  # bytes: a refused batch gets an answer for each of its messages
+BUFFER = 1 << 20  # bytes: a refused batch gets an answer for each of its messages
 # The kernel's errors where nfnetlink, or its nf_tables part, is not built in and cannot be loaded.
 _NOT_THERE = frozenset({errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _BATCH_BEGIN = 0x10  # linux/netfilter/nfnetlink.h
@@ -27,9 +26,6 @@ _NLM_F_DUMP = 0x300
 _NLM_F_DUMP_INTR = 0x10
 _LAST = 1  # nlmsg_seq of a batch's last message; all others have 0
 _TRIES = 3  # for requests that another program's transaction interrupts
-
-# The epoch in which it was asked for, what makes the messages, a clock, and who waits.
-_Part = tuple[int, Callable[[], Iterable[Message]], Callable[[], float], asyncio.Future[float]]
 
 
 class NfTables:
@@ -55,7 +51,6 @@ class NfTables:
         self._end = _frame(_BATCH_END)
         self._socket: socket.socket | None = None
         self._generation: int | None = None  # after this object's last transaction
-        self._together: list[_Part] = []
 
     def table(self, family: int, name: str) -> "Table":
         """Return the Table that makes the messages about this table. The table need not exist."""
@@ -97,7 +92,7 @@ class NfTables:
         Raises:
             KernelError: refused (EBUSY, EEXIST, ENOENT: see the messages), or not confirmed.
         """
-        messages = tuple(messages)
+        messages = tuple(filter(None, messages))
         for _ in range(1 if undisturbed else _TRIES):
             generation = self._generation
             if generation is None and not undisturbed:
@@ -117,41 +112,6 @@ class NfTables:
                 return
         self._counted(messages, None)
         self._disturbed()
-
-    async def commit_together(self, make: Callable[[], Iterable[Message]], now: Callable[[], float]) -> float:
-        """Commit messages in one transaction with all others that are asked for in this turn of the event loop.
-
-        The transaction is `undisturbed`, see commit(). Where the kernel refuses it, each part is committed alone.
-
-        Args:
-            make: makes the messages, just before the transaction.
-            now: a clock; its instant after the transaction is returned.
-
-        Raises:
-            KernelError: as commit().
-        """
-        done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        if not self._together:
-            asyncio.get_running_loop().call_soon(self._commit_together)
-        self._together.append((self.epoch, make, now, done))
-        return await done
-
-    def _commit_together(self) -> None:
-        together, self._together = [part for part in self._together if not part[-1].done()], []
-        try:
-            if any(epoch != self.epoch for epoch, *_ in together):
-                raise KernelError("nf_tables: another program has changed tables meanwhile", errno.ERESTART)
-            if together:
-                self.commit([message for _, make, _, _ in together for message in make()], undisturbed=True)
-        except KernelError as error:
-            if len(together) == 1:
-                together[0][-1].set_exception(error)
-            for part in together if len(together) > 1 else ():
-                self._together = [part]
-                self._commit_together()
-        else:
-            for _, _, now, done in together:
-                done.set_result(now())
 
     def _counted(self, messages: Sequence[Message], generation: int | None) -> None:
         began = time.monotonic()
@@ -273,9 +233,9 @@ class NfTables:
             netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
             for forced, usual in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
                 try:
-                    netlink.setsockopt(socket.SOL_SOCKET, forced, _BUFFER)
+                    netlink.setsockopt(socket.SOL_SOCKET, forced, BUFFER)
                 except PermissionError:
-                    netlink.setsockopt(socket.SOL_SOCKET, usual, _BUFFER)
+                    netlink.setsockopt(socket.SOL_SOCKET, usual, BUFFER)
         return self._socket
 
     def close(self) -> None:

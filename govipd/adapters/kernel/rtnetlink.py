@@ -1,21 +1,19 @@
-"""Links and addresses over rtnetlink(7): requests, and the kernel's events.
+"""Requests about links and addresses over rtnetlink(7).
 
 Netlink to the kernel is a function call: when send() returns, the kernel has carried out or refused the request, and
 the answer can be read. So a request waits only for other users of rtnetlink. An activation takes no longer than the
 kernel does; a client that decodes every attribute takes several milliseconds more (docs/adr/0009).
 """
 
-import asyncio
 import errno
 import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
-from typing import Any, Self
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 from govipd.core.events import Address
 from govipd.errors import InterfaceMissingError, KernelError
@@ -24,28 +22,26 @@ from govipd.errors import InterfaceMissingError, KernelError
 _REQUEST, _ACK, _REPLACE, _DUMP, _CREATE = 0x1, 0x4, 0x100, 0x300, 0x400
 _MULTI, _DUMP_INTERRUPTED = 0x2, 0x10
 _ERROR, _DONE = 2, 3
-_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
-_CHANGES = {_NEWLINK: "RTM_NEWLINK", _DELLINK: "RTM_DELLINK", _NEWADDR: "RTM_NEWADDR", _DELADDR: "RTM_DELADDR"}
-GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+NEWLINK, DELLINK, _GETLINK = 16, 17, 18
+NEWADDR, DELADDR, _GETADDR = 20, 21, 22
+_GETNETCONF, _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 82, 1, 2  # linux/rtnetlink.h, linux/netconf.h
 _SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # the kernel applies the interface of a request for addresses
 # linux/if.h, linux/if_link.h, linux/if_addr.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
+_IFLA_ADDRESS, IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
 _RTEXT_FILTER_SKIP_STATS = 8  # statistics cost time: the kernel adds them up over all processors
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
-_IFA_NAMES = {_IFA_ADDRESS: "IFA_ADDRESS", _IFA_LOCAL: "IFA_LOCAL"}
+IFA_ADDRESS, IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _IFA_F_NODAD = 0x02
 IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, number, port
 _LENGTH_KIND = struct.Struct("=IH")
-_IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
-_IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
-_NO_LINK = _IFINFO.pack(0, 0, 0, 0, 0)
+IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_NO_LINK = IFINFO.pack(0, 0, 0, 0, 0)
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _DUMPS_MAX = 3  # tries of a dump that a change interrupts
-_ANSWER_MAX = 1 << 17  # bytes; the kernel fills up to 32 KiB at once
+ANSWER_MAX = 1 << 17  # bytes; the kernel fills up to 32 KiB at once
 _MAX_ERRNO = 4095  # linux/err.h
 
 
@@ -82,7 +78,7 @@ class RouteSocket:
             KernelError: the kernel did not answer.
         """
         what = f"reading interface {name}"
-        body = _NO_LINK + _attribute(_IFLA_IFNAME, name.encode() + b"\0") + _WITHOUT_STATISTICS
+        body = _NO_LINK + _attribute(IFLA_IFNAME, name.encode() + b"\0") + _WITHOUT_STATISTICS
         try:
             answers = self._request(what, _GETLINK, 0, body)
         except KernelError as error:
@@ -100,6 +96,16 @@ class RouteSocket:
         except KernelError:
             return None
 
+    def forwards_ipv6(self, name: str) -> bool:
+        """Whether the kernel advertises itself as a router on the interface (net/ipv6/ndisc.c, ndisc_send_na)."""
+        try:
+            interface = _attribute(_NETCONFA_IFINDEX, struct.pack("=i", self.link(name).index))
+            body = struct.pack("=B3x", socket.AF_INET6) + interface
+            (answer, *_) = self._request(f"reading the settings of {name}", _GETNETCONF, 0, body)
+        except (KernelError, ValueError):
+            return False  # no such interface, or no IPv6 there
+        return any(dict(attributes(answer[4:])).get(_NETCONFA_FORWARDING, b""))
+
     def links(self) -> list[Link]:
         """Every interface.
 
@@ -114,7 +120,7 @@ class RouteSocket:
         Raises:
             KernelError: the kernel did not answer.
         """
-        answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, index))
+        answers = self._request("reading addresses", _GETADDR, _DUMP, IFADDR.pack(0, 0, 0, 0, index))
         found = (_address(answer) for answer in answers)
         return {address: flags for at, address, flags in found if at == index and address is not None}
 
@@ -127,7 +133,7 @@ class RouteSocket:
             KernelError: the kernel did not answer.
         """
         wanted = tuple(ip.packed for ip in ips)
-        answers = self._request("reading addresses", _GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0), wanted)
+        answers = self._request("reading addresses", _GETADDR, _DUMP, IFADDR.pack(0, 0, 0, 0, 0), wanted)
         found = (_address(answer) for answer in answers if any(each in answer for each in wanted))
         return [(index, address) for index, address, _ in found if address is not None and address.ip in ips]
 
@@ -147,7 +153,7 @@ class RouteSocket:
         lifetimes = _attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, valid_lft, 0, 0))
         flags = _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD)) if address.version == 6 else b""
         body = _about(index, address) + lifetimes + flags
-        self._request(f"adding {address}", _NEWADDR, _ACK | _REPLACE | _CREATE, body)
+        self._request(f"adding {address}", NEWADDR, _ACK | _REPLACE | _CREATE, body)
 
     def delete(self, index: int, address: Address) -> None:
         """Delete an address with exactly this prefix length.
@@ -155,7 +161,7 @@ class RouteSocket:
         Raises:
             KernelError: refused (EADDRNOTAVAIL, ENODEV), or not acknowledged.
         """
-        self._request(f"removing {address}", _DELADDR, _ACK, _about(index, address))
+        self._request(f"removing {address}", DELADDR, _ACK, _about(index, address))
 
     def close(self) -> None:
         """Close the socket; the next request opens another."""
@@ -173,7 +179,7 @@ class RouteSocket:
             self._number += 1
             length = _HEADER.size + len(body)
             try:
-                netlink = self._socket = self._socket or _open()
+                netlink = self._socket = self._socket or open_socket()
                 netlink.send(_HEADER.pack(length, kind, _REQUEST | flags, self._number, 0) + body)
                 whole, answers = _answers(netlink, self._number, wanted)
             except _RtnetlinkRefusedError as error:  # the socket is still usable
@@ -186,53 +192,12 @@ class RouteSocket:
         return answers
 
 
-class Change(dict[str, Any]):
-    """One event: a link or an address was added, removed or changed.
-
-    The keys are "event" (the message's name in rtnetlink(7)), "index" of the interface, "prefixlen" of an address, and
-    the attributes that get_attr() names, where the kernel gave them.
-    """
-
-    def get_attr(self, name: str) -> Any:
-        """IFLA_IFNAME, IFA_LOCAL or IFA_ADDRESS."""
-        return self.get(name)
-
-
-class RouteEvents:
-    """A socket for the kernel's events. After an error (ENOBUFS: events were lost) the caller opens a new one."""
-
-    async def __aenter__(self) -> Self:
-        """Open the socket."""
-        self._socket = _open(socket.SOCK_NONBLOCK)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    async def bind(self, groups: int) -> None:
-        """Receive the events of these groups (RTMGRP_...) from now on."""
-        self._socket.bind((0, groups))
-
-    async def get(self) -> AsyncIterator[Change]:
-        """Wait for the next events.
-
-        Raises:
-            OSError: events were lost, or could not be read.
-        """
-        for kind, _, _, body in _messages(await asyncio.get_running_loop().sock_recv(self._socket, _ANSWER_MAX)):
-            if kind in (_NEWLINK, _DELLINK) and len(body) >= _IFINFO.size:
-                name = dict(_attributes(body[_IFINFO.size :])).get(_IFLA_IFNAME, b"").rstrip(b"\0")
-                yield Change(event=_CHANGES[kind], index=_IFINFO.unpack_from(body)[2], IFLA_IFNAME=os.fsdecode(name))
-            if kind in (_NEWADDR, _DELADDR) and len(body) >= _IFADDR.size:
-                yield _address_change(kind, body)
-
-
 class _RtnetlinkRefusedError(OSError):
     """The kernel answered with an error."""
 
 
-def _open(flags: int = 0) -> socket.socket:
+def open_socket(flags: int = 0) -> socket.socket:
+    """Open a socket; `flags` are socket(2)'s."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | flags, socket.NETLINK_ROUTE)
     with suppress(OSError):  # Linux before 4.20 answers for every interface
         netlink.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
@@ -249,10 +214,10 @@ def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> 
     whole, bodies = True, list[bytes]()
     while True:
         several = False
-        data = netlink.recv(_ANSWER_MAX, socket.MSG_DONTWAIT)
+        data = netlink.recv(ANSWER_MAX, socket.MSG_DONTWAIT)
         if wanted and _last_kind(data) not in (_ERROR, _DONE) and not any(each in data for each in wanted):
             continue
-        for kind, flags, of, body in _messages(data):
+        for kind, flags, of, body in messages(data):
             code = _code(body) if kind == _ERROR else 0
             if of == number:
                 if code:
@@ -266,7 +231,7 @@ def _answers(netlink: socket.socket, number: int, wanted: tuple[bytes, ...]) -> 
             return whole, bodies
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Type, flags, number and body of each message in `data`.
 
     Raises:
@@ -303,7 +268,8 @@ def _code(body: bytes) -> int:
     return code
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each attribute; ends at one that is not valid."""
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
         if length < 4:
@@ -315,37 +281,28 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _about(index: int, address: Address) -> bytes:
     """The head of a message about an address."""
     packed = address.ip.packed
-    head = _IFADDR.pack(_FAMILIES[address.version], address.network.prefixlen, 0, 0, index)
-    return head + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
-
-
-def _address_change(kind: int, body: bytes) -> Change:
-    _, prefix, _, _, index = _IFADDR.unpack_from(body)
-    change = Change(event=_CHANGES[kind], index=index, prefixlen=prefix)
-    for number, packed in _attributes(body[_IFADDR.size :]):
-        if number in _IFA_NAMES and len(packed) in (4, 16):
-            change[_IFA_NAMES[number]] = ip_address(packed)
-    return change
+    head = IFADDR.pack(_FAMILIES[address.version], address.network.prefixlen, 0, 0, index)
+    return head + _attribute(IFA_LOCAL, packed) + _attribute(IFA_ADDRESS, packed)
 
 
 def _link(message: bytes) -> Link:
-    if len(message) < _IFINFO.size:
+    if len(message) < IFINFO.size:
         raise KernelError("reading an interface: a truncated answer")
-    _, _, index, flags, _ = _IFINFO.unpack_from(message)
-    mac = next((value for kind, value in _attributes(message[_IFINFO.size :]) if kind == _IFLA_ADDRESS), b"")
+    _, _, index, flags, _ = IFINFO.unpack_from(message)
+    mac = next((value for kind, value in attributes(message[IFINFO.size :]) if kind == _IFLA_ADDRESS), b"")
     return Link(index, bool(flags & _IFF_UP), bool(flags & _IFF_LOWER_UP), mac)
 
 
 def _address(message: bytes) -> tuple[int, Address | None, int]:
     """Interface index, address (None where the message has no valid one), and flags (IFA_F_...)."""
-    if len(message) < _IFADDR.size:
+    if len(message) < IFADDR.size:
         raise KernelError("reading addresses: a truncated answer")
-    _, prefix, flags, _, index = _IFADDR.unpack_from(message)
-    attributes = dict(_attributes(message[_IFADDR.size :]))
-    if len(wide := attributes.get(_IFA_FLAGS, b"")) == 4:
+    _, prefix, flags, _, index = IFADDR.unpack_from(message)
+    found = dict(attributes(message[IFADDR.size :]))
+    if len(wide := found.get(_IFA_FLAGS, b"")) == 4:
         (flags,) = struct.unpack("=I", wide)
     # IFA_LOCAL is the interface's own; IFA_ADDRESS the peer's on point-to-point links (linux/if_addr.h).
-    local = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    local = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
     try:
         return index, ip_interface((local, prefix)) if local else None, flags
     except ValueError:

@@ -69,10 +69,11 @@ def _address(element: Any) -> IPv4Address | IPv6Address:
 def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
     """Find orphan fences on the configured interfaces: this machine never answers for the addresses they guard."""
     fenced = config.election.fence == "nftables"
-    owned = {address.ip for vip in config.vip for address in vip.addresses if fenced}
-    tables = {fence_table(vip.interface) for vip in config.vip}
-    found = {name: _elements(name, ruleset) for name in tables}
-    orphans = {a for sets in found.values() for version in (4, 6) for a in sets.get(guarded(version), set())} - owned
+    orphans = set[IPv4Address | IPv6Address]()
+    for interface in {vip.interface for vip in config.vip}:
+        sets = _elements(fence_table(interface), ruleset)
+        owned = {a.ip for vip in config.vip if fenced and vip.interface == interface for a in vip.addresses}
+        orphans |= (sets.get(guarded(4), set()) | sets.get(guarded(6), set())) - owned
     remedy = "restart govipd: it removes what an earlier file has left"
     return [
         warning("fence", f"{address} is closed on this machine, and belongs to no VIP here", remedy)

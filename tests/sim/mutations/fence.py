@@ -58,9 +58,23 @@ FENCE = (
     one(
         "a closing closes what another group holds open",
         "FenceTables.closable",
-        "_without(addresses, (other.addresses for other in self._besides(fence) if other.until is not None))",
+        "tuple((address for address in addresses if address.ip not in open_elsewhere))",
         "addresses",
         within=30_000,
+    ),
+    one(
+        "a group that a reload adds is guarded when another change comes",
+        "FenceTables.join",
+        "self._stated = None",
+        "",
+        within=30_000,
+    ),
+    one(
+        "a group removes an address that another group holds",
+        "KernelAddresses._remove",
+        "{address.ip for address in addresses} - {*self._spared()}",
+        "{address.ip for address in addresses}",
+        within=300,
     ),
     one(
         "a group lets go of what another group guards",
@@ -72,8 +86,8 @@ FENCE = (
     one(
         "the first group that ends takes the tables of all",
         "FenceTables.leave",
-        "if others:\n    self.let_go(fence, fence.addresses)\nelse:",
-        "if True:",
+        "others or self.guarded() - {address.ip for address in fence.addresses}",
+        "False",
         within=30_000,
     ),
     one(
