@@ -64,13 +64,14 @@ def read_plan(path: Path, interface: str, journal: Journal, name: HostName, adap
     clock = BootClock()
     health = config.health
     _check_restart(config)
-    sources: dict[Hashable, Callable[[Sink], Source]] = {("link", interface): lambda _: adapters.monitor}
+    sources: dict[Hashable, Callable[[Sink], Source]] = {}
     if health.url:
         sources["probe", health.url, health.interval, health.timeout] = lambda sink: HttpProbe(
             url=health.url, interval_s=health.interval, timeout_s=health.timeout, sink=sink, clock=clock
         )
     if health.unit:
         sources["unit", health.unit] = lambda sink: UnitMonitor(unit=health.unit, sink=sink, start=name.first_start())
+    sources["link",] = lambda _: adapters.monitor
     fenced, warnings = config.election.fence == "nftables", tuple[tuple[JournalKind, str], ...]()
     if fenced and NfTables().missing():
         fenced, warnings = False, ((JournalKind.NO_NFTABLES, texts.NO_NFTABLES),)

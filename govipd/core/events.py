@@ -36,7 +36,7 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """From the netlink monitor: at start, at every change and at every periodic re-read."""
+    """From the link monitor: at start, at every change and at every periodic re-read."""
 
     present: bool
     admin_up: bool
@@ -177,14 +177,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class AddressLost:
-    """From the netlink monitor: another program removed one of the VIP group's addresses."""
+    """From the link monitor: another program removed one of the VIP group's addresses."""
 
     address: Address
 
 
 @dataclass(frozen=True, slots=True)
 class AddressFound:
-    """From the netlink monitor, when an address of the VIP group appears on the interface, and at every re-read.
+    """From the link monitor, when an address of the VIP group appears on the interface, and at every re-read.
 
     `address` has the prefix length that the interface has, which may differ from the group's.
     """
@@ -206,7 +206,7 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class AddressesElsewhere:
-    """From the netlink monitor: the VIP group's addresses on other interfaces of this machine.
+    """From the link monitor: the VIP group's addresses on other interfaces of this machine.
 
     Sent when they change, and at every re-read while there are any.
     """

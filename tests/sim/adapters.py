@@ -1,6 +1,6 @@
 """The daemon's ports in the simulation: modelled kernel, systemd, journal and runtime directory.
 
-The real fence, addresses, netlink monitor and announcer run on top of these; only their sockets are modelled.
+The real fence, addresses, link monitor and announcer run on top of these; only their sockets are modelled.
 """
 
 import asyncio

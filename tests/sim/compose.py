@@ -43,9 +43,9 @@ def plan(machine: "Machine", process: Process) -> Plan:
         raise ConfigError("govip.toml: not TOML")
     config, host = _config(machine, machine.file), _host(machine, process)
     sources = {
-        "link": lambda _: host.interface.monitor,
         "probe": lambda sink: sim.SimProbe(machine.proxy, sink, PROBE_S),
         "unit": lambda sink: sim.SimUnit(machine.proxy, sink, machine.proxy_changed, process),
+        "link": lambda _: host.interface.monitor,
     }
     groups = {vip.name: group_plan(config, vip, host) for vip in config.vip}
     node = NodeStatus("", machine.member, kernel_adapters.INTERFACE, groups=())

@@ -82,6 +82,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "address removed from the file, then restarts": files.remove_and_restart,
     "address added to the file": files.add_and_reload,
     "address added to the file, then restarts": files.add_and_restart,
+    "group added to the file": files.add_group,
     "name mistyped": files.mistype_name,
     "election mistyped": files.mistype_election,
     "prefix mistyped": files.mistype_prefix,
@@ -250,6 +251,7 @@ EDITS = (
     "address removed from the file, then restarts",
     "address added to the file",
     "address added to the file, then restarts",
+    "group added to the file",
 )
 SLIPS = ("name mistyped", "election mistyped", "prefix mistyped")
 # etcd has other data than before, or is another one; or its users may not do what they could.

@@ -85,6 +85,12 @@ class File:
                 return self.with_group(index, replace(group, addresses=group.addresses[:-1]))
         return replace(self, groups=self.groups[:-1]) if len(self.groups) > 1 else self.added()
 
+    def with_another_group(self) -> "File":
+        """This file with a group that has SPARE, or without that address."""
+        if SPARE in self.addresses:
+            return self.removed()
+        return replace(self, groups=(*self.groups, Group("added", (SPARE,), "added")))
+
     def added(self) -> "File":
         """This file with SPARE added to the last group, or removed from it."""
         last = self.groups[-1]

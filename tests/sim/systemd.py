@@ -132,13 +132,13 @@ class Unit(ABC):
         self._disturbed_until = max(self._disturbed_until, self.world.now + 1.0)
 
     def break_task(self) -> None:
-        """A fault of the program: the monitor's task ends with an exception."""
+        """A fault of the program: the task of the link monitor ends."""
         process = self.process
         if process is None:
             return
         self.task_broken = True
         for task in asyncio.all_tasks(process):
-            if task.get_name().endswith("netlink monitor"):
+            if task.get_name() == "link":
                 process.call_soon(task.cancel)
 
     def shut_down(self) -> None:

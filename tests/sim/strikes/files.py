@@ -44,6 +44,10 @@ def add_and_restart(sim: "Simulation", fault: Fault) -> End:
     return _machine_after_machine(sim, fault, File.added, _restart)
 
 
+def add_group(sim: "Simulation", fault: Fault) -> End:
+    return _machine_after_machine(sim, fault, File.with_another_group, _reload)
+
+
 def mistype_name(sim: "Simulation", fault: Fault) -> End:
     """Rename a group on one machine, which has a group of its own then."""
     return _slip(sim, fault, lambda file: file.renamed(_group(file, fault)))
