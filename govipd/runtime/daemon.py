@@ -23,6 +23,7 @@ from govipd.runtime.reporter import status_of_all
 from govipd.runtime.tasks import ProcessTasks
 
 BEAT_S = 0.25  # longest time between two steps of the loop, so that a stall differs from a quiet time
+TURN_S = 0.05  # so long a step of the loop takes further events: what follows costs as much for many as for one
 STALL_S = 0.5  # a step that is later than this is a stall
 STOP_S = 0.6  # etcd's time to confirm the resignation when the daemon ends
 ASK_S = 0.3  # systemd's time to answer why it stops the daemon; without an answer the VIP is released
@@ -189,7 +190,7 @@ class Daemon:
             if now > beat_at + STALL_S:
                 self._dispatch(None, Stalled(now - beat_at + BEAT_S))
             self._dispatch(group, event)
-            for _ in range(self._queue.qsize()):  # what follows costs as much for many events as for one
+            while self._clock.now() < now + TURN_S and not self._queue.empty():
                 self._dispatch(*self._queue.get_nowait())
             if self._tasks.fault is not None:
                 return

@@ -201,6 +201,9 @@ async def test_fences_that_are_renewed_together_take_one_transaction(
     await asyncio.gather(*(fence.open(until) for fence in fences))
     assert len(kernel.sizes) == before + 1
     assert [await asker.answered(clock) for asker in askers] == [True, True]
+    await asyncio.gather(*(fence.open(until + 5) for fence in fences))  # not what was expected
+    assert len(kernel.sizes) == before + 3
+    assert [await asker.answered(clock) for asker in askers] == [True, True]
     await fences[0].close()
     assert [await asker.answered(clock) for asker in askers] == [False, True]
     for fence in fences:

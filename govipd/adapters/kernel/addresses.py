@@ -19,6 +19,9 @@ SPARE_S = 1  # seconds
 _TIMER_FUZZ_S = 0.25  # ADDRCONF_TIMER_FUZZ, include/net/addrconf.h
 
 
+_ByIp = dict[IPv4Address | IPv6Address, dict[Address, int]]  # by address: with which prefix lengths, and flags
+
+
 class PresentAddresses:
     """The addresses of an interface, read once for all groups that look at about the same time.
 
@@ -29,11 +32,10 @@ class PresentAddresses:
     MAX_AGE_S = 0.05
 
     def __init__(self) -> None:
-        # By the interface's name: when it was read, the interface's index, the addresses with their flags.
-        self._found: dict[str, tuple[float, int, dict[Address, int]]] = {}
+        self._found: dict[str, tuple[float, int, _ByIp]] = {}  # by interface: when it was read, its index, addresses
 
-    def of(self, interface: str, route: RouteSocket, now: float) -> tuple[int, dict[Address, int]]:
-        """The index of the interface, and its addresses with their flags, at most MAX_AGE_S old.
+    def of(self, interface: str, route: RouteSocket, now: float) -> tuple[int, "_ByIp"]:
+        """The index of the interface, and what it has of each address, at most MAX_AGE_S old.
 
         Raises:
             InterfaceMissingError: the interface does not exist.
@@ -42,7 +44,9 @@ class PresentAddresses:
         read_at, index, found = self._found.get(interface, (float("-inf"), 0, {}))
         if now - read_at > self.MAX_AGE_S:
             index = route.link(interface).index
-            found = route.addresses(index)
+            found = {}
+            for address, flags in route.addresses(index).items():
+                found.setdefault(address.ip, {})[address] = flags
             self._found[interface] = now, index, found
         return index, found
 
@@ -119,12 +123,13 @@ class KernelAddresses:
         index, present = self._present.of(self._interface, self._route, self._clock.now())
         renews, self._renews = self._renews, False
         for address in self._addresses:
-            self._make_way(index, address, present)
+            twins = present.get(address.ip, {})
+            self._make_way(index, address, twins)
             what = f"adding {address} to {self._interface}"
             remaining = until - self._clock.now()
             if remaining <= 0:
                 raise KernelError(f"{what}: the lease has run out")
-            sound = not present.get(address, IFA_F_TENTATIVE) & (IFA_F_DADFAILED | IFA_F_TENTATIVE)
+            sound = not twins.get(address, IFA_F_TENTATIVE) & (IFA_F_DADFAILED | IFA_F_TENTATIVE)
             if renews and sound and until <= self._ends.get(address, 0.0):
                 continue
             if self._fenced:
@@ -187,7 +192,7 @@ class KernelAddresses:
 
     def _make_way(self, index: int, address: Address, present: dict[Address, int]) -> None:
         for other in present:
-            if other.ip == address.ip and other != address:
+            if other != address:
                 self._delete(index, other)
         if present.get(address, 0) & (IFA_F_DADFAILED | IFA_F_TENTATIVE):
             self._delete(index, address)

@@ -94,7 +94,8 @@ class NftFence:
         """
         await self.close()
         try:
-            self._ready = await self._fill(until), until
+            slot = await self._fill(until, self._alone)
+            self._ready = (slot, until) if slot is not None else None
         finally:
             await self._tables.reopen()
 
@@ -112,7 +113,13 @@ class NftFence:
         if ready and 0 <= until - ready[1] <= loss_max and await self._use(ready[0], until, pause, together):
             return
         try:
-            await self._use(await self._fill(until), until, pause, self._alone)
+            epoch = self._tables.kernel.epoch
+            slot = await self._fill(until, together)
+            as_filled = (
+                slot if epoch == self._tables.kernel.epoch else None
+            )  # else the tables may have been set up anew
+            if as_filled is None or not await self._use(as_filled, until, pause, together):
+                await self._open_alone(until, pause)
         finally:
             await self._tables.reopen()
 
@@ -121,7 +128,13 @@ class NftFence:
         self._ready, until = None, self._until
         if until is not None:
             with suppress(KernelError):
-                await self._use(await self._fill(until), until, 0.0, self._alone)
+                await self._open_alone(until, 0.0)
+
+    async def _open_alone(self, until: float, pause: float) -> None:
+        """Open the fence by transactions of its own, which state whatever may differ."""
+        slot = await self._fill(until, self._alone)
+        if slot is not None:
+            await self._use(slot, until, pause, self._alone)
 
     async def _use(self, slot: str, until: float, pause: float, commit: _Commit) -> bool:
         """Let this slot count, and put elements for the next renewal, `pause` seconds later, into the other slot."""
@@ -154,17 +167,24 @@ class NftFence:
         self._tables.commit(batch())
         return now()
 
-    async def _fill(self, until: float) -> str:
-        """Put elements that end at `until` into the slot that does not count. Returns that slot."""
-        idle = other_slot(self._counting())
-        for allowance in _ALLOWANCES_S:
-            began = self._clock.now()
+    async def _fill(self, until: float, commit: _Commit) -> str | None:
+        """Put elements that end at `until` into the slot that does not count. Returns that slot; None: no commit."""
+        idle, began, remaining_ms = SLOTS[0], 0.0, 0
+
+        def batch() -> tuple[Message, ...]:
+            nonlocal idle, began, remaining_ms
+            idle, began = other_slot(self._counting()), self._clock.now()
             remaining_ms = math.floor((until - began - allowance) * 1000)
+            return (timing(self._filling[idle], remaining_ms),) if remaining_ms > 0 else ()
+
+        for allowance in _ALLOWANCES_S:  # batch() uses it
+            ended = await commit(batch, self._clock.now)
+            if ended is None:
+                return None
             if remaining_ms <= 0:
                 break
-            self._tables.commit((timing(self._filling[idle], remaining_ms),))
             # If the process did not run meanwhile, the time-out began so much later.
-            if self._clock.now() - began <= allowance:
+            if ended - began <= allowance:
                 return idle
         await self.close()
         raise KernelError("opening the fence: the lease has run out, or this process is not given the time to hold it")

@@ -4,7 +4,7 @@ Addresses are compared without their prefix length, on every interface: see kern
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any
@@ -54,6 +54,7 @@ class LinkMonitor:
         self._removed = removed
         self._index: int | None = None
         self._watches: list[AddressWatch] = []
+        self._by_ip: dict[IPv4Address | IPv6Address, list[AddressWatch]] = {}  # empty: to be made anew
         self._poll_at = 0.0
         self._waiting: asyncio.Timeout | None = None  # for changes, until the next poll
 
@@ -61,6 +62,7 @@ class LinkMonitor:
         """Watch a group's addresses, from now on. The events go to `sink`."""
         watch = AddressWatch(self, addresses, sink)
         self._watches.append(watch)
+        self._by_ip = {}
         self._poll_at = self._clock.now()
         if self._waiting is not None:
             with suppress(RuntimeError):  # the wait has just ended
@@ -71,6 +73,11 @@ class LinkMonitor:
         """End a watch."""
         if watch in self._watches:
             self._watches.remove(watch)
+            self._by_ip = {}
+
+    def replaced(self) -> None:
+        """Note that a group watches other addresses."""
+        self._by_ip = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -112,7 +119,16 @@ class LinkMonitor:
         elif (address := _address(message)) is not None:
             if removed := event == "RTM_DELADDR":
                 self._removed()
-            self._look([w for w in self._watches if w.changed(address, here=here, removed=removed)])
+            watches = self._concerned().get(address.ip, ())
+            self._look([watch for watch in watches if watch.changed(address, here=here, removed=removed)])
+
+    def _concerned(self) -> Mapping[IPv4Address | IPv6Address, Sequence["AddressWatch"]]:
+        """By address, the groups that have it."""
+        if not self._by_ip:
+            for watch in self._watches:
+                for ip in watch.ips:
+                    self._by_ip.setdefault(ip, []).append(watch)
+        return self._by_ip
 
     def _look(self, watches: Sequence["AddressWatch"]) -> None:
         """Look for these groups."""
@@ -147,26 +163,31 @@ class AddressWatch:
         self._monitor = monitor
         self._sink = sink
         self._elsewhere: tuple[Elsewhere, ...] = ()
+        self._present = frozenset[Address]()
         self.replace(addresses)
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
         """Watch other addresses from now on."""
         self._addresses = frozenset(addresses)
         self.ips = frozenset(address.ip for address in addresses)
-        self._present: frozenset[Address] = frozenset()
+        self._present = frozenset()
+        self._monitor.replaced()
 
     def close(self) -> None:
         """End the watch."""
         self._monitor.forget(self)
 
     def changed(self, address: Address, *, here: bool, removed: bool) -> bool:
-        """Note a change that the kernel signals; `here`: on the interface. Returns whether a look is due."""
+        """Note a change of one of `ips`, which the kernel signals; `here`: on the interface.
+
+        Returns whether a look is due.
+        """
         known = here and address in self._present
         if removed and known:
             self._present -= {address}
             self._sink(AddressLost(address))
             return False
-        return address.ip in self.ips and not known  # the message may be older than a removal
+        return not known  # the message may be older than a removal
 
     def seen(self, link: LinkState, here: frozenset[Address], elsewhere: tuple[Elsewhere, ...]) -> None:
         """Note what a look has found."""
