@@ -92,15 +92,20 @@ def expire_tokens(sim: "Simulation", fault: Fault) -> End:
 
 
 def _between_proof_and_answer(sim: "Simulation") -> bool:
-    """Whether a stalled daemon has proven that it leads, and does not answer yet (docs/adr/0025).
+    """Whether a stalled daemon has proven that it leads, and does not answer, yet or any more (docs/adr/0025).
 
     Where its lease or its key is taken away just then, it opens its fence later, and the wire has been silent.
     """
+    stalled = [m for m in sim.machines if m.daemon is not None and m.disturbed_until >= sim.world.now]
     return any(
-        machine.disturbed_until >= sim.world.now and machine.daemon is not None
-        and any(group.state_machine.state is State.ACTIVATING for group in machine.daemon._all())
-        for machine in sim.machines
-    )  # fmt: skip
+        group.state_machine.state is State.ACTIVATING
+        or (
+            group.state_machine.state is State.LEADER
+            and not {address.ip for address in group.plan.addresses} <= machine.kernel.answers()
+        )
+        for machine in stalled
+        for group in machine.daemon._all()  # type: ignore[union-attr]  # see above
+    )
 
 
 def _stranger_to_another(sim: "Simulation") -> bool:
