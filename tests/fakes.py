@@ -178,6 +178,9 @@ class FakeNeighbours:
 class FakeAddresses(FakeKernel):
     left: tuple[ev.Elsewhere, ...] = ()
 
+    def of_another(self, address: ev.Address) -> bool:
+        return False
+
     async def anywhere(self) -> tuple[ev.Elsewhere, ...]:
         return self.left
 

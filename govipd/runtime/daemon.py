@@ -239,9 +239,8 @@ class Daemon:
             new = plan.groups.get(name)
             if new is None or new.identity != group.plan.identity:
                 self._leaving.append(self._groups.pop(name))
-                group.others = (
-                    self._addresses
-                )  # a leaving group neither removes nor guards an address that another group has now
+                # A leaving group neither removes nor guards an address that another group has now.
+                group.others = self._addresses
                 group.handle(Stop(by=float("inf")))
             else:
                 group.reconfigure(new)

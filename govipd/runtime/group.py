@@ -179,8 +179,8 @@ class Group:
         self.reporter.publish()
 
     def _is_of_another(self, address: ev.Address) -> bool:
-        """Whether this group is leaving, and another group of this process has the address."""
-        return address.ip in {other.ip for other in self.others()}
+        """Whether another group of this process holds the address, or has it while this group is leaving."""
+        return self._parts.addresses.of_another(address) or address.ip in {other.ip for other in self.others()}
 
     # What the operator asks for
 

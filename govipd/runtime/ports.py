@@ -153,6 +153,9 @@ class Fence(Protocol):
 class Addresses(Protocol):
     """The VIP group's addresses on its interface."""
 
+    def of_another(self, address: Address) -> bool:
+        """Whether another group of this process holds this address now."""
+
     async def add(self, until: float) -> None:
         """Add or renew every address, with exactly its prefix length and a lifetime to about `until` at the latest.
 

@@ -8,7 +8,7 @@ import pytest
 
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.fence_tables import FenceTables
-from govipd.adapters.kernel.nft_table import Message
+from govipd.adapters.kernel.nft_table import NFPROTO_INET, Message
 from govipd.adapters.kernel.nftables import NfTables
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import TABLE, V4, V6, Asker, Asking, KilledError, Killing
@@ -173,4 +173,57 @@ async def test_tables_deleted_between_the_two_transactions_come_back_with_the_fe
     await fence.open(clock.now() + 60)
     assert await vip.answered(clock)
     await fence.remove()
+    kernel.close()
+
+
+async def test_an_address_that_is_let_go_is_not_opened_again(machines: Wire, clock: LeapingClock) -> None:
+    """Another program deletes the tables, and the next operation takes an address out of an open fence."""
+    kernel = NfTables(owns=False)
+    fence = NftFence(addresses=(V4, V6), clock=clock, tables=FenceTables("eth0", kernel))
+    await fence.open(clock.now() + 60)
+    machines.host.run("nft", "flush", "ruleset")
+    await fence.replace((V6,))
+    for name in ("used4a", "used4b"):
+        assert kernel.elements(NFPROTO_INET, TABLE, name) == frozenset()
+    asker = Asker(machines.host, machines.peer, V6)
+    assert await asker.answered(clock)
+    await fence.remove()
+    asker.close()
+    kernel.close()
+
+
+async def test_what_was_prepared_before_the_tables_were_deleted_does_not_count(
+    machines: Wire, clock: LeapingClock
+) -> None:
+    """Another group has set the tables up again meanwhile, without these elements."""
+    kernel = NfTables(owns=False)
+    tables = FenceTables("eth0", kernel)
+    one, two = (NftFence(addresses=(address,), clock=clock, tables=tables) for address in (V4, V6))
+    asker = Asker(machines.host, machines.peer, V6)
+    until = clock.now() + 60
+    await two.prepare(until)
+    machines.host.run("nft", "flush", "ruleset")
+    await one.open(until)
+    await two.open(until)
+    assert await asker.answered(clock)
+    for fence in (one, two):
+        await fence.remove()
+    asker.close()
+    kernel.close()
+
+
+async def test_a_group_that_ends_opens_the_others_again(machines: Wire, clock: LeapingClock) -> None:
+    """Its removal is what found the tables deleted."""
+    kernel = NfTables(owns=False)
+    tables = FenceTables("eth0", kernel)
+    one, two = (NftFence(addresses=(address,), clock=clock, tables=tables) for address in (V4, V6))
+    asker = Asker(machines.host, machines.peer, V6)
+    await one.close()
+    await two.open(clock.now() + 60)
+    machines.host.run("nft", "flush", "ruleset")
+    await one.remove()
+    await asyncio.sleep(0.05)  # longer than the bridge
+    assert await asker.answered(clock)
+    await two.remove()
+    asker.close()
     kernel.close()

@@ -67,6 +67,7 @@ class SimNfTables(NfTables):
             except NftError as error:
                 code = int(error.args[0])
                 raise KernelError(f"nf_tables: {os.strerror(code)}", code) from error
+        self.commits += 1
         self._under_way.append(batch)
         self._process.do(self._commit)
         self._process.spend(COMMIT_S)

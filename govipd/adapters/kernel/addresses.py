@@ -103,6 +103,10 @@ class KernelAddresses:
         self._renews = False  # the last add() succeeded: the next one changes lifetimes only
         self._ends: dict[Address, float] = {}  # until when each address stays at least
 
+    def of_another(self, address: Address) -> bool:
+        """See ports.Addresses."""
+        return address.ip in self._spared()
+
     def mac(self) -> bytes | None:
         """The interface's hardware address now; None without one."""
         return self._route.mac(self._interface)
@@ -134,7 +138,7 @@ class KernelAddresses:
                 continue
             if self._fenced:
                 lifetime = math.ceil(remaining) + SPARE_S
-                self._ends[address] = until - remaining + lifetime
+                self._ends[address] = until - remaining + lifetime - _TIMER_FUZZ_S
             else:
                 lifetime = max(1, math.floor(remaining - _TIMER_FUZZ_S))
             try:

@@ -68,7 +68,8 @@ class NftFence:
         self._tables = tables
         self._elements = tables.elements
         self._slot: str | None = None  # the slot that counts; None: ask the kernel
-        self._ready: tuple[str, float] | None = None  # a slot that does not count, and when its elements end
+        # A slot that does not count, when its elements end, and the NfTables.epoch in which they were put there.
+        self._ready: tuple[str, float, int] | None = None
         self._renewed_until: float | None = None  # as the last renewal had it
         self._until: float | None = None
         self._encode(addresses)
@@ -95,7 +96,7 @@ class NftFence:
         await self.close()
         try:
             slot = await self._fill(until, self._alone)
-            self._ready = (slot, until) if slot is not None else None
+            self._ready = (slot, until, self._tables.kernel.epoch) if slot is not None else None
         finally:
             await self._tables.reopen()
 
@@ -110,15 +111,16 @@ class NftFence:
         loss_max = max(0.0, min(_LOSS_MAX_S, pause / 4))
         self._until = until
         together = self._tables.commit_together
-        if ready and 0 <= until - ready[1] <= loss_max and await self._use(ready[0], until, pause, together):
+        epoch = self._tables.kernel.epoch
+        fits = ready is not None and ready[2] == epoch and 0 <= until - ready[1] <= loss_max
+        if ready and fits and await self._use(ready[0], until, pause, together):
             return
         try:
             epoch = self._tables.kernel.epoch
             slot = await self._fill(until, together)
-            as_filled = (
-                slot if epoch == self._tables.kernel.epoch else None
-            )  # else the tables may have been set up anew
-            if as_filled is None or not await self._use(as_filled, until, pause, together):
+            if epoch != self._tables.kernel.epoch:
+                slot = None  # the tables may have been set up anew since
+            if slot is None or not await self._use(slot, until, pause, together):
                 await self._open_alone(until, pause)
         finally:
             await self._tables.reopen()
@@ -155,11 +157,12 @@ class NftFence:
         if ended is None:
             return False
         self._renewed_until = until
+        self._slot, self._until = None, until
         if epoch == self._tables.kernel.epoch:  # else this fence may have been opened again meanwhile
             self._slot = slot
             if remaining_ms > 0:
                 # These elements end later than planned, by the time that this process has lost meanwhile.
-                self._ready = other, expected + max(0.0, ended - began - _ALLOWANCES_S[0])
+                self._ready = other, expected + max(0.0, ended - began - _ALLOWANCES_S[0]), epoch
         return True
 
     async def _alone(self, batch: Callable[[], tuple[Message, ...]], now: Callable[[], float]) -> float | None:
@@ -229,6 +232,7 @@ class NftFence:
             self._ready = None
             try:
                 self._tables.let_go(self, gone)
+                self._encode(addresses)
             finally:
                 await self._tables.reopen()
         self._encode(addresses)
@@ -261,9 +265,14 @@ class NftFence:
             self._slot = a if self._tables.used(self.addresses, a) else other_slot(a)
         return self._slot
 
-    def open_elsewhere(self) -> frozenset[IPAddress]:
-        """See FenceTables.open_elsewhere()."""
-        return self._tables.open_elsewhere(self)
+    @property
+    def in_use(self) -> bool:
+        """Whether the fence is open, or prepared to be opened."""
+        return self.is_open or self._ready is not None
+
+    def used_elsewhere(self) -> frozenset[IPAddress]:
+        """See FenceTables.used_elsewhere()."""
+        return self._tables.used_elsewhere(self)
 
     def guarded(self) -> frozenset[IPAddress]:
         """See FenceTables.guarded()."""
@@ -280,8 +289,11 @@ class NftFence:
         self._until = None
         if any(address.ip in present for address in self.addresses):
             await self.close()
-        else:
+            return
+        try:
             self._tables.leave(self)
+        finally:
+            await self._tables.reopen()
 
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:

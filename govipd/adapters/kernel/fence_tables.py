@@ -32,6 +32,10 @@ class SharingFence(Protocol):
     def is_open(self) -> bool:
         """The fence was told to be open, and its deadline has not passed."""
 
+    @property
+    def in_use(self) -> bool:
+        """The fence is open, or prepared to be opened."""
+
     def bridge(self) -> Message:
         """The messages that open the fence for a moment in tables that were created just now."""
 
@@ -63,6 +67,7 @@ class FenceTables:
         self._found_versions: frozenset[int] | None = None  # of addresses that an earlier process has guarded
         self._stated: int | None = None  # the NfTables.epoch in which everything was stated
         self._to_reopen: list[SharingFence] = []
+        self._used: dict[str, tuple[tuple[int, int], frozenset[bytes]]] = {}  # by slot: as of when; see used()
 
     @cached_property
     def _inet(self) -> Table:
@@ -117,12 +122,11 @@ class FenceTables:
 
     def closable(self, fence: SharingFence, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """The addresses without those that another fence holds open: a reload gives an address to another group."""
-        open_elsewhere = self.open_elsewhere(fence)
-        return tuple(address for address in addresses if address.ip not in open_elsewhere)
+        return _without(addresses, (other.addresses for other in self._besides(fence) if other.is_open))
 
-    def open_elsewhere(self, fence: SharingFence) -> frozenset[IPAddress]:
-        """The addresses that other fences hold open."""
-        return frozenset(address.ip for other in self._besides(fence) if other.is_open for address in other.addresses)
+    def used_elsewhere(self, fence: SharingFence) -> frozenset[IPAddress]:
+        """The addresses that other fences hold open, or are prepared to."""
+        return frozenset(address.ip for other in self._besides(fence) if other.in_use for address in other.addresses)
 
     def _besides(self, fence: SharingFence) -> Iterator[SharingFence]:
         return (other for other in self._fences if other is not fence)
@@ -204,8 +208,11 @@ class FenceTables:
 
     def used(self, addresses: Collection[Address], slot: str) -> bool:
         """Whether the slot counts for one of these addresses, as the kernel has it."""
-        keys = {address.ip.packed for address in addresses}
-        return any(keys & self.kernel.elements(NFPROTO_INET, self.name, fence_rules.used(v, slot)) for v in _VERSIONS)
+        as_of = self.kernel.epoch, self.kernel.commits
+        if slot not in self._used or self._used[slot][0] != as_of:  # one dump for all fences that ask at once
+            found = (self.kernel.elements(NFPROTO_INET, self.name, fence_rules.used(v, slot)) for v in _VERSIONS)
+            self._used[slot] = as_of, frozenset[bytes]().union(*found)
+        return not self._used[slot][1].isdisjoint(address.packed for address in addresses)
 
     def _open(self) -> list[SharingFence]:
         return [fence for fence in self._fences if fence.is_open]

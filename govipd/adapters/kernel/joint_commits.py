@@ -48,8 +48,12 @@ class JointCommits:
             while waiting:
                 parts, messages, size = list[_Part](), list[Message](), 0
                 while waiting and size < _SIZE_MAX:
-                    epoch, make, *_ = part = waiting.popleft()
-                    made = tuple(make()) if epoch == self._kernel.epoch else ()
+                    epoch, make, _, done = part = waiting.popleft()
+                    try:
+                        made = tuple(make()) if epoch == self._kernel.epoch else ()
+                    except KernelError as error:
+                        done.set_exception(error)
+                        continue
                     parts.append(part)
                     messages += made
                     size += sum(map(len, made))
@@ -66,8 +70,13 @@ class JointCommits:
             if len(parts) == 1:
                 parts[0][-1].set_exception(error)
                 return
-            for part in parts:
-                self._commit_parts([part], [*part[1]()])
+            for epoch, make, now, done in parts:
+                try:
+                    made = [*make()] if epoch == self._kernel.epoch else []
+                except KernelError as of_this_part:
+                    done.set_exception(of_this_part)
+                else:
+                    self._commit_parts([(epoch, make, now, done)], made)
         else:
             for _, _, now, done in parts:
                 done.set_result(now())

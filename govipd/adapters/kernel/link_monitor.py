@@ -109,6 +109,7 @@ class LinkMonitor:
                 self._waiting = None
             for message in messages:
                 self._handle(message)
+            await asyncio.sleep(0)  # in a flood, the next messages are there already
 
     def _handle(self, message: Change) -> None:
         event, here = message["event"], message["index"] == self._index

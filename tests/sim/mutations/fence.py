@@ -122,7 +122,7 @@ FENCE_NOT_FOUND = (
     one(
         "a closing closes what another group holds open",
         "FenceTables.closable",
-        "tuple((address for address in addresses if address.ip not in open_elsewhere))",
+        "_without(addresses, (other.addresses for other in self._besides(fence) if other.is_open))",
         "addresses",
         within=30_000,
     ),
