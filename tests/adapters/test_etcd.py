@@ -6,12 +6,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, Put
 from govipd.adapters.etcd.client import EtcdClient
-from govipd.adapters.etcd.connection import Login, Tls
+from govipd.adapters.etcd.connection import Connection, Login, Tls
 from govipd.errors import (
     ConfigError,
     EtcdRefusedError,
@@ -254,3 +255,19 @@ async def test_a_connection_closed_by_another_call_is_not_a_cancellation(plain: 
     await etcd.close()
     with pytest.raises(WatchLostError):
         await asyncio.wait_for(watch, 5)
+
+
+async def test_a_connection_that_is_closed_while_an_answer_is_checked_is_no_fault(
+    etcd: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call has moved on to the next endpoint: the daemon tries again, and does not end."""
+    client, header = EtcdClient(etcd.endpoints, 2.0), Connection.header
+
+    async def closed_before(self: Connection, *args: Any) -> Any:
+        await self.close(0.0)
+        return await header(self, *args)
+
+    monkeypatch.setattr(Connection, "header", closed_before)
+    with pytest.raises(EtcdUnavailableError):
+        await client.txn((), (Put("key", b"value", 12345),), ())  # this lease does not exist
+    await client.close()

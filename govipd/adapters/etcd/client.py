@@ -311,6 +311,9 @@ class EtcdClient:
             return e
         except grpc.aio.AioRpcError as e:
             return EtcdUnavailableError(f"{error}, and does not say of which cluster it is: {e.details()}")
+        except (grpc.aio.UsageError, asyncio.InvalidStateError, asyncio.CancelledError) as e:
+            raise_if_asked_to_cancel()  # else another call has moved on, and closed the connection
+            return EtcdUnavailableError(f"{connection.endpoint}: {e or 'connection closed'}")
         return error
 
     async def _look_around(self) -> None:
