@@ -180,7 +180,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
         fenced=host.fenced,
         route=interface.route,
         present=interface.present,
-        spared=nft.used_elsewhere if nft else tuple,
+        spared=partial(interface.tables.used_elsewhere, nft) if nft else tuple,
     )
     fence: Fence = nft or AddressFence(addresses)
     keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)

@@ -323,6 +323,6 @@ async def test_the_last_group_leaves_what_an_earlier_process_has_closed(
     await other.open(clock.now() + 60)
     await other.remove()
     assert not await vip.answered(clock)
-    assert other.guarded() == {V4.ip, V6.ip}
+    assert other._tables.guarded() == {V4.ip, V6.ip}
     machines.host.run("nft", "flush ruleset")
     kernel.close()

@@ -292,11 +292,11 @@ async def test_guarding_more_leaves_what_is_open_open(machines: Wire, clock: Lea
     await fence.open(clock.now() + 60)
     await fence.guard((V4, V6))
     assert [await asker.answered(clock) for asker in askers] == [True, False]
-    assert fence.guarded() == {V4.ip, V6.ip}
+    assert fence._tables.guarded() == {V4.ip, V6.ip}
     await fence.replace((V4,))
     assert [await asker.answered(clock) for asker in askers] == [True, True]
     await fence.replace((ip_interface(f"{V4.ip}/24"),))  # another prefix is the same address
-    assert fence.guarded() == {V4.ip}
+    assert fence._tables.guarded() == {V4.ip}
     for asker in askers:
         asker.close()
     await fence.remove()

@@ -108,7 +108,7 @@ async def test_preparing_opens_nothing_where_the_fence_is_deleted(
 
 
 async def test_one_group_repairs_the_fences_of_all(machines: Wire, clock: LeapingClock) -> None:
-    """Another program deletes the tables. Whatever the next operation of one group is, the others stay as they were."""
+    """Another program deletes the tables. No operation of one group opens or closes the other group."""
     kernel = NfTables(owns=False)
     tables = FenceTables("eth0", kernel)
     one, two = (NftFence(addresses=(address,), clock=clock, tables=tables) for address in (V4, V6))

@@ -43,7 +43,7 @@ def test_what_is_saved_is_loaded_until_it_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_a_renewal_writes_over_the_file(tmp_path: Path) -> None:
-    """Also one with more addresses, with fewer, and after somebody has deleted the file."""
+    """Also with more addresses, with fewer addresses, and after the file was deleted."""
     path = tmp_path / "api.json"
     memory = file(path)
     many = tuple(ip_interface(f"192.0.2.{n}/32") for n in range(1, 20))

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from govipd.adapters.kernel.fence_elements import other as other_slot
 from govipd.adapters.kernel.fence_rules import SLOTS, IPAddress
-from govipd.adapters.kernel.fence_tables import FenceTables
+from govipd.adapters.kernel.fence_tables import FenceTables, without
 from govipd.adapters.kernel.nft_table import Message, timing
 from govipd.core.events import Address
 from govipd.errors import KernelError
@@ -81,6 +81,7 @@ class NftFence:
         self.guarding = b"".join(self._elements.guards(addresses))
         self._filling = {slot: b"".join(self._elements.fills(addresses, slot)) for slot in SLOTS}
         self._using = {slot: b"".join(self._elements.uses(addresses, slot)) for slot in SLOTS}
+        self._closing = b"".join(self._elements.closes(addresses))
 
     @property
     def is_open(self) -> bool:
@@ -111,15 +112,15 @@ class NftFence:
         loss_max = max(0.0, min(_LOSS_MAX_S, pause / 4))
         self._until = until
         together = self._tables.commit_together
-        epoch = self._tables.kernel.epoch
-        fits = ready is not None and ready[2] == epoch and 0 <= until - ready[1] <= loss_max
-        if ready and fits and await self._use(ready[0], until, pause, together):
+        if ready is not None and (ready[2] != self._tables.kernel.epoch or not 0 <= until - ready[1] <= loss_max):
+            ready = None
+        if ready is not None and await self._use(ready[0], until, pause, together):
             return
         try:
             epoch = self._tables.kernel.epoch
             slot = await self._fill(until, together)
             if epoch != self._tables.kernel.epoch:
-                slot = None  # the tables may have been set up anew since
+                slot = None  # another fence may have created the tables again, without these elements
             if slot is None or not await self._use(slot, until, pause, together):
                 await self._open_alone(until, pause)
         finally:
@@ -133,7 +134,7 @@ class NftFence:
                 await self._open_alone(until, 0.0)
 
     async def _open_alone(self, until: float, pause: float) -> None:
-        """Open the fence by transactions of its own, which state whatever may differ."""
+        """Open the fence by two transactions of its own. They repair what another program has changed."""
         slot = await self._fill(until, self._alone)
         if slot is not None:
             await self._use(slot, until, pause, self._alone)
@@ -206,7 +207,7 @@ class NftFence:
         Raises:
             KernelError: not confirmed; the fence is as it was.
         """
-        new = _without(addresses, self.addresses)
+        new = without(addresses, self.addresses)
         if new:
             self._ready = None
             before = self.addresses
@@ -228,14 +229,13 @@ class NftFence:
             KernelError: not confirmed; the fence is as it was, or guards more.
         """
         await self.guard(addresses)
-        if gone := _without(self.addresses, addresses):
-            self._ready = None
-            try:
+        try:
+            if gone := without(self.addresses, addresses):
+                self._ready = None
                 self._tables.let_go(self, gone)
-                self._encode(addresses)
-            finally:
-                await self._tables.reopen()
-        self._encode(addresses)
+            self._encode(addresses)  # before the fence is opened again, if it is
+        finally:
+            await self._tables.reopen()
 
     async def close(self) -> None:
         """Close the fence. Where there is none, set it up closed: it drops every answer for its addresses.
@@ -244,16 +244,17 @@ class NftFence:
             KernelError: the kernel did not confirm.
         """
         self._ready = self._until = None
-        closing = tuple(self._elements.closes(self._tables.closable(self, self.addresses)))
+        closable = self._tables.closable(self, self.addresses)
+        closing = self._closing if closable == self.addresses else b"".join(self._elements.closes(closable))
         self._tables.join(self)  # again, where it had been removed
         self._tables.look_at_interface()
         try:
             try:
-                self._tables.commit(closing)
+                self._tables.commit((closing,))
             except KernelError as error:
                 if error.number not in _OF_ANOTHER_MAKING:
                     raise
-                self._tables.replace(closing)
+                self._tables.replace((closing,))
             self._slot = self._slot or SLOTS[0]  # neither counts
         finally:
             await self._tables.reopen()
@@ -269,14 +270,6 @@ class NftFence:
     def in_use(self) -> bool:
         """Whether the fence is open, or prepared to be opened."""
         return self.is_open or self._ready is not None
-
-    def used_elsewhere(self) -> frozenset[IPAddress]:
-        """See FenceTables.used_elsewhere()."""
-        return self._tables.used_elsewhere(self)
-
-    def guarded(self) -> frozenset[IPAddress]:
-        """See FenceTables.guarded()."""
-        return self._tables.guarded()
 
     async def remove(self, present: Collection[IPAddress] = ()) -> None:
         """Remove the fence: nothing is dropped any more. Succeeds where there is no fence.
@@ -294,8 +287,3 @@ class NftFence:
             self._tables.leave(self)
         finally:
             await self._tables.reopen()
-
-
-def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:
-    """The addresses that are not among the others, compared without prefixes."""
-    return tuple(a for a in addresses if a.ip not in {other.ip for other in others})

@@ -116,13 +116,13 @@ class FenceTables:
             KernelError: the kernel did not confirm.
         """
         closed = self.elements.closes(self.closable(fence, addresses))
-        forgotten = self.elements.forgets(_without(addresses, (other.addresses for other in self._besides(fence))))
+        forgotten = self.elements.forgets(without(addresses, *(other.addresses for other in self._besides(fence))))
         if batch := (*closed, *forgotten):
             self.commit(batch)
 
     def closable(self, fence: SharingFence, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """The addresses without those that another fence holds open: a reload gives an address to another group."""
-        return _without(addresses, (other.addresses for other in self._besides(fence) if other.is_open))
+        return without(addresses, *(other.addresses for other in self._besides(fence) if other.is_open))
 
     def used_elsewhere(self, fence: SharingFence) -> frozenset[IPAddress]:
         """The addresses that other fences hold open, or are prepared to."""
@@ -192,7 +192,7 @@ class FenceTables:
         self._to_reopen = [other for other in self._to_reopen if other is not fence]
 
     async def reopen(self) -> None:
-        """Open the fences again that were open when the tables were set up anew. Each fence's operation ends so."""
+        """Open the fences that were open when the tables were created again. Each operation ends with this."""
         reopening, self._to_reopen = self._to_reopen, []
         for fence in reopening:
             if fence.is_open:
@@ -260,7 +260,7 @@ class FenceTables:
         self.kernel.commit((*stated, *batch))
 
 
-def _without(addresses: tuple[Address, ...], others: Iterable[tuple[Address, ...]]) -> tuple[Address, ...]:
+def without(addresses: tuple[Address, ...], *others: tuple[Address, ...]) -> tuple[Address, ...]:
     """The addresses that are not among the others, compared without prefixes."""
     ips = {other.ip for each in others for other in each}
     return tuple(address for address in addresses if address.ip not in ips)

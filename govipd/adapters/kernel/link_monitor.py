@@ -54,7 +54,7 @@ class LinkMonitor:
         self._removed = removed
         self._index: int | None = None
         self._watches: list[AddressWatch] = []
-        self._by_ip: dict[IPv4Address | IPv6Address, list[AddressWatch]] = {}  # empty: to be made anew
+        self._by_ip: dict[IPv4Address | IPv6Address, list[AddressWatch]] = {}  # see _concerned(); empty: not known
         self._poll_at = 0.0
         self._waiting: asyncio.Timeout | None = None  # for changes, until the next poll
 

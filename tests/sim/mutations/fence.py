@@ -72,7 +72,7 @@ FENCE = (
     one(
         "a group lets go of what another group guards",
         "FenceTables.let_go",
-        "_without(addresses, (other.addresses for other in self._besides(fence)))",
+        "without(addresses, *(other.addresses for other in self._besides(fence)))",
         "addresses",
         within=30_000,
     ),
@@ -122,7 +122,7 @@ FENCE_NOT_FOUND = (
     one(
         "a closing closes what another group holds open",
         "FenceTables.closable",
-        "_without(addresses, (other.addresses for other in self._besides(fence) if other.is_open))",
+        "without(addresses, *(other.addresses for other in self._besides(fence) if other.is_open))",
         "addresses",
         within=30_000,
     ),
