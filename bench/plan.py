@@ -20,11 +20,11 @@ JUDGED: Mapping[str, frozenset[str]] = {
 }
 _CLOSE_EVENTS = {"C", "handover"}
 _STEPS = {GOVIPD: 3, TUNED: 3, TUNED_10MS: 3}
-_CLOSE = {GOVIPD: 5, TUNED: 5, TUNED_10MS: 5}
-# With QUICK=1: what is judged three times or five (where chance has a large part in it), the rest once or not at all.
+_CLOSE = {GOVIPD: 7, TUNED: 7, TUNED_10MS: 7}
+# With QUICK=1: what is judged three times, or more where chance has a large part in it, the rest once or not at all.
 QUICK: Mapping[str, Mapping[str, int]] = {
     "A": {**_STEPS, FAST: 1, USUAL: 1, VIP_MANAGER: 1},
-    "B": {FAST: 3, TUNED: 3, TUNED_10MS: 3, GOVIPD: 1},
+    "B": {FAST: 5, TUNED: 5, TUNED_10MS: 5, GOVIPD: 1},
     "C": _CLOSE,
     "D": {GOVIPD: 1, FAST: 1, TUNED: 1},
     "E": {GOVIPD: 1, FAST: 1, TUNED: 1},
