@@ -50,6 +50,7 @@ class Unit(ABC):
         self.job_type_hangs = False
         self.task_broken = False  # by break_task
         self.process: Process | None = None
+        self._cleaner: Process | None = None  # ExecStopPost=; until it has ended, systemd starts nothing
         self.daemon: Daemon | None = None
         self.postboxes = itertools.count(sim.POSTBOXES)  # their ports
         self.stores: list[SimStore] = []  # the daemon's clients of etcd
@@ -78,8 +79,7 @@ class Unit(ABC):
     def start(self) -> None:
         """systemctl start."""
         self.wanted = True
-        if self.process is None and self.powered:
-            self._exec()
+        self._again()
 
     def stop(self) -> None:
         """systemctl stop."""
@@ -91,6 +91,8 @@ class Unit(ABC):
         """systemctl restart, or an upgrade."""
         if not self.powered or not self.wanted:
             return
+        if self._cleaner is not None:
+            return  # it is started when that has ended
         self.job = "restart"
         if self.process is None:
             self._exec()
@@ -221,7 +223,8 @@ class Unit(ABC):
     def _terminate(self) -> None:
         process = self.process
         if process is None:
-            self._stopped()
+            if self._cleaner is None:
+                self._stopped()
             return
         self.world.note(self.name, f"SIGTERM ({self.job})", "govipd told to stop")
         if signal.SIGTERM in process.signals:
@@ -248,12 +251,12 @@ class Unit(ABC):
             self._later(RESTART_S, self._again)
 
     def _again(self) -> None:
-        if self.process is None and self.wanted and self.powered:
+        if self.process is None and self._cleaner is None and self.wanted and self.powered:
             self._exec()
 
     def _clean_up(self) -> None:
         """ExecStopPost=."""
-        process = self._new_process()
+        process = self._cleaner = self._new_process()
 
         def main() -> None:
             try:
@@ -268,6 +271,7 @@ class Unit(ABC):
 
     def _stopped(self) -> None:
         """RuntimeDirectoryPreserve=restart."""
+        self._cleaner = None
         if self.job == "stop":
             self.directory = sim.Directory()
             self.job = ""
@@ -277,7 +281,9 @@ class Unit(ABC):
     def _forget_process(self) -> None:
         if self.process is not None:
             self.process.kill()
-        self.process = self.daemon = self.read = None
+        if self._cleaner is not None:
+            self._cleaner.kill()
+        self.process = self._cleaner = self.daemon = self.read = None
         self.stores.clear()
         self.kernel.listeners.clear()
         self.proxy_changed.clear()
