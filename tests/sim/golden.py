@@ -43,6 +43,9 @@ SCENARIOS: Mapping[str, Schedule] = {
     "somebody revokes the holder's lease": _scenario(Fault("lease revoked", HOLDER, 0.0, 0.0, 3.0)),
     "somebody flushes nftables on the holder": _scenario(Fault("nft flushed", HOLDER, 0.0, 0.5, 3.0)),
     "a task of the holder's daemon breaks": _scenario(Fault("govipd fault", HOLDER, 3.0, 0.5, 3.0)),
+    "a daemon that starts is stopped, killed, and started at once": _scenario(
+        Fault("govipd stopped", 0, 0.0, 0.5, 0.2), Fault("govipd stopped", 1, 0.0, 0.5, 0.2)
+    ),
     "one disturbance of a daemon ends while another lasts": replace(
         _scenario(
             Fault("govipd slow", HOLDER, 2.0, 1.0, 5.0), Fault("govipd without processor", HOLDER, 5.0, 1.0, 6.0)
