@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from govipd.adapters.kernel.interface import interface_adapters
+from govipd.adapters.kernel.instance import instance_adapters
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.adapters.state.hostname import HostName
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime = runtime_directory()
     journal = journal_for(os.environ, sys.stderr)
     name = HostName(runtime and runtime / "hostname", nameable)
-    adapters = interface_adapters(args.interface, BootClock())
+    adapters = instance_adapters(args.interface, BootClock())
     read = partial(read_plan, args.config, args.interface, journal, name, adapters)
     try:
         plan = read()

@@ -21,7 +21,7 @@ from govipd.adapters.kernel.address_fence import AddressFence
 from govipd.adapters.kernel.addresses import KernelAddresses
 from govipd.adapters.kernel.announce import FrameAnnouncer
 from govipd.adapters.kernel.fence import NftFence
-from govipd.adapters.kernel.interface import InterfaceAdapters
+from govipd.adapters.kernel.instance import InstanceAdapters
 from govipd.adapters.kernel.neighbours import Ear, LinkNeighbours
 from govipd.adapters.pact.pact import EtcdPact, NoPact
 from govipd.config.model import Config, VipConfig
@@ -79,7 +79,7 @@ class Host:
         clock: CLOCK_BOOTTIME.
         journal: where adapters write.
         identity: this machine's identity, for an interface (host.machine_identity).
-        interface: the kernel adapters of the interface.
+        kernel: the kernel adapters of the instance.
         fenced: whether nf_tables is the fence; else the addresses' lifetime is the only fence.
         reachable: the address to which others can send datagrams; None: there is none.
         store: makes an etcd client.
@@ -96,7 +96,7 @@ class Host:
     clock: Clock
     journal: Journal
     identity: Callable[[str], Mapping[str, str]]
-    interface: InterfaceAdapters
+    kernel: InstanceAdapters
     fenced: bool
     reachable: IPv4Address | IPv6Address | str | None
     store: StoreFactory
@@ -150,7 +150,7 @@ def group_plan(config: Config, vip: VipConfig, host: Host) -> GroupPlan:
     election = config.election
     identity = Identity(
         keys=(config.etcd.prefix, config.etcd.claims, config.pact),
-        holding=(election.ttl, election.member, host.fenced, vip.election, vip.interface),
+        holding=(election.ttl, election.member, host.fenced, vip.election, vip.interface, *vip.others),
     )
     settings = config.settings()
     if not host.fenced:
@@ -162,7 +162,7 @@ def group_plan(config: Config, vip: VipConfig, host: Host) -> GroupPlan:
 
 
 def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink: Sink, session: EtcdSession) -> Parts:
-    clock, member, interface = host.clock, config.election.member, host.interface
+    clock, member, placement, kernel = host.clock, config.election.member, vip.placement, host.kernel
     timings = StepTimings(clock)
 
     def announced(frames: int) -> None:
@@ -172,15 +172,19 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
     def report(kind: JournalKind, text: str) -> None:
         host.journal.write(kind, f"{vip.name}: {text}", {"GOVIP_VIP": vip.name, "GOVIP_DETAIL": text})
 
-    nft = NftFence(addresses=vip.addresses, clock=clock, tables=interface.tables) if host.fenced else None
+    nft: NftFence | None = None
+    if host.fenced:
+        nft = NftFence(
+            addresses=vip.addresses, clock=clock, tables=kernel.tables, interfaces=placement.interfaces
+        )  # fmt: skip
     addresses = KernelAddresses(
-        interface=vip.interface,
+        placement=placement,
         addresses=vip.addresses,
         clock=clock,
         fenced=host.fenced,
-        route=interface.route,
-        present=interface.present,
-        spared=partial(interface.tables.used_elsewhere, nft) if nft else tuple,
+        route=kernel.route,
+        present=kernel.present,
+        spared=partial(kernel.tables.used_elsewhere, nft) if nft else tuple,
     )
     fence: Fence = nft or AddressFence(addresses)
     keys = GroupKeys(vip.election, vip.name, config.etcd.prefix, config.etcd.claims)
@@ -225,21 +229,22 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
         fence=fence,
         addresses=addresses,
         announcer=FrameAnnouncer(
-            interface=vip.interface,
+            placement=placement,
             addresses=vip.addresses,
-            mac=addresses.mac,
+            mac=kernel.route.mac,
             clock=clock,
-            transmit=interface.transmit,
-            router=partial(interface.route.forwards_ipv6, vip.interface),
+            transmit=kernel.transmit,
+            router=kernel.route.forwards_ipv6,
             sent=announced,
         ),
-        monitor=interface.monitor.watch(vip.addresses, sink),
+        monitor=kernel.monitor.watch(placement, vip.addresses, sink),
         neighbours=LinkNeighbours(
+            placement=placement,
             addresses=vip.addresses,
             sink=sink,
             clock=clock,
             members=membership.macs,
-            ear=partial(host.ear, vip.interface),
+            ear=host.ear,
         ),
         restart_state=host.restart_state(vip.name, repr(identity.holding)),
         drain=host.drain(vip.name),

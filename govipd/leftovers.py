@@ -9,7 +9,7 @@ from pathlib import Path
 
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.fence_rules import fence_table
-from govipd.adapters.kernel.interface import interface_adapters
+from govipd.adapters.kernel.instance import instance_adapters
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.orphan_fences import clear_orphans
 from govipd.adapters.kernel.rtnetlink import RouteSocket
@@ -92,7 +92,7 @@ async def stay_silent(path: Path, interface: str) -> None:
     config, vips = refused_vips(path, interface)
     own, reachable = local_addresses(), first_address(interface)
     clock = BootClock()
-    tables = interface_adapters(interface, clock).tables
+    tables = instance_adapters(interface, clock).tables
     for vip in vips:
         present = [address.ip for address in vip.addresses if address.ip in own]
         answers = ", ".join(map(str, present))

@@ -20,7 +20,7 @@ from govipd.adapters.etcd.client import EtcdClient
 from govipd.adapters.etcd.cluster import ClusterFile
 from govipd.adapters.etcd.connection import Access
 from govipd.adapters.kernel.fence_rules import lacking
-from govipd.adapters.kernel.interface import InterfaceAdapters, interface_adapters
+from govipd.adapters.kernel.instance import InstanceAdapters, instance_adapters
 from govipd.adapters.kernel.neighbours import PacketEar
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.outputs.hooks import Hooks
@@ -53,7 +53,7 @@ from govipd.runtime.ports import Clock, Sink
 from govipd.runtime.process_ports import Journal, Operator, Service, Source
 
 
-def read_plan(path: Path, interface: str, journal: Journal, name: HostName, adapters: InterfaceAdapters) -> Plan:
+def read_plan(path: Path, interface: str, journal: Journal, name: HostName, adapters: InstanceAdapters) -> Plan:
     """Make the daemon's plan from the configuration. `adapters`: of the interface; they outlive reloads.
 
     Raises:
@@ -95,7 +95,7 @@ def _this_host(
     clock: Clock,
     journal: Journal,
     reachable: IPv4Address | IPv6Address | None,
-    adapters: InterfaceAdapters,
+    adapters: InstanceAdapters,
     *,
     fenced: bool,
 ) -> Host:
@@ -110,7 +110,7 @@ def _this_host(
         clock=clock,
         journal=journal,
         identity=cache(machine_identity),  # runs a program
-        interface=adapters,
+        kernel=adapters,
         fenced=fenced,
         reachable=reachable,
         store=store,
@@ -184,7 +184,7 @@ def check(path: Path, interface: str) -> None:
         interface,
         journal_for({}, sys.stderr),
         HostName(None, nameable),
-        interface_adapters(interface, BootClock()),
+        instance_adapters(interface, BootClock()),
     )
 
 

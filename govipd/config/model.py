@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from govipd.core.placement import Placement
 from govipd.core.settings import Settings
 from govipd.errors import ConfigError
 
@@ -15,6 +16,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=100)]
 # \Z, because $ would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+InterfaceName = Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}\Z")]
 _PREFIX = r"^[A-Za-z0-9_./-]{1,128}/\Z"
 
 DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
@@ -59,12 +61,21 @@ class HealthConfig(Struct, frozen=True, kw_only=True):
 
 
 class VipConfig(Struct, frozen=True, kw_only=True):
-    """[[vip]]: a group of addresses that move together, and the election that decides who holds them."""
+    """[[vip]]: a group of addresses that move together, and the election that decides who holds them.
+
+    `others`: the interface of each address that is not on `interface`. In the file, these stand in `addresses`.
+    """
 
     name: Name
-    interface: Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}\Z")]
+    interface: InterfaceName
     addresses: tuple[Address, ...]
     election: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_./-]{0,254}[A-Za-z0-9_.-])?\Z")] = ""
+    others: tuple[tuple[HostAddress, str], ...] = ()
+
+    @property
+    def placement(self) -> Placement:
+        """On which interface each address is."""
+        return Placement(self.interface, dict(self.others))
 
 
 class PactConfig(Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from govipd.config.model import (
     HealthConfig,
     HooksConfig,
     HostAddress,
+    InterfaceName,
     MetricsConfig,
     PactConfig,
     VipConfig,
@@ -59,6 +60,7 @@ def load(path: Path, *, hostname: str, local_addresses: Collection[HostAddress] 
 
 
 _S = TypeVar("_S", bound=Struct)
+ADDRESSES_MAX = 48  # of one VIP: one transaction reads and writes a claim for each; etcd allows 128 operations in it
 
 
 class _Reader:
@@ -148,7 +150,7 @@ class _Reader:
             self._fault(where, table, f"must be a table, written [{where}]")
             return None
         before = len(self._faults)
-        self._unknown(f"{where}.", table, kind.__struct_fields__)
+        self._unknown(f"{where}.", table, [name for name in kind.__struct_fields__ if name != "others"])
         table = self._profile.fill(where, table)
         values: dict[str, Any] = {}
         for f in fields(kind):
@@ -157,7 +159,7 @@ class _Reader:
                 if f.required:
                     self._faults.append(f"{self._path}: {key} is missing")
             elif f.name == "addresses":
-                values[f.name] = self._addresses(key, table[f.name])
+                values |= self._addresses(key, table[f.name])
             else:
                 try:
                     values[f.name] = msgspec.convert(table[f.name], f.type)
@@ -175,18 +177,27 @@ class _Reader:
         vips = ((i, self._struct(VipConfig, f"vip[{i}]", table)) for i, table in enumerate(tables))
         return {i: vip for i, vip in vips if vip}
 
-    def _addresses(self, key: str, values: object) -> tuple[Address, ...]:
-        if not isinstance(values, list) or not 1 <= len(values) <= 16:
-            self._fault(key, values, 'must be 1 to 16 addresses, such as ["192.0.2.100/32"]')
-            return ()
-        parsed = []
+    def _addresses(self, key: str, values: object) -> Mapping[str, Any]:
+        """The fields `addresses` and `others` of a VIP."""
+        if not isinstance(values, list) or not 1 <= len(values) <= ADDRESSES_MAX:
+            self._fault(key, values, f'must be 1 to {ADDRESSES_MAX} addresses, such as ["192.0.2.100/32"]')
+            return {}
+        parsed, others = list[Address](), list[tuple[HostAddress, str]]()
         for i, value in enumerate(values):
+            text, interface = value, None
+            if isinstance(value, dict):
+                self._unknown(f"{key}[{i}].", value, ("address", "interface"))
+                text, interface = value.get("address"), value.get("interface", "")
             try:
                 # ip_interface() would accept a number as an address, so only texts are given to it.
-                parsed.append(ip_interface(value if isinstance(value, str) else ""))
+                parsed.append(ip_interface(text if isinstance(text, str) else ""))
+                if interface is not None:
+                    others.append((parsed[-1].ip, msgspec.convert(interface, InterfaceName)))
+            except msgspec.ValidationError as e:
+                self._fault(f"{key}[{i}].interface", interface, _allowed(str(e)))
             except ValueError:
                 self._fault(f"{key}[{i}]", value, 'must be an address, such as "192.0.2.100/32" or "2001:db8::100/128"')
-        return tuple(parsed)
+        return {"addresses": tuple(parsed), "others": tuple(others)}
 
     def _check_hostname(self, hostname: str) -> None:
         if not nameable(hostname):

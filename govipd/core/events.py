@@ -36,12 +36,18 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """From the link monitor: at start, at every change and at every periodic re-read."""
+    """From the link monitor: at start, at every change and at every periodic re-read.
+
+    A group with several interfaces is on a link that is only as good as its worst interface.
+    """
 
     present: bool
     admin_up: bool
     carrier: bool
-    mac: str  # "" when the interface is missing or has none
+    mac: (
+        str  # "" when the interface is missing or has none; of several interfaces: their addresses, separated by spaces
+    )
+    interface: str = ""  # of several: the one that is not up; "": all are up, or there is one
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,10 +137,12 @@ class Health:
     def _note_link(self, event: LinkState, now: float) -> None:
         if not event.present:
             self._link_seen = None
-            self._judge(Gate.LINK, Verdict.UNHEALTHY, "the interface does not exist", now)
+            which = event.interface or "the interface"
+            self._judge(Gate.LINK, Verdict.UNHEALTHY, f"{which} does not exist", now)
             return
         up = event.admin_up and event.carrier
-        detail = "up" if up else "no carrier" if event.admin_up else "set down"
+        which = f"{event.interface}: " if event.interface else ""
+        detail = "up" if up else f"{which}no carrier" if event.admin_up else f"{which}set down"
         verdict = self._status[Gate.LINK].verdict
         if verdict is Verdict.UNKNOWN or up == (verdict is Verdict.HEALTHY):
             self._link_seen = None

@@ -73,7 +73,7 @@ def slot_in_use(host: Namespace, table: str = TABLE) -> set[str]:
 OPENED: list[NfTables] = []  # closed when the test ends
 
 
-def own_tables(interface: str = "eth0", mac: Callable[[], bytes | None] = lambda: None) -> FenceTables:
+def own_tables(interface: str = "eth0", mac: Callable[[str], bytes | None] = lambda _: None) -> FenceTables:
     """Tables with a socket of their own."""
     OPENED.append(NfTables())
     return FenceTables(interface, OPENED[-1], mac)

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from itertools import chain, repeat
 
@@ -14,6 +13,7 @@ from govipd.adapters.kernel.announce import FrameAnnouncer, PacketSocket
 from govipd.adapters.kernel.frames import arp_announcement, arp_reply, neighbor_advertisement
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address
+from govipd.core.placement import Placement
 from tests.adapters.conftest import BootClock, LeapingClock, Wire
 
 MAC = bytes.fromhex("020000000001")
@@ -107,12 +107,12 @@ async def announcing(
     macs: Iterator[bytes] | None = None,
     sent: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[FrameAnnouncer]:
-    def mac() -> bytes | None:
+    def mac(_: str) -> bytes | None:
         return MAC if macs is None else next(macs)
 
     packets, route = PacketSocket(), RouteSocket()
     announcer = FrameAnnouncer(
-        interface="eth0",
+        placement=Placement("eth0"),
         addresses=(V4, V6),
         mac=mac,
         clock=clock,
@@ -120,7 +120,7 @@ async def announcing(
         repeats_s=repeats_s,
         refresh_s=refresh_s,
         transmit=packets.send,
-        router=partial(route.forwards_ipv6, "eth0"),
+        router=route.forwards_ipv6,
         sent=sent,
     )
     announcer.hold(clock.now() + 60)

@@ -15,6 +15,7 @@ from govipd.adapters.kernel.nft_table import Message
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address
+from govipd.core.placement import Placement
 from govipd.errors import KernelError
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import OWN4, OWN6, TABLE, V4, V6, Asker, Asking, KilledError, Killing, slot_in_use
@@ -232,7 +233,7 @@ async def test_address_fence_is_the_address(machines: Wire, vip: Asker, clock: L
     """Closing it removes the addresses; opening it is left to adding them."""
     route = RouteSocket()
     addresses = KernelAddresses(
-        interface="eth0", addresses=(V4, V6), clock=clock, route=route, present=PresentAddresses()
+        placement=Placement("eth0"), addresses=(V4, V6), clock=clock, route=route, present=PresentAddresses()
     )
     fence = AddressFence(addresses)
     await fence.open(clock.now() + 60)

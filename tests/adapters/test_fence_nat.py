@@ -84,7 +84,7 @@ def guarding(clock: LeapingClock, interface: str = "eth0") -> NftFence:
     route = RouteSocket()
     mac = route.mac(interface)
     route.close()
-    return NftFence(addresses=(V4, V6), clock=clock, tables=own_tables(interface, lambda: mac))
+    return NftFence(addresses=(V4, V6), clock=clock, tables=own_tables(interface, lambda _: mac))
 
 
 @pytest.mark.parametrize("kind", list(NAT))

@@ -7,6 +7,7 @@ import pytest
 from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.rtnetlink import RouteSocket
+from govipd.core.placement import Placement
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import own_tables
 
@@ -30,7 +31,12 @@ async def test_the_fence_holds_on(kind: str, net: Wire, clock: LeapingClock) -> 
     net.peer.ip("address add 2001:db8::1/64 dev eth0 nodad")
     route = RouteSocket()
     addresses = KernelAddresses(
-        interface="vip0", addresses=(V4, V6), clock=clock, fenced=True, route=route, present=PresentAddresses()
+        placement=Placement("vip0"),
+        addresses=(V4, V6),
+        clock=clock,
+        fenced=True,
+        route=route,
+        present=PresentAddresses(),
     )
     fence = NftFence(addresses=(V4, V6), clock=clock, tables=own_tables("vip0"))
 

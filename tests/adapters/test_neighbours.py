@@ -13,6 +13,7 @@ from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.frames import address_probe, arp_probe, neighbor_solicitation
 from govipd.adapters.kernel.neighbours import LinkNeighbours, PacketEar, who_has, wire
 from govipd.core.events import WireAnswer, WireHeard
+from govipd.core.placement import Placement
 from govipd.errors import KernelError
 from tests.adapters.conftest import BootClock, Events, Wire
 from tests.adapters.fencing import own_tables
@@ -123,11 +124,12 @@ async def neighbours(
     clock: BootClock, events: Events, members: Mapping[str, str] | None = None
 ) -> AsyncIterator[LinkNeighbours]:
     asked = LinkNeighbours(
+        placement=Placement("eth0"),
         addresses=(ip_interface("192.0.2.100/32"), ip_interface("2001:db8::100/128")),
         sink=events,
         clock=clock,
         members=lambda: members or {},
-        ear=lambda: PacketEar("eth0"),
+        ear=PacketEar,
     )
     task = asyncio.create_task(asked.run())
     yield asked

@@ -13,6 +13,7 @@ from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.link_monitor import LinkMonitor
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
+from govipd.core.placement import Placement
 from govipd.errors import InterfaceMissingError, KernelError
 from tests.adapters.conftest import BootClock, Events, Wire
 from tests.adapters.namespaces import Namespace, wire
@@ -32,7 +33,9 @@ def shown(namespace: Namespace) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 async def addresses(net: Wire, clock: BootClock) -> AsyncIterator[KernelAddresses]:
     route = RouteSocket()
-    yield KernelAddresses(interface="eth0", addresses=(V4, V6), clock=clock, route=route, present=PresentAddresses())
+    yield KernelAddresses(
+        placement=Placement("eth0"), addresses=(V4, V6), clock=clock, route=route, present=PresentAddresses()
+    )
     route.close()
 
 
@@ -136,7 +139,7 @@ async def test_groups_that_renew_together_read_the_interface_once(net: Wire, clo
     """A host with many VIPs has many addresses. A twin is found at the next renewal, too."""
     present, route = PresentAddresses(), CountingRoute()
     groups = [
-        KernelAddresses(interface="eth0", addresses=(address,), clock=clock, route=route, present=present)
+        KernelAddresses(placement=Placement("eth0"), addresses=(address,), clock=clock, route=route, present=present)
         for address in (V4, V6)
     ]
     for reads in (1, 2, 3):
@@ -166,17 +169,19 @@ async def test_ipv6_address_that_failed_dad_is_replaced(
 
 async def test_interface_may_vanish_and_return(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
     """Adding to a missing interface fails, removing succeeds; a new interface of that name is used."""
+    route = RouteSocket()
     await addresses.add(clock.now() + 60)
     net.host.ip("link delete eth0")
     with pytest.raises(InterfaceMissingError):
         await addresses.add(clock.now() + 60)
     await addresses.remove()
-    assert addresses.mac() is None
+    assert route.mac("eth0") is None
     wire(net.host, net.peer)
     await addresses.add(clock.now() + 60)
     assert set(shown(net.host)) == {str(V4), str(V6)}
     (link,) = json.loads(net.host.ip("-json link show dev eth0"))
-    assert addresses.mac() == bytes.fromhex(link["address"].replace(":", ""))
+    assert route.mac("eth0") == bytes.fromhex(link["address"].replace(":", ""))
+    route.close()
 
 
 async def test_replaced_addresses_are_removed(net: Wire, addresses: KernelAddresses, clock: BootClock) -> None:
@@ -192,8 +197,8 @@ async def test_replaced_addresses_are_removed(net: Wire, addresses: KernelAddres
 @asynccontextmanager
 async def monitoring(clock: BootClock, events: Events, poll_s: float = 60.0) -> AsyncIterator[LinkMonitor]:
     """A monitor that has had its first look."""
-    monitor = LinkMonitor(interface="eth0", clock=clock, poll_s=poll_s)
-    monitor.watch((V4, V6), events)
+    monitor = LinkMonitor(clock=clock, poll_s=poll_s)
+    monitor.watch(Placement("eth0"), (V4, V6), events)
     task = asyncio.create_task(monitor.run())
     try:
         await events.until(lambda: bool(events))
@@ -264,7 +269,7 @@ async def test_a_group_that_joins_later_gets_its_look_at_once(net: Wire, clock: 
     more: Address = ip_interface("192.0.2.101/32")
     late = Events()
     async with monitoring(clock, events) as monitor:
-        watch = monitor.watch((more,), late)
+        watch = monitor.watch(Placement("eth0"), (more,), late)
         await late.until(lambda: bool(links(late)))
         before = len(events)
         net.host.ip(f"address add {more} dev eth0")

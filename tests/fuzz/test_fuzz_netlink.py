@@ -18,6 +18,7 @@ from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.route_events import RouteEvents
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import AddressLost, LinkState
+from govipd.core.placement import Placement
 from govipd.errors import KernelError
 from tests.fakes import FakeClock
 from tests.fuzz.memory_store import Collected
@@ -192,9 +193,9 @@ damaged = messages | messages.flatmap(
 async def follow(data: bytes) -> None:
     """The messages as they come from the socket, handled as run() does: what it does not suppress ends the daemon."""
     told = Collected()
-    monitor = LinkMonitor(interface="govip-none", clock=FakeClock())
-    watch = monitor.watch(OURS, told)
-    monitor._index, watch._present = 1, frozenset(OURS)
+    monitor = LinkMonitor(clock=FakeClock())
+    watch = monitor.watch(Placement("govip-none"), OURS, told)
+    monitor._indexes, watch._present = {"govip-none": 1}, frozenset(OURS)
     ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setblocking(False)
     events = RouteEvents()

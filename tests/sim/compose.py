@@ -45,7 +45,7 @@ def plan(machine: "Machine", process: Process) -> Plan:
     sources = {
         "probe": lambda sink: sim.SimProbe(machine.proxy, sink, PROBE_S),
         "unit": lambda sink: sim.SimUnit(machine.proxy, sink, machine.proxy_changed, process),
-        "link": lambda _: host.interface.monitor,
+        "link": lambda _: host.kernel.monitor,
     }
     groups = {vip.name: group_plan(config, vip, host) for vip in config.vip}
     node = NodeStatus("", machine.member, kernel_adapters.INTERFACE, groups=())
@@ -105,7 +105,7 @@ def _host(machine: "Machine", process: Process) -> Host:
         clock=process,
         journal=sim.SimJournal(machine.world, machine.name),
         identity=lambda _: {"machine": machine.member, "node": machine.name},
-        interface=machine.interface_adapters(process),
+        kernel=machine.instance_adapters(process),
         fenced=True,
         reachable=str(machine.index),
         store=store,

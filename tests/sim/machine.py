@@ -5,7 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from govipd.adapters.etcd.cluster import UNKNOWN
-from govipd.adapters.kernel.interface import InterfaceAdapters, interface_adapters
+from govipd.adapters.kernel.instance import InstanceAdapters, instance_adapters
 from govipd.adapters.pact.pact import EtcdPact
 from govipd.core.pact import SuccessorPhase
 from govipd.core.state import ANSWERING
@@ -60,7 +60,7 @@ class Machine(Unit):
         self.lost_processor = 0.0  # seconds that the next transactions may be late by
         self.mutex_held = 0.0  # seconds for which another program holds nf_tables' mutex, time and again
         self.member = self.name  # election.member, and the machine's id
-        self._adapters: tuple[Process, InterfaceAdapters] | None = None
+        self._adapters: tuple[Process, InstanceAdapters] | None = None
         self.file = file
         self.file_is_bad = False
         self.known_cluster = UNKNOWN  # in the unit's state directory, which outlives a boot
@@ -81,10 +81,10 @@ class Machine(Unit):
         """See Unit."""
         await clear_fences(self, process, configured)
 
-    def interface_adapters(self, process: Process) -> InterfaceAdapters:
+    def instance_adapters(self, process: Process) -> InstanceAdapters:
         """The kernel adapters of a process, which its groups share."""
         if self._adapters is None or self._adapters[0] is not process:
-            made = interface_adapters(
+            made = instance_adapters(
                 kernel_adapters.INTERFACE,
                 process,
                 route=self.route(process),

@@ -33,7 +33,7 @@ from govipd.runtime.step_timing import StepTimings
 
 
 class EtcdElection:
-    """One member's place in one election (implements `ports.Election` and `election.session.Candidacy`).
+    """One member's place in one election (implements `ports.Election` and `election.candidacy.Candidacy`).
 
     Args:
         session: the process's lease.
@@ -176,7 +176,7 @@ class EtcdElection:
     # What the session calls
 
     def candidate(self, lease: int) -> str:
-        """See session.Candidacy."""
+        """See candidacy.Candidacy."""
         return self._keys.candidate(lease)
 
     def owns(self, kv: KeyValue) -> bool:
@@ -184,21 +184,21 @@ class EtcdElection:
         return self._claims.owns(kv) or kv.key == self._membership.key or kv.key in self._keys.under(kv.lease)
 
     def tell(self, event: Event) -> None:
-        """See session.Candidacy."""
+        """See candidacy.Candidacy."""
         self._sink(event)
 
     def renewed(self, renewal: LeaseRenewed, *, exists: bool | None) -> None:
-        """See session.Candidacy."""
+        """See candidacy.Candidacy."""
         self._sink(renewal)
         if exists is not None:
             self._contender.proved(exists=exists)
 
     def stuck(self) -> bool:
-        """See session.Candidacy."""
+        """See candidacy.Candidacy."""
         return self._contender.resignation.stuck()
 
     def lost(self, lease: int, detail: str) -> None:
-        """See session.Candidacy: this campaign is over, and any resignation is confirmed.
+        """See candidacy.Candidacy: this campaign is over, and any resignation is confirmed.
 
         Nothing here awaits. So a campaign that the state machine begins after LeaseLost belongs to the next lease.
         """

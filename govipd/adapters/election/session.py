@@ -9,12 +9,12 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
+from govipd.adapters.election.candidacy import Candidacy
 from govipd.adapters.election.queue import sleep
 from govipd.adapters.election.reads import GETS_MAX, CollectedReads
-from govipd.adapters.election.remains import Owner, sweep
-from govipd.adapters.election.troubles import Troubles
+from govipd.adapters.election.remains import sweep
 from govipd.adapters.etcd.api import Compare, Get, Operation, Store, TxnResult
 from govipd.core.events import Event, LeaseRenewed
 from govipd.errors import EtcdError, EtcdRefusedError, EtcdUnavailableError, LeaseNotFoundError
@@ -28,36 +28,8 @@ SILENT_S = 1.0  # wait for every group's kernel to be silent, before earlier lea
 SWEEP_S = 60.0  # seconds between two sweeps when no group has left
 SWEEPS = 5  # after a group has left, or the lease was adopted: a call without an answer may take effect late
 SWEEP_AGAIN_S = 2.0  # seconds between these
+UNDER_WAY_MAX = 16  # the groups' transactions at the same time; of hundreds at once, the last would time out
 _POLL_S = 0.1  # seconds between two looks while the lease ends
-
-
-class Candidacy(Owner, Protocol):
-    """What a session asks of one group's candidacy.
-
-    Attributes:
-        silent: this kernel does not answer for the group by order of an earlier process, or the group has adopted that.
-        adopted: the group has adopted what an earlier process held under the present lease.
-        troubles: where the session reports its troubles.
-    """
-
-    silent: bool
-    adopted: bool
-    troubles: Troubles
-
-    def candidate(self, lease: int) -> str:
-        """The key of the candidacy under this lease."""
-
-    def tell(self, event: Event) -> None:
-        """Send an event to the group."""
-
-    def renewed(self, renewal: LeaseRenewed, *, exists: bool | None) -> None:
-        """Note a renewal, and whether its proof found the key of the candidacy; None: not read."""
-
-    def stuck(self) -> bool:
-        """Whether etcd does not let the group leave its queue, so that the lease must end by itself."""
-
-    def lost(self, lease: int, detail: str) -> None:
-        """Note that the lease is gone, and every key with it. Begins nothing that belongs to the next lease."""
 
 
 class EtcdSession:
@@ -98,7 +70,8 @@ class EtcdSession:
         self._clock = clock
         self._ttl = math.ceil(ttl)
         self._revision = 0  # of the store, as last answered
-        self._reads = CollectedReads(lambda gets: self._txn((), gets, ()))
+        self._turns = asyncio.Semaphore(UNDER_WAY_MAX)
+        self._reads = CollectedReads(lambda gets: self._in_turn((), gets, ()))
         self._candidacies: list[Candidacy] = []
         self._renewed: LeaseRenewed | None = None  # the last renewal of the present lease
         self._begun = asyncio.Event()  # etcd has confirmed the lease
@@ -259,12 +232,14 @@ class EtcdSession:
     ) -> TxnResult:
         """Run one transaction. One that only reads goes out together with others (election.reads).
 
+        It waits its turn while UNDER_WAY_MAX others are under way. The proof of the lease does not wait.
+
         Raises:
             EtcdError: as Store.txn().
         """
         gets = [operation for operation in then if isinstance(operation, Get)]
         if compare or otherwise or len(gets) < len(then):
-            return await self._txn(compare, then, otherwise)
+            return await self._in_turn(compare, then, otherwise)
         return await self._reads.read(gets)
 
     def until_next(self, period: float) -> float:
@@ -274,6 +249,12 @@ class EtcdSession:
         """
         left = period - self._clock.now() % period
         return left if left >= period / 10 else left + period  # else this look's own instant
+
+    async def _in_turn(
+        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
+    ) -> TxnResult:
+        async with self._turns:
+            return await self._txn(compare, then, otherwise)
 
     async def _txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]

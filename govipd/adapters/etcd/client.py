@@ -38,6 +38,7 @@ from govipd.errors import (
 
 _T = TypeVar("_T")
 NOT_BELIEVED = "cluster"  # the kind of a failure
+CREATIONS_MAX = 32  # watches that are created at the same time; of hundreds at once, the last would time out
 
 
 def _boottime() -> float:
@@ -90,6 +91,7 @@ class EtcdClient:
         self._looked_at = float("-inf")
         self._learned_over: Connection | None = None  # that gave the members' addresses
         self._beside: set[asyncio.Task[None]] = set()
+        self._creations = asyncio.Semaphore(CREATIONS_MAX)
 
     def reconfigure(self, access: Access) -> None:
         """Use other endpoints, certificates or another user from now on. The leases stay the same."""
@@ -158,7 +160,7 @@ class EtcdClient:
 
     async def wait_changed(self, key: str, from_revision: int) -> None:
         """See Store. etcd must confirm the watch's creation within the deadline; after that, no deadline applies."""
-        async with self._attempt() as connection:
+        async with self._creations, self._attempt() as connection:
             watches = connection.watch_stream(self._metadata(), self._aside)
             watch = await watches.create(key, from_revision, lambda header: self._believe(connection, header))
         await watches.wait(watch)

@@ -1,17 +1,18 @@
-"""A VIP group's addresses on its interface, over rtnetlink(7).
+"""A VIP group's addresses on its interfaces, over rtnetlink(7).
 
-Each operation looks the interface up by its name, because the interface may be deleted and created anew with another
+Each operation looks an interface up by its name, because the interface may be deleted and created anew with another
 index. Addresses are compared without their prefix length: a kernel that has 192.0.2.100/24 answers for 192.0.2.100/32,
-whichever interface has the address (the weak host model). An address on another interface is reported, not removed.
+whichever interface has the address (the weak host model). An address on a wrong interface is reported, not removed.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from errno import EADDRNOTAVAIL, ENODEV
 from ipaddress import IPv4Address, IPv6Address
 
 from govipd.adapters.kernel.rtnetlink import IFA_F_DADFAILED, IFA_F_TENTATIVE, RouteSocket
 from govipd.core.events import Address, Elsewhere
+from govipd.core.placement import Placement
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.runtime.ports import Clock
 
@@ -56,7 +57,7 @@ class PresentAddresses:
 
 
 class KernelAddresses:
-    """The VIP group's addresses on its interface (ports.Addresses).
+    """The VIP group's addresses on its interfaces (ports.Addresses).
 
     **Lifetime.** Each address has a `valid_lft` in whole seconds. The kernel removes an address by itself when it is
     not renewed. The kernel finds expired addresses with a deferrable timer, which it may round up
@@ -85,7 +86,7 @@ class KernelAddresses:
     def __init__(
         self,
         *,
-        interface: str,
+        placement: Placement,
         addresses: tuple[Address, ...],
         clock: Clock,
         fenced: bool = False,
@@ -93,7 +94,7 @@ class KernelAddresses:
         present: PresentAddresses,
         spared: Callable[[], Collection[IPv4Address | IPv6Address]] = tuple,
     ) -> None:
-        self._interface = interface
+        self._placement = placement
         self._addresses = addresses
         self._clock = clock
         self._fenced = fenced
@@ -107,10 +108,6 @@ class KernelAddresses:
         """See ports.Addresses."""
         return address.ip in self._spared()
 
-    def mac(self) -> bytes | None:
-        """The interface's hardware address now; None without one."""
-        return self._route.mac(self._interface)
-
     async def add(self, until: float) -> None:
         """Add or renew every address, with a lifetime that ends at `until` (see the class).
 
@@ -121,15 +118,20 @@ class KernelAddresses:
         lifetime ends (and the kernel keeps an IPv6 address only once, whatever its prefix length).
 
         Raises:
-            InterfaceMissingError: the interface does not exist.
+            InterfaceMissingError: an interface does not exist.
             KernelError: the kernel refused, or `until` has passed.
         """
-        index, present = self._present.of(self._interface, self._route, self._clock.now())
         renews, self._renews = self._renews, False
-        for address in self._addresses:
+        for interface, addresses in self._placement.by_interface(self._addresses).items():
+            self._add(interface, addresses, until, renews=renews)
+        self._renews = True
+
+    def _add(self, interface: str, addresses: Iterable[Address], until: float, *, renews: bool) -> None:
+        index, present = self._present.of(interface, self._route, self._clock.now())
+        for address in addresses:
             twins = present.get(address.ip, {})
             self._make_way(index, address, twins)
-            what = f"adding {address} to {self._interface}"
+            what = f"adding {address} to {interface}"
             remaining = until - self._clock.now()
             if remaining <= 0:
                 raise KernelError(f"{what}: the lease has run out")
@@ -148,10 +150,9 @@ class KernelAddresses:
                 if error.number == ENODEV:
                     raise InterfaceMissingError(f"{what}: the interface does not exist") from error
                 raise
-        self._renews = True
 
     async def remove(self) -> None:
-        """Remove the group's addresses from the interface, with any prefix length. An absent address is a success.
+        """Remove the group's addresses from its interfaces, with any prefix length. An absent address is a success.
 
         Raises:
             KernelError: the kernel refused, or did not answer, for at least one address; all were tried.
@@ -159,7 +160,7 @@ class KernelAddresses:
         await self._remove(self._addresses)
 
     async def replace(self, addresses: tuple[Address, ...]) -> None:
-        """Set the group's addresses. Addresses that leave the group are removed from the interface first.
+        """Set the group's addresses. Addresses that leave the group are removed first.
 
         Raises:
             KernelError: as remove(). The group's addresses are unchanged; may be repeated.
@@ -178,21 +179,30 @@ class KernelAddresses:
 
     async def _remove(self, addresses: tuple[Address, ...]) -> None:
         self._renews = False
-        try:
-            link = self._route.link(self._interface)
-        except InterfaceMissingError:
-            return
-        ips = {address.ip for address in addresses} - {*self._spared()}
-        addresses = tuple(address for address in addresses if address.ip in ips)
-        twins = {address for address in self._route.addresses(link.index) if address.ip in ips}
-        errors = []
-        for address in (*addresses, *sorted(twins - set(addresses), key=str)):
-            try:
-                self._delete(link.index, address)
-            except KernelError as error:
-                errors.append(error)
+        spared, errors = self._spared(), list[KernelError]()
+        gone = [address for address in addresses if address.ip not in spared]
+        for interface, leaving in self._placement.by_interface(gone).items():
+            errors += self._remove_from(interface, leaving) if leaving else ()
         if errors:
             raise KernelError("; ".join(map(str, errors))) from errors[0]
+
+    def _remove_from(self, interface: str, addresses: tuple[Address, ...]) -> Iterator[KernelError]:
+        """Remove addresses from one interface. Yields the errors; all addresses are tried."""
+        try:
+            index = self._route.link(interface).index
+            there = self._route.addresses(index)
+        except InterfaceMissingError:
+            return
+        except KernelError as error:
+            yield error
+            return
+        ips = {address.ip for address in addresses}
+        twins = {address for address in there if address.ip in ips}
+        for address in (*addresses, *sorted(twins - set(addresses), key=str)):
+            try:
+                self._delete(index, address)
+            except KernelError as error:
+                yield error
 
     def _make_way(self, index: int, address: Address, present: dict[Address, int]) -> None:
         for other in present:

@@ -8,6 +8,7 @@ from itertools import chain, repeat
 
 from govipd.adapters.kernel import frames
 from govipd.core.events import Address
+from govipd.core.placement import Placement
 from govipd.runtime.ports import Clock
 
 
@@ -18,8 +19,8 @@ class FrameAnnouncer:
     `refresh_s` seconds. A round has both forms of gratuitous ARP for each IPv4 address (some equipment learns from
     replies only), and a neighbour advertisement for each IPv6 address.
 
-    `mac` returns the hardware address, and is called before each round, because a bond may have failed over. `router`
-    says whether this machine forwards IPv6 packets, as the kernel's own advertisements say. Packet
+    `mac` returns an interface's hardware address, and is called before each round, because a bond may have failed over.
+    `router` says whether this machine forwards IPv6 packets there, as the kernel's own advertisements say. Packet
     sockets bypass nf_tables, so no fence drops these frames. A round that fails (no interface, link down) is not
     repeated. `sent` is called with the number of frames sent.
     """
@@ -27,18 +28,18 @@ class FrameAnnouncer:
     def __init__(
         self,
         *,
-        interface: str,
+        placement: Placement,
         addresses: tuple[Address, ...],
-        mac: Callable[[], bytes | None],
+        mac: Callable[[str], bytes | None],
         clock: Clock,
         burst: int = 3,
         repeats_s: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0, 5.0),
         refresh_s: float = 15.0,
         transmit: Callable[[str, Iterable[bytes]], None],
-        router: Callable[[], bool],
+        router: Callable[[str], bool],
         sent: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._interface = interface
+        self._placement = placement
         self._addresses = addresses
         self._mac = mac
         self._clock = clock
@@ -90,16 +91,20 @@ class FrameAnnouncer:
 
     def _send(self, rounds: int) -> None:
         """Send rounds at once. Nothing awaits here, so no stop() and no deadline can come between two frames."""
-        mac = self._mac()
-        if mac is None or len(mac) != 6 or self._clock.now() >= self._until:
+        out = [
+            (interface, [*self._frames(interface, mac, addresses)] * rounds)
+            for interface, addresses in self._placement.by_interface(self._addresses).items()
+            if (mac := self._mac(interface)) is not None and len(mac) == 6
+        ]
+        if not out or self._clock.now() >= self._until:
             return
-        out = [*self._frames(mac)] * rounds
-        self._transmit(self._interface, out)
-        self._sent(len(out))
+        for interface, made in out:
+            self._transmit(interface, made)
+        self._sent(sum(len(made) for _, made in out))
 
-    def _frames(self, mac: bytes) -> Iterator[bytes]:
-        router = self._router()
-        for address in self._addresses:
+    def _frames(self, interface: str, mac: bytes, addresses: Iterable[Address]) -> Iterator[bytes]:
+        router = self._router(interface)
+        for address in addresses:
             if address.version == 4:
                 yield frames.arp_announcement(mac, address.ip)
                 yield frames.arp_reply(mac, address.ip)

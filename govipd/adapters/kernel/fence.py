@@ -56,14 +56,24 @@ class NftFence:
     Args:
         addresses: the group's addresses.
         clock: the clock of `until`.
-        tables: the tables of the process's fences on this interface.
+        tables: the tables of the process's fences.
+        interfaces: the group's interfaces; (): only the interface of the tables.
 
     Attributes:
+        interfaces: the group's interfaces.
         addresses: the addresses that are guarded.
         guarding: the messages that guard them.
     """
 
-    def __init__(self, *, addresses: tuple[Address, ...], clock: Clock, tables: FenceTables) -> None:
+    def __init__(
+        self,
+        *,
+        addresses: tuple[Address, ...],
+        clock: Clock,
+        tables: FenceTables,
+        interfaces: tuple[str, ...] = (),
+    ) -> None:
+        self.interfaces = interfaces or (tables.interface,)
         self._clock = clock
         self._tables = tables
         self._elements = tables.elements

@@ -10,7 +10,7 @@ has three rules for an address, and none of them accepts anything:
 
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from govipd.adapters.kernel import nft_expressions as expr
@@ -68,14 +68,14 @@ def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
 def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
     """All parts of a fence in one transaction, to try whether a kernel accepts them."""
     elements = (timing(t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True), 1000) for t in (inet, arp))
-    return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), "lo", bytes(6)), *elements)
+    return (*sets(inet, (4, 6)), *sets(arp, (4,)), *rules(inet, arp, (4, 6), {"lo": bytes(6)}), *elements)
 
 
-def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac: bytes | None) -> Iterator[Message]:
+def rules(inet: Table, arp: Table, versions: Sequence[int], links: Mapping[str, bytes | None]) -> Iterator[Message]:
     """Create missing chains, and rewrite their rules, for addresses of these IP versions.
 
-    `interface` is the VIP's, and `mac` its hardware address. By the hardware address, a rule distinguishes a packet to
-    this machine from a packet that this machine only bridges (with br_netfilter, such packets pass these hooks, too).
+    `links`: the VIPs' interfaces, with their hardware addresses. By these, a rule distinguishes a packet to this
+    machine from a packet that this machine only bridges (with br_netfilter, such packets pass these hooks, too).
     """
     for table, hook, priority in (
         (inet, "prerouting", EARLY),
@@ -86,13 +86,13 @@ def rules(inet: Table, arp: Table, versions: Sequence[int], interface: str, mac:
     ):
         yield table.add_chain(hook, priority)
         yield table.flush_chain(hook)
-    if mac:
+    if all(links.values()):
         # A bridged packet is no answer. It has no input interface here, and its frame is from another machine.
-        bridged = (*expr.came_by(""), expr.link_source(), expr.unequal(mac), expr.accept())
-        yield inet.add_rule("postrouting", bridged)
+        foreign = (part for mac in links.values() if mac for part in (expr.link_source(), expr.unequal(mac)))
+        yield inet.add_rule("postrouting", (*expr.came_by(""), *foreign, expr.accept()))
     for version in versions:
         yield from _closed(inet, "prerouting", version, _TO[version], expr.is_local())
-        if interface:
+        for interface, mac in links.items():
             for_us = (expr.link_destination(), expr.equal(mac)) if mac else ()
             yield from _closed(inet, "prerouting", version, (*expr.came_by(interface), *for_us, *_TO[version]))
             yield from _closed(inet, "postrouting", version, (*expr.leaves_by(interface), *_FROM[version]))

@@ -1,7 +1,7 @@
-"""The two nf_tables tables of an interface's fences, in inet and in arp, which the fences of a process share."""
+"""The two nf_tables tables of an instance's fences, in inet and in arp, which the fences of a process share."""
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Protocol
 
@@ -21,10 +21,12 @@ class SharingFence(Protocol):
     """What the tables ask of each fence.
 
     Attributes:
+        interfaces: the interfaces of its group.
         addresses: the addresses that it guards.
         guarding: the messages that guard them.
     """
 
+    interfaces: tuple[str, ...]
     addresses: tuple[Address, ...]
     guarding: Message
 
@@ -51,19 +53,24 @@ class FenceTables:
     operation brings the open fences back open for a moment, so that nothing is dropped before they are opened again.
 
     Args:
-        interface: the VIPs' interface, whose tables these are.
+        interface: the interface whose instance this is; it names the tables.
         kernel: commits transactions.
-        mac: returns the interface's present hardware address.
+        mac: returns an interface's present hardware address.
+
+    Attributes:
+        interface: as given.
+        name: of the tables.
+        kernel: as given.
     """
 
-    def __init__(self, interface: str, kernel: NfTables, mac: Callable[[], bytes | None] = lambda: None) -> None:
+    def __init__(self, interface: str, kernel: NfTables, mac: Callable[[str], bytes | None] = lambda _: None) -> None:
         self.name = fence_table(interface)
         self.kernel = kernel
-        self._interface, self._mac = interface, mac
+        self.interface, self._mac = interface, mac
         self._joint = JointCommits(kernel)
         self._fences: list[SharingFence] = []
         self._rules: tuple[Message, ...] = ()
-        self._rules_for: tuple[bytes | None, frozenset[int]] | None = None  # hardware address, IP versions
+        self._rules_for: tuple[Mapping[str, bytes | None], frozenset[int]] | None = None  # interfaces, IP versions
         self._found_versions: frozenset[int] | None = None  # of addresses that an earlier process has guarded
         self._stated: int | None = None  # the NfTables.epoch in which everything was stated
         self._to_reopen: list[SharingFence] = []
@@ -138,8 +145,8 @@ class FenceTables:
         self._stated = None
 
     def look_at_interface(self) -> None:
-        """Let the next transaction state everything, if the interface has another hardware address by now."""
-        if self._rules_for is not None and self._mac() != self._rules_for[0]:
+        """Let the next transaction state everything, if an interface has another hardware address by now."""
+        if self._rules_for is not None and self._links() != self._rules_for[0]:
             self._stated = None
 
     def commit(self, batch: Iterable[Message]) -> None:
@@ -214,6 +221,11 @@ class FenceTables:
             self._used[slot] = as_of, frozenset[bytes]().union(*found)
         return not self._used[slot][1].isdisjoint(address.packed for address in addresses)
 
+    def _links(self) -> Mapping[str, bytes | None]:
+        """The interfaces of every fence, with their hardware addresses."""
+        names = dict.fromkeys((self.interface, *(name for fence in self._fences for name in fence.interfaces)))
+        return {name: self._mac(name) for name in names}
+
     def _open(self) -> list[SharingFence]:
         return [fence for fence in self._fences if fence.is_open]
 
@@ -237,9 +249,9 @@ class FenceTables:
             found = (v for v in _VERSIONS if self.kernel.elements(NFPROTO_INET, self.name, fence_rules.guarded(v)))
             self._found_versions = frozenset(found)
         versions = self._found_versions | {address.version for fence in self._fences for address in fence.addresses}
-        wanted = self._mac(), versions
+        wanted = self._links(), versions
         if wanted != self._rules_for:
-            self._rules = tuple(fence_rules.rules(self._inet, self._arp, sorted(versions), self._interface, wanted[0]))
+            self._rules = tuple(fence_rules.rules(self._inet, self._arp, sorted(versions), wanted[0]))
             self._rules_for = wanted
         guarding = filter(None, (fence.guarding for fence in self._fences))
         return (self._inet.add(), self._arp.add(), *self._rules, *guarding)

@@ -1,4 +1,4 @@
-"""Watches an interface and the addresses of a process's VIP groups, over rtnetlink(7).
+"""Watches the interfaces and the addresses of a process's VIP groups, over rtnetlink(7).
 
 Addresses are compared without their prefix length, on every interface: see kernel.addresses.
 """
@@ -6,12 +6,14 @@ Addresses are compared without their prefix length, on every interface: see kern
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any
 
 from govipd.adapters.kernel.route_events import GROUPS, Change, RouteEvents
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, Elsewhere, LinkState
+from govipd.core.placement import Placement
 from govipd.errors import InterfaceMissingError, KernelError
 from govipd.runtime.ports import Clock, Sink
 
@@ -19,17 +21,17 @@ _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between attempts to open the socket; 
 
 
 class LinkMonitor:
-    """Watches one interface, and the addresses of every VIP group on every interface.
+    """Watches the VIP groups' interfaces, and the addresses of every group on every interface.
 
-    "A look" reads the interface and the addresses. The monitor looks at start, after changes that the kernel signals,
+    "A look" reads the interfaces and the addresses. The monitor looks at start, after changes that the kernel signals,
     and every `poll_s` seconds; where a change concerns the addresses of some groups, only for these. It sends to a
     group:
 
     - LinkState at each look;
     - AddressLost when the kernel signals that an address of the group was removed, and when a look misses an address
       that the look before had found;
-    - AddressFound at each look, for each address of the group on the interface, with any prefix length;
-    - AddressesElsewhere at each look while other interfaces have addresses of the group, and once afterwards.
+    - AddressFound at each look, for each address of the group on its interface, with any prefix length;
+    - AddressesElsewhere at each look while addresses of the group are on other interfaces, and once afterwards.
 
     `removed` is called before a group hears that an address is gone.
 
@@ -39,28 +41,26 @@ class LinkMonitor:
     def __init__(
         self,
         *,
-        interface: str,
         clock: Clock,
         poll_s: float = 2.0,
         route: RouteSocket | None = None,
         listen: Callable[[], Any] = RouteEvents,
         removed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._interface = interface
         self._clock = clock
         self._poll_s = poll_s
         self._route = route or RouteSocket()
         self._listen = listen
         self._removed = removed
-        self._index: int | None = None
+        self._indexes: dict[str, int] = {}  # of the groups' interfaces, as last looked at
         self._watches: list[AddressWatch] = []
         self._by_ip: dict[IPv4Address | IPv6Address, list[AddressWatch]] = {}  # see _concerned(); empty: not known
         self._poll_at = 0.0
         self._waiting: asyncio.Timeout | None = None  # for changes, until the next poll
 
-    def watch(self, addresses: tuple[Address, ...], sink: Sink) -> "AddressWatch":
-        """Watch a group's addresses, from now on. The events go to `sink`."""
-        watch = AddressWatch(self, addresses, sink)
+    def watch(self, placement: Placement, addresses: tuple[Address, ...], sink: Sink) -> "AddressWatch":
+        """Watch a group's interfaces and addresses, from now on. The events go to `sink`."""
+        watch = AddressWatch(self, placement, addresses, sink)
         self._watches.append(watch)
         self._by_ip = {}
         self._poll_at = self._clock.now()
@@ -112,16 +112,22 @@ class LinkMonitor:
             await asyncio.sleep(0)  # in a flood, the next messages are there already
 
     def _handle(self, message: Change) -> None:
-        event, here = message["event"], message["index"] == self._index
+        event, index = message["event"], message["index"]
         if event in ("RTM_NEWLINK", "RTM_DELLINK"):
             # By index, too: the interface may have been renamed, so that its name does not match any more.
-            if message.get_attr("IFLA_IFNAME") == self._interface or here:
-                self._look(self._watches)
+            names = {message.get_attr("IFLA_IFNAME"), *(name for name, at in self._indexes.items() if at == index)}
+            self._look([watch for watch in self._watches if not names.isdisjoint(watch.placement.interfaces)])
         elif (address := _address(message)) is not None:
             if removed := event == "RTM_DELADDR":
                 self._removed()
             watches = self._concerned().get(address.ip, ())
-            self._look([watch for watch in watches if watch.changed(address, here=here, removed=removed)])
+            self._look(
+                [
+                    watch
+                    for watch in watches
+                    if watch.changed(address, here=self._at(watch, address, index), removed=removed)
+                ]
+            )
 
     def _concerned(self) -> Mapping[IPv4Address | IPv6Address, Sequence["AddressWatch"]]:
         """By address, the groups that have it."""
@@ -139,28 +145,47 @@ class LinkMonitor:
         found: dict[IPv4Address | IPv6Address, list[tuple[int, Address]]] = {}
         for index, address in self._route.where({ip for watch in watches for ip in watch.ips}):
             found.setdefault(address.ip, []).append((index, address))
-        try:
-            link = self._route.link(self._interface)
-        except InterfaceMissingError:
-            self._index, state = None, LinkState(present=False, admin_up=False, carrier=False, mac="")
-        else:
-            self._index = link.index
-            state = LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":"))
+        states = {name: self._state(name) for watch in watches for name in watch.placement.interfaces}
         for watch in tuple(watches):
             ours = [each for ip in watch.ips for each in found.get(ip, ())]
-            here = frozenset(address for index, address in ours if index == self._index)
-            others = [(index, address) for index, address in ours if index != self._index]
-            watch.seen(state, here, tuple(Elsewhere(address, self._route.name(index)) for index, address in others))
+            here = frozenset(address for index, address in ours if self._at(watch, address, index))
+            others = [(index, address) for index, address in ours if not self._at(watch, address, index)]
+            elsewhere = tuple(Elsewhere(address, self._route.name(index)) for index, address in others)
+            watch.seen(worst({name: states[name] for name in watch.placement.interfaces}), here, elsewhere)
+
+    def _state(self, interface: str) -> LinkState:
+        """The present state of one interface."""
+        try:
+            link = self._route.link(interface)
+        except InterfaceMissingError:
+            self._indexes.pop(interface, None)
+            return LinkState(present=False, admin_up=False, carrier=False, mac="")
+        self._indexes[interface] = link.index
+        return LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":"))
+
+    def _at(self, watch: "AddressWatch", address: Address, index: int) -> bool:
+        """Whether this is the interface where the group has the address."""
+        return index == self._indexes.get(watch.placement.of(address))
+
+
+def worst(states: Mapping[str, LinkState]) -> LinkState:
+    """The state of a group's link: of the interface that is missing, else of one that is not up, else of all."""
+    macs = " ".join(dict.fromkeys(state.mac for state in states.values() if state.mac))
+    name, state = min(states.items(), key=lambda each: (each[1].present, each[1].admin_up and each[1].carrier))
+    up = state.present and state.admin_up and state.carrier
+    return replace(state, mac=macs, interface="" if up or len(states) == 1 else name)
 
 
 class AddressWatch:
     """The watch of one VIP group's addresses (ports.AddressMonitor).
 
     Attributes:
+        placement: where the addresses should be.
         ips: the addresses.
     """
 
-    def __init__(self, monitor: LinkMonitor, addresses: tuple[Address, ...], sink: Sink) -> None:
+    def __init__(self, monitor: LinkMonitor, placement: Placement, addresses: tuple[Address, ...], sink: Sink) -> None:
+        self.placement = placement
         self._monitor = monitor
         self._sink = sink
         self._elsewhere: tuple[Elsewhere, ...] = ()
@@ -179,7 +204,7 @@ class AddressWatch:
         self._monitor.forget(self)
 
     def changed(self, address: Address, *, here: bool, removed: bool) -> bool:
-        """Note a change of one of `ips`, which the kernel signals; `here`: on the interface.
+        """Note a change of one of `ips`, which the kernel signals; `here`: on its interface.
 
         Returns whether a look is due.
         """

@@ -4,8 +4,8 @@ import asyncio
 import ctypes
 import socket
 import struct
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, Self
@@ -13,6 +13,7 @@ from typing import Protocol, Self
 from govipd.adapters.kernel import frames
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address, WireAnswer, WireHeard
+from govipd.core.placement import Placement
 from govipd.errors import KernelError
 from govipd.runtime.ports import Clock, Sink
 
@@ -182,26 +183,28 @@ class PacketEar:
 
 
 class LinkNeighbours:
-    """Asks the machines on the VIP's link who answers for the VIP's addresses (ports.Neighbours).
+    """Asks the machines on the VIP's links who answers for the VIP's addresses (ports.Neighbours).
 
-    The socket is open only while a question is pending. Where no question can be sent (no Ethernet, no carrier, no
-    packet socket), the answer is empty.
+    Each address is asked for on its own link. The sockets are open only while a question is pending. Where no question
+    can be sent (no Ethernet, no carrier, no packet socket), the answer is empty.
 
     Args:
         members: returns the members' names, by hardware address as in LinkState.mac.
-        ear: makes the Ear of the VIP's link.
+        ear: makes the Ear of an interface.
     """
 
     def __init__(
         self,
         *,
+        placement: Placement,
         addresses: tuple[Address, ...],
         sink: Sink,
         clock: Clock,
         members: Callable[[], Mapping[str, str]],
-        ear: Callable[[], Ear],
+        ear: Callable[[str], Ear],
     ) -> None:
-        self._ips = tuple(address.ip for address in addresses)
+        self._placement = placement
+        self._addresses = addresses
         self._sink = sink
         self._clock = clock
         self._members = members
@@ -211,7 +214,7 @@ class LinkNeighbours:
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
         """See ports.Neighbours."""
-        self._ips = tuple(address.ip for address in addresses)
+        self._addresses = addresses
 
     def ask(self, until: float) -> None:
         """See ports.Neighbours."""
@@ -231,10 +234,7 @@ class LinkNeighbours:
             self._changed.clear()
             if (until := self._until) is None:
                 continue
-            try:
-                heard = await self._ask(until)
-            except (KernelError, OSError):
-                heard = {}
+            heard = await self._ask(until)
             if self._until == until and heard is not None:
                 self._until = None
                 self._sink(WireHeard(until, tuple(self._answers(heard))))
@@ -244,21 +244,33 @@ class LinkNeighbours:
         if await self._interrupted(until - _EARLY_S[0]):
             return None
         macs = {bytes.fromhex(mac.replace(":", "")) for mac in list(self._members())[:_ASKED_APART_MAX]}
-        with self._ear() as ear:
+        with ExitStack() as stack:
+            ears = [*self._ears(stack)]
             for before in (*_EARLY_S, *_LAST_S):
                 if await self._interrupted(until - before):
                     return None
                 if before == _LAST_S[0]:
-                    ear.heard()  # drops the answers to the early frames
+                    for ear, _ in ears:
+                        ear.heard()  # drops the answers to the early frames
                 if before in _LAST_S or self._clock.now() < until - _LAST_S[0]:
-                    ear.ask(self._ips, macs)
+                    for ear, ips in ears:
+                        ear.ask(ips, macs)
             # Counted from the last frame, which may be late: this process may have had to wait for the CPU.
             answered = max(until, self._clock.now() + _LAST_S[-1])
-            return None if await self._interrupted(answered) else ear.heard()
+            if await self._interrupted(answered):
+                return None
+            return {ip: macs for ear, ips in ears for ip, macs in ear.heard().items() if ip in ips}
+
+    def _ears(self, stack: ExitStack) -> Iterator[tuple[Ear, Collection[IpAddress]]]:
+        """An Ear for each link on which a question can be sent, and the addresses that are asked for there."""
+        for interface, addresses in self._placement.by_interface(self._addresses).items():
+            with suppress(KernelError, OSError):
+                if addresses:
+                    yield stack.enter_context(self._ear(interface)), frozenset(address.ip for address in addresses)
 
     def _answers(self, heard: Mapping[IpAddress, Collection[bytes]]) -> list[WireAnswer]:
-        members = self._members()
-        named = ((ip, mac.hex(":")) for ip in self._ips for mac in sorted(heard.get(ip, ())))
+        members, ips = self._members(), [address.ip for address in self._addresses]
+        named = ((ip, mac.hex(":")) for ip in ips for mac in sorted(heard.get(ip, ())))
         return [WireAnswer(ip, mac, members.get(mac, "")) for ip, mac in named]
 
     async def _interrupted(self, at: float) -> bool:

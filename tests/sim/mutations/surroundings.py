@@ -70,9 +70,9 @@ SURROUNDINGS = (
                 "sorted(present, key=str)",
             ),
             Edit(
-                "KernelAddresses._remove",
-                "{address for address in self._route.addresses(link.index) if address.ip in ips}",
-                "{address for address in self._route.addresses(link.index) if address in addresses}",
+                "KernelAddresses._remove_from",
+                "{address for address in there if address.ip in ips}",
+                "{address for address in there if address in addresses}",
             ),
         ),
         within=10_000,

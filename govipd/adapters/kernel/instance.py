@@ -1,8 +1,7 @@
-"""The kernel adapters of an interface, which the VIP groups of a process share."""
+"""The kernel adapters of an instance, which the VIP groups of a process share."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from govipd.adapters.kernel.addresses import PresentAddresses
@@ -16,7 +15,7 @@ from govipd.runtime.ports import Clock
 
 
 @dataclass(frozen=True, slots=True)
-class InterfaceAdapters:
+class InstanceAdapters:
     """The adapters. They open their sockets when first needed, and outlive reloads.
 
     Attributes:
@@ -34,7 +33,7 @@ class InterfaceAdapters:
     transmit: Callable[[str, Iterable[bytes]], None]
 
 
-def interface_adapters(
+def instance_adapters(
     interface: str,
     clock: Clock,
     *,
@@ -42,13 +41,13 @@ def interface_adapters(
     kernel: NfTables | None = None,
     listen: Callable[[], Any] = RouteEvents,
     transmit: Callable[[str, Iterable[bytes]], None] | None = None,
-) -> InterfaceAdapters:
+) -> InstanceAdapters:
     """Make the adapters of an interface."""
     route, present = route or RouteSocket(), PresentAddresses()
-    return InterfaceAdapters(
+    return InstanceAdapters(
         route=route,
         present=present,
-        tables=FenceTables(interface, kernel or NfTables(), partial(route.mac, interface)),
-        monitor=LinkMonitor(interface=interface, clock=clock, route=route, listen=listen, removed=present.forget),
+        tables=FenceTables(interface, kernel or NfTables(), route.mac),
+        monitor=LinkMonitor(clock=clock, route=route, listen=listen, removed=present.forget),
         transmit=transmit or PacketSocket().send,
     )
