@@ -26,7 +26,7 @@ _WIRE_S = (0.00005, 0.0005)  # from a question on the wire to the other machine,
 
 
 class SimEar:
-    """The link between the machines (neighbours.Ear): each kernel answers for its addresses."""
+    """One link between the machines (neighbours.Ear): each kernel answers for its addresses."""
 
     def __init__(
         self,
@@ -36,8 +36,10 @@ class SimEar:
         kernels: Mapping[int, Kernel],
         network: Network,
         random: Random,
+        interface: str,
     ) -> None:
         self._process, self._world, self._host, self._network = process, world, host, network
+        self._interface = interface
         self._kernels = kernels
         self._random = random
         self._claims: dict[IPAddress, set[bytes]] = {}
@@ -66,13 +68,14 @@ class SimEar:
         answers = self._kernels[other].answers()
         for target in targets:
             if target in answers:
-                self._later(other, self._host, self._answered, target, mac_of(other))
+                self._later(other, self._host, self._answered, target, mac_of(other, self._interface))
 
     def _answered(self, target: IPAddress, mac: bytes) -> None:
         self._claims.setdefault(target, set()).add(mac)
 
     def _later(self, source: int, target: int, call: Callable[..., object], *args: object) -> None:
-        if self._network.passes(source, target) and self._kernels[source].link and self._kernels[target].link:
+        up = all(self._kernels[end].carrier[self._interface] for end in (source, target))
+        if up and self._network.passes(source, target):
             self._world.after(self._random.uniform(*_WIRE_S), call, *args)
 
 

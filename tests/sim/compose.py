@@ -21,10 +21,10 @@ from govipd.errors import ConfigError
 from govipd.leftovers import orphan_fences
 from govipd.runtime.parts import Plan
 from tests.sim import adapters as sim
-from tests.sim import kernel_adapters
 from tests.sim.client import SimStore
 from tests.sim.clockwork import Process
 from tests.sim.files import CLAIMS, File
+from tests.sim.kernel import INTERFACE, SECOND, interface_of
 
 if TYPE_CHECKING:
     from tests.sim.machine import Machine
@@ -48,7 +48,7 @@ def plan(machine: "Machine", process: Process) -> Plan:
         "link": lambda _: host.kernel.monitor,
     }
     groups = {vip.name: group_plan(config, vip, host) for vip in config.vip}
-    node = NodeStatus("", machine.member, kernel_adapters.INTERFACE, groups=())
+    node = NodeStatus("", machine.member, INTERFACE, groups=())
     return Plan(node, session_plan(config, host, ()), groups, sources)  # type: ignore[arg-type]  # lambdas of two kinds of Source
 
 
@@ -63,7 +63,11 @@ def _config(machine: "Machine", file: File) -> Config:
         hooks=HooksConfig(),
         vip=tuple(
             VipConfig(
-                name=group.name, interface=kernel_adapters.INTERFACE, addresses=group.addresses, election=group.election
+                name=group.name,
+                interface=INTERFACE,
+                addresses=group.addresses,
+                election=group.election,
+                others=tuple((a.ip, SECOND) for a in group.addresses if interface_of(a.ip) == SECOND),
             )
             for group in file.groups
         ),
@@ -115,7 +119,9 @@ def _host(machine: "Machine", process: Process) -> Host:
         drain=machine.drain_mark,
         udp_socket=lambda: sim.SimPostbox(process, machine.index, machine.network, next(machine.postboxes)),
         datagrams=lambda port, _: sim.SimDatagrams(process, machine.index, machine.network, port),
-        ear=lambda _: sim.SimEar(process, machine.world, machine.index, kernels, machine.network, machine.random),
+        ear=lambda interface: sim.SimEar(
+            process, machine.world, machine.index, kernels, machine.network, machine.random, interface
+        ),
         token=machine.random.randbytes,
     )
 
@@ -127,7 +133,7 @@ async def clear_fences(machine: "Machine", process: Process, configured: Plan) -
         KernelError: the kernel refused.
     """
     route = machine.route(process)
-    for line in await orphan_fences(kernel_adapters.INTERFACE, configured, machine.nftables(process), route):
+    for line in await orphan_fences(INTERFACE, configured, machine.nftables(process), route):
         machine.world.note(machine.name, line)
     for name in machine.directory.holdings.keys() - configured.groups.keys():  # as leftovers.forget_orphans
         del machine.directory.holdings[name]

@@ -53,6 +53,7 @@ KINDS: dict[str, Callable[["Simulation", Fault], End]] = {
     "netlink overrun": kernel.overrun,
     "netlink late": kernel.late_events,
     "link down": kernel.link_down,
+    "second link down": kernel.second_link_down,
     "haproxy failed": health.proxy_fails,
     "haproxy answers errors": health.proxy_errors,
     "haproxy reloads": health.proxy_reloads,

@@ -1,4 +1,4 @@
-"""A node's kernel: one interface, its addresses with lifetimes, and nf_tables as the fence uses it.
+"""A node's kernel: two interfaces, their addresses with lifetimes, and nf_tables as the fence uses it.
 
 Everything here happens at once and wholly, as a netlink request does; how long a process waits for the answer is
 the business of `tests.sim.adapters`.
@@ -8,7 +8,7 @@ import errno
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from govipd.core.events import Address
 from tests.sim.clockwork import Timer, World
@@ -18,7 +18,14 @@ BRIDGE_S = 0.02  # for so long a fence that was taken away may stay open when it
 UNSEEN_S = 0.05  # an address that is added so soon after a flush was guarded when that was asked for
 _DEFERRABLE_S = 1.25  # how late the timer that removes expired addresses may be
 IPAddress = IPv4Address | IPv6Address
+INTERFACE, SECOND = "eth0", "eth1"  # the groups' own interface, and another one
+_ON_SECOND = IPv4Network("198.51.100.0/24")
 Message = tuple[object, ...]
+
+
+def interface_of(ip: IPAddress) -> str:
+    """The interface of an address. Every file says the same."""
+    return SECOND if ip in _ON_SECOND else INTERFACE
 
 
 class Clock:
@@ -66,7 +73,7 @@ class Kernel:
     def __init__(
         self, world: World, name: str, clock: Clock, *, moves_timeouts: bool, changed: Callable[[], None]
     ) -> None:
-        self.link = True  # carrier
+        self.carrier = {INTERFACE: True, SECOND: True}
         self.refuses = 0  # how many of the next transactions of nf_tables are refused
         self.route_refuses = 0  # and how many requests of rtnetlink
         self.overruns = False  # the next event is lost, and the listener told so
@@ -148,10 +155,10 @@ class Kernel:
 
     # rtnetlink
 
-    def set_link(self, *, carrier: bool) -> None:
+    def set_link(self, interface: str, *, carrier: bool) -> None:
         """Plug the cable, or pull it."""
-        self.link = carrier
-        self._tell("link", None)
+        self.carrier[interface] = carrier
+        self._tell(interface, None)
 
     def add_address(self, address: Address, lifetime: float, lateness: float) -> None:
         """RTM_NEWADDR with replace. A lifetime has whole seconds; it ends late by a part of the timer's slack."""

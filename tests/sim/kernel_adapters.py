@@ -20,9 +20,9 @@ from govipd.adapters.kernel.rtnetlink import Link, RouteSocket
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from tests.sim.clockwork import Process
-from tests.sim.kernel import IPAddress, Kernel, NftError
+from tests.sim.kernel import INTERFACE, SECOND, IPAddress, Kernel, NftError, interface_of
 
-INTERFACE = "eth0"
+_INDEXES = {INTERFACE: 1, "lo": 2, SECOND: 3}
 COMMIT_S = 0.001  # what a transaction costs the process that waits for it
 _EVENT_S = (0.0002, 0.003)  # from a change in the kernel to its event in the process
 
@@ -141,9 +141,9 @@ class _SimTable(Table):
 # rtnetlink
 
 
-def mac_of(host: int) -> bytes:
+def mac_of(host: int, interface: str) -> bytes:
     """The hardware address of a machine's interface."""
-    return bytes((2, 0, 0, 0, 0, 1 + host))
+    return bytes((2, 0, 0, 0, _INDEXES[interface], 1 + host))
 
 
 class SimRoute(RouteSocket):
@@ -157,12 +157,12 @@ class SimRoute(RouteSocket):
         self._process = process
         self._model = kernel
         self._random = random
-        self._mac = mac_of(host)
+        self._host = host
         self._going: list[Address] = []  # asked to be deleted, by a process that has lost time since
 
     def link(self, name: str) -> Link:
         """See RouteSocket."""
-        return Link(1, admin_up=True, carrier=self._model.link, mac=self._mac)
+        return Link(_INDEXES[name], admin_up=True, carrier=self._model.carrier[name], mac=mac_of(self._host, name))
 
     def forwards_ipv6(self, name: str) -> bool:
         """See RouteSocket."""
@@ -170,20 +170,20 @@ class SimRoute(RouteSocket):
 
     def where(self, ips: Collection[IPAddress]) -> list[tuple[int, Address]]:
         """See RouteSocket."""
-        both = ((1, self._model.addresses), (2, self._model.elsewhere))
-        found = [(index, address) for index, there in both for address in there if address.ip in ips]
-        return [(index, address) for index, address in found if index > 1 or address not in self._going]
+        own = [(index, a) for index in (1, 3) for a in self.addresses(index) if a not in self._going]
+        return [each for each in (*own, *((2, a) for a in self._model.elsewhere)) if each[1].ip in ips]
 
     def name(self, index: int) -> str:
         """See RouteSocket."""
-        return {1: INTERFACE, 2: "lo"}[index]
+        return next(name for name, known in _INDEXES.items() if known == index)
 
     def addresses(self, index: int) -> dict[Address, int]:
         """See RouteSocket."""
-        return dict.fromkeys(self._model.addresses, 0)
+        return {address: 0 for address in self._model.addresses if _INDEXES[interface_of(address.ip)] == index}
 
     def add(self, index: int, address: Address, valid_lft: int) -> None:
         """See RouteSocket."""
+        assert index == _INDEXES[interface_of(address.ip)]
         self._cost(f"adding {address}")
         self._process.do(self._model.add_address, address, float(valid_lft), self._random.random())
 
@@ -252,10 +252,10 @@ class SimEvents:
             self._model.overruns = False
             event: _Event | OSError = OSError(errno.ENOBUFS, "No buffer space available")
         elif address is None:
-            event = _Event(event="RTM_NEWLINK", index=1, IFLA_IFNAME=INTERFACE)
+            event = _Event(event="RTM_NEWLINK", index=_INDEXES[what], IFLA_IFNAME=what)
         else:
             kind = "RTM_NEWADDR" if what.startswith("new") else "RTM_DELADDR"
-            index = 2 if what.endswith("elsewhere") else 1
+            index = 2 if what.endswith("elsewhere") else _INDEXES[interface_of(address.ip)]
             event = _Event(event=kind, index=index, prefixlen=address.network.prefixlen, IFA_LOCAL=str(address.ip))
         delay = self._random.uniform(*_EVENT_S) + self._model.event_delay
         self._process.call_later(delay, self._heard.put_nowait, event)

@@ -18,7 +18,7 @@ from tests.sim.clockwork import Process, World
 from tests.sim.compose import clear_fences, plan
 from tests.sim.etcd import Cluster
 from tests.sim.files import File
-from tests.sim.kernel import Clock, Kernel
+from tests.sim.kernel import INTERFACE, Clock, Kernel
 from tests.sim.network import Network
 from tests.sim.oracle import UNHEALTHY_S, Oracle
 from tests.sim.systemd import Unit
@@ -85,7 +85,7 @@ class Machine(Unit):
         """The kernel adapters of a process, which its groups share."""
         if self._adapters is None or self._adapters[0] is not process:
             made = instance_adapters(
-                kernel_adapters.INTERFACE,
+                INTERFACE,
                 process,
                 route=self.route(process),
                 kernel=self.nftables(process),

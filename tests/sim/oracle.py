@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.sim.clockwork import World
+from tests.sim.kernel import SECOND, interface_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,6 +54,7 @@ class Oracle:
         self._deserted_since: dict[IPAddress, float] = {}
         self._unhealthy_since: dict[str, float] = {}
         self._failed_since: dict[str, float] = {}  # the proxy's unit
+        self._unplugged_since: dict[str, float] = {}  # the second link
 
     def fail(self, promise: str, text: str) -> None:
         """Note a violation."""
@@ -126,6 +128,19 @@ class Oracle:
         since, now = self._unhealthy_since.get(machine.name, self._world.now), self._world.now
         if now - since > TAKEN_S and now > machine.disturbed_until + TAKEN_S:
             self.fail("G4", f"{machine.name} begins to answer {now - since:.1f} s after its proxy broke")
+
+    def unplugged(self, machine: "Machine") -> None:
+        """G4: a machine whose second link is down holds no group that needs it. To be called when that begins."""
+        self._unplugged_since[machine.name] = now = self._world.now
+        self._world.after(UNHEALTHY_S, self._only_plugged, machine, now)
+
+    def _only_plugged(self, machine: "Machine", since: float) -> None:
+        if machine.kernel.carrier[SECOND] or self._unplugged_since[machine.name] != since:
+            return
+        for group in machine.file.groups:
+            ips = {address.ip for address in group.addresses}
+            if any(interface_of(ip) == SECOND for ip in ips) and ips & self._answers.get(machine.name, set()):
+                self.fail("G4", f"{machine.name} answers for {group.name} {UNHEALTHY_S:g} s after its second link fell")
 
     def drained(self, machine: "Machine", since: float) -> None:
         """G4: a drained machine has stopped answering, and does not begin again."""

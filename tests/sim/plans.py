@@ -33,7 +33,10 @@ CALM_BEGIN_S = 4.0
 _PACT_S = 3.8  # when there is a pact, usually
 
 _APART = ("equal identities", "nf_tables busy", "authentication switched")  # they have plans of their own, below
-_OF_ONE = ("one group drained",)  # and so has this
+_OF_ONE = (
+    "one group drained",  # and so has this
+    "second link down",
+)  # takes the place of others where a group has two
 _ANY = sorted(KINDS.keys() - {*BROKEN_PROMISES, *EDITS, *SLIPS, *REFUSALS, *HISTORIES, *_APART, *_OF_ONE, *NOT_YET})
 _STRANGE = [kind for kind in (*REFUSALS, *HISTORIES, *_APART) if kind not in NOT_YET]
 

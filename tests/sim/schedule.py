@@ -20,7 +20,12 @@ _SEVERAL = (  # groups, or addresses of one
     (("api", "192.0.2.100"), ("web", "192.0.2.102")),
     (("api", "192.0.2.100", "192.0.2.101"), ("web", "192.0.2.102", "192.0.2.103")),
 )
-_SEVERAL_SHARE = 0.1
+_TWO_LINKS = (  # the second group's, or each group's second address is on another interface
+    (("api", "192.0.2.100", "198.51.100.100"),),
+    (("api", "192.0.2.100", "198.51.100.100"), ("web", "192.0.2.102", "198.51.100.102")),
+    (("api", "192.0.2.100"), ("web", "198.51.100.102")),
+)
+_SEVERAL_SHARE = 0.15
 _EDITED_SHARE = 0.08
 _STRANGE_SHARE = 0.08
 _OF_ONE_GROUP_SHARE = 0.2  # of the calm schedules
@@ -91,15 +96,15 @@ def make(seed: int, *, plan: str = "") -> Schedule:
     apart = tuple(1.0 + random.choice((-spread, spread)) for _ in range(6))  # the two ends of a pact among them
     some = tuple(1.0 + random.uniform(-spread, spread) for _ in range(6))
     rates = random.choice((worst, worst, apart, some))
-    groups = random.choice(_SEVERAL) if random.random() < _SEVERAL_SHARE else ONE_GROUP
+    groups = random.choice((*_SEVERAL, *_TWO_LINKS)) if random.random() < _SEVERAL_SHARE else ONE_GROUP
     of_one_group = calm and random.random() < _OF_ONE_GROUP_SHARE
     if of_one_group:
-        groups, faults = random.choice(_SEVERAL[1:]), plans.of_one_group(random)
+        groups, faults = random.choice((*_SEVERAL[1:], *_TWO_LINKS[1:])), plans.of_one_group(random)
     elif plan:
         groups = random.choice((ONE_GROUP, *_SEVERAL))
         faults = plans.RARE[plan](random, nodes, BEGIN_S + random.uniform(0.0, 3.0))
     elif not calm and random.random() < _EDITED_SHARE:
-        groups = random.choice((ONE_GROUP, *_SEVERAL))
+        groups = random.choice((ONE_GROUP, *_SEVERAL, *_TWO_LINKS))
         faults = edits.edited(random, nodes)
     elif not calm and random.random() < _STRANGE_SHARE:
         faults = plans.strange(random, nodes)
@@ -109,6 +114,8 @@ def make(seed: int, *, plan: str = "") -> Schedule:
         faults = plans.in_doubt(random, nodes, pact)
     else:
         faults = plans.hostile(random, nodes)
+    if groups in _TWO_LINKS:
+        faults = tuple(_on_either_link(random, fault) for fault in faults)
     kinds = {fault.kind for fault in faults}
     if kinds & set(BROKEN_PROMISES) and kinds & set(SLUGGISH):
         pact = 0.0  # a fence that follows datagrams may lapse just when it is asked, and open again (docs/adr/0025)
@@ -117,6 +124,11 @@ def make(seed: int, *, plan: str = "") -> Schedule:
     end = min(max(end, 6.0), 14.0)
     calm = calm and not of_one_group
     return Schedule(seed, nodes, margin, watchdog, rates, faults, end, calm, of_one_group, left_out, pact, groups)
+
+
+def _on_either_link(random: Random, fault: Fault) -> Fault:
+    strikes_link = fault.kind == "link down" and random.random() < 0.6
+    return replace(fault, kind="second link down") if strikes_link else fault
 
 
 def _left_out(random: Random, nodes: int, faults: tuple[Fault, ...]) -> int | None:

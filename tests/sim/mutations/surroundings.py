@@ -77,6 +77,21 @@ SURROUNDINGS = (
         ),
         within=10_000,
     ),
+    # Several interfaces
+    one(
+        "the own interface is the only link of a group",
+        "LinkMonitor._look",
+        "{name: states[name] for name in watch.placement.interfaces}",
+        "{name: states[name] for name in watch.placement.interfaces[:1]}",
+        within=30_000,
+    ),
+    one(
+        "the wire is asked on the own interface only",
+        "LinkNeighbours._ears",
+        "self._placement.by_interface(self._addresses).items()",
+        "[*self._placement.by_interface(self._addresses).items()][:1]",
+        within=30_000,
+    ),
     one(
         "a machine with the VIP on another interface stands",
         "VipStateMachine.blockers",

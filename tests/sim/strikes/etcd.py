@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from govipd.core.state import State
 from tests.sim.fault import End, Fault
 from tests.sim.files import CLAIMS
+from tests.sim.kernel import INTERFACE
 from tests.sim.kernel_adapters import mac_of
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _stranger_to_another(sim: "Simulation") -> bool:
     """
     stalled = [m for m in sim.machines if m.daemon is not None and m.disturbed_until >= sim.world.now]
     return any(
-        holder.kernel.answers() and mac_of(holder.index).hex(":") not in _known_macs(other)
+        holder.kernel.answers() and mac_of(holder.index, INTERFACE).hex(":") not in _known_macs(other)
         for holder, other in permutations(stalled, 2)
     )
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from govipd.core.events import Address
 from tests.sim.fault import End, Fault
+from tests.sim.kernel import INTERFACE, SECOND
 from tests.sim.oracle import STREWN_S
 
 if TYPE_CHECKING:
@@ -112,5 +113,12 @@ def late_events(sim: "Simulation", fault: Fault) -> End:
 
 def link_down(sim: "Simulation", fault: Fault) -> End:
     kernel = sim.machine(fault).kernel
-    kernel.set_link(carrier=False)
-    return lambda: kernel.set_link(carrier=True)
+    kernel.set_link(INTERFACE, carrier=False)
+    return lambda: kernel.set_link(INTERFACE, carrier=True)
+
+
+def second_link_down(sim: "Simulation", fault: Fault) -> End:
+    machine = sim.machine(fault)
+    machine.kernel.set_link(SECOND, carrier=False)
+    machine.oracle.unplugged(machine)
+    return lambda: machine.kernel.set_link(SECOND, carrier=True)
