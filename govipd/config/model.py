@@ -1,5 +1,6 @@
 """The records of a valid configuration: tables, keys, types and defaults. Durations are seconds."""
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Annotated, Literal
@@ -128,6 +129,15 @@ class Config(Struct, frozen=True, kw_only=True):
             known = ", ".join(sorted({vip.interface for vip in self.vip}))
             raise ConfigError(f"{self.path}: no [[vip]] has interface = {interface!r}; the file has {known}")
         return found
+
+    def interfaces(self) -> tuple[str, ...]:
+        """Every interface that a VIP's file entry names."""
+        return tuple(dict.fromkeys(name for vip in self.vip for name in vip.placement.interfaces))
+
+    def placed_on(self, interface: str) -> Mapping[str, tuple[Address, ...]]:
+        """The addresses on an interface, by the name of their VIP."""
+        placed = {vip.name: vip.placement.by_interface(vip.addresses).get(interface, ()) for vip in self.vip}
+        return {name: addresses for name, addresses in placed.items() if addresses}
 
     def settings(self) -> Settings:
         """The settings for the state machine."""

@@ -145,8 +145,7 @@ class Membership:
                 continue
             record, name = _parse(kv), sanitize_line(kv.key.removeprefix(self._prefix), 64)
             theirs = _addresses(record)
-            if _MAC.fullmatch(mac := str(record.get("mac", ""))):
-                macs[mac] = name
+            macs |= dict.fromkeys(filter(_MAC.fullmatch, str(record.get("mac", "")).split()), name)
             if ours and theirs and ours != theirs:
                 differing.append(f"{name} has {sanitize_line(', '.join(sorted(theirs)))}")
         if len(differing) > TOLD_MAX:

@@ -4,7 +4,7 @@ import asyncio
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from govipd.adapters.kernel.neighbours import who_has, wire
-from govipd.config.model import Config, VipConfig
+from govipd.config.model import Config
 from govipd.ctl.doctor.finding import Cluster, Finding, Queue, failed, ok, skipped
 from govipd.errors import KernelError
 
@@ -15,16 +15,14 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
     """Ask the machines on each interface's link who has each VIP, and who has the leaders' own addresses."""
     if cluster is None:
         return [skipped("answers", "without etcd it is not known which machine should answer")]
-    found = await asyncio.gather(*(
-        _interface(config, cluster, interface) for interface in dict.fromkeys(vip.interface for vip in config.vip)
-    ))  # fmt: skip
+    found = await asyncio.gather(*(_interface(config, cluster, interface) for interface in config.interfaces()))
     return [finding for findings in found for finding in findings]
 
 
 async def _interface(config: Config, cluster: Cluster, interface: str) -> list[Finding]:
-    vips = config.for_interface(interface)
-    asked = {address.ip for vip in vips for address in vip.addresses}
-    leaders = {vip.name: _addresses_of_leader(cluster[vip.name]) for vip in vips}
+    placed = config.placed_on(interface)
+    asked = {address.ip for addresses in placed.values() for address in addresses}
+    leaders = {name: _addresses_of_leader(cluster[name]) for name in placed}
     try:
         ours = await wire(interface, avoid=asked)
         answers = await who_has(ours, asked.union(*leaders.values()), listen_s=_LISTEN_S)
@@ -33,29 +31,29 @@ async def _interface(config: Config, cluster: Cluster, interface: str) -> list[F
     except (KernelError, OSError) as e:
         return [skipped("answers", f"the neighbours cannot be asked: {e}")]
     findings = []
-    for vip in vips:
-        macs = frozenset(mac for ip in leaders[vip.name] for mac in answers[ip])
-        for address in vip.addresses:
+    for name, addresses in placed.items():
+        macs = frozenset(mac for ip in leaders[name] for mac in answers[ip])
+        for address in addresses:
             if address.version == 6 and ours.source6 is None:
-                findings.append(skipped(f"{vip.name}: {address.ip}", f"{interface} has no IPv6 address to ask from"))
+                findings.append(skipped(f"{name}: {address.ip}", f"{interface} has no IPv6 address to ask from"))
                 continue
-            queue = cluster[vip.name]
-            findings.append(_judge(vip, address.ip, answers[address.ip], queue, macs, config.election.member))
+            check = f"{name}: {address.ip}"
+            judged = _judge(check, interface, answers[address.ip], cluster[name], macs, config.election.member)
+            findings.append(judged)
     return findings
 
 
 def _judge(
-    vip: VipConfig,
-    ip: IPv4Address | IPv6Address,
+    check: str,
+    interface: str,
     answered: frozenset[bytes],
     queue: Queue,
     macs_of_leader: frozenset[bytes],
     member: str,
 ) -> Finding:
-    check = f"{vip.name}: {ip}"
     strangers = answered - macs_of_leader
     who = ", ".join(sorted(_named(mac.hex(":"), queue) for mac in strangers))
-    remedy = f"find {who} in the switch's table, or with: ip neigh; take {ip} off that machine"
+    remedy = f"find {who} in the switch's table, or with: ip neigh; take the address off that machine"
     if queue.leader in {"", member}:
         leads = "this member leads" if queue.leader else "no member leads"
         if answered:
@@ -67,14 +65,14 @@ def _judge(
         beside = "beside" if strangers < answered else "and not"
         return failed(check, f"a foreign host answers for it, {who}, {beside} {queue.leader}, which leads", remedy)
     if not answered:
-        text = f"{queue.leader} leads, but no machine answers for it on {vip.interface}"
+        text = f"{queue.leader} leads, but no machine answers for it on {interface}"
         return failed(check, text, f"govipctl doctor on {queue.leader}; are both machines on the same link?")
     return ok(check, f"{queue.leader} answers for it, and no other machine")
 
 
 def _named(mac: str, queue: Queue) -> str:
     """A hardware address, with the members whose records name it."""
-    members = [member for member, record in queue.records.items() if record.get("mac") == mac]
+    members = [member for member, record in queue.records.items() if mac in str(record.get("mac", "")).split()]
     return f"{mac} ({', '.join(members)})" if members else mac
 
 

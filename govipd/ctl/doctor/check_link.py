@@ -1,7 +1,9 @@
 """Checks the interface: its state, sysctls that concern a VIP, and programs that could remove a VIP."""
 
+from collections.abc import Sequence
 from configparser import ConfigParser
 from configparser import Error as NotIni
+from itertools import chain
 from pathlib import Path
 
 from govipd.adapters.kernel.rtnetlink import Link, RouteSocket
@@ -19,12 +21,12 @@ _NETWORKD_DIRECTORIES = tuple(Path(p) for p in ("/etc", "/run", "/usr/local/lib"
 async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
     """Check each interface that has a VIP, and the VIP's addresses on all interfaces."""
     findings = []
-    for interface in dict.fromkeys(vip.interface for vip in config.vip):
-        vips = config.for_interface(interface)
+    for interface in config.interfaces():
+        placed = config.placed_on(interface)
         route = RouteSocket()
         try:
             link = route.link(interface)
-            where = route.where({address.ip for vip in vips for address in vip.addresses})
+            where = route.where({address.ip for addresses in placed.values() for address in addresses})
             names = {index: route.name(index) for index, _ in where}
         except InterfaceMissingError as e:
             findings.append(failed(f"interface {interface}", str(e), "ip link; mend its name in govip.toml"))
@@ -34,12 +36,13 @@ async def examine(config: Config, cluster: Cluster | None) -> list[Finding]:
             continue
         finally:
             route.close()
-        findings += [_link(interface, link), *_sysctls(interface, vips)]
+        findings += [_link(interface, link), *_sysctls(interface, [*chain(*placed.values())])]
         findings += [_networkd(interface, link.index), await _network_manager(interface)]
-        for vip in vips:
-            ips = {address.ip for address in vip.addresses}
+        for vip in (vip for vip in config.vip if vip.name in placed):
+            addresses = placed[vip.name]
+            ips = {address.ip for address in addresses}
             held = sorted(str(a) for index, a in where if index == link.index and a.ip in ips)
-            findings += _held(config.election.member, vip, held, cluster)
+            findings += _held(config.election.member, vip, interface, addresses, held, cluster)
             findings += [_strewn(vip, a, names[index]) for index, a in where if index != link.index and a.ip in ips]
     return findings
 
@@ -60,14 +63,21 @@ def _strewn(vip: VipConfig, address: Address, interface: str) -> Finding:
     return failed(f"{vip.name}: on {interface}", text, remedy)
 
 
-def _held(member: str, vip: VipConfig, held: list[str], cluster: Cluster | None) -> list[Finding]:
-    """Check that the addresses are on the interface if, and only if, this member leads."""
-    check = f"{vip.name}: on {vip.interface}"
+def _held(
+    member: str,
+    vip: VipConfig,
+    interface: str,
+    addresses: Sequence[Address],
+    held: list[str],
+    cluster: Cluster | None,
+) -> list[Finding]:
+    """Check that the VIP's addresses on this interface are there if, and only if, this member leads."""
+    check = f"{vip.name}: on {interface}"
     if cluster is None:
         return []
     leads = cluster[vip.name].leader == member
-    if leads and len(held) < len(vip.addresses):
-        missing = ", ".join(sorted({str(a) for a in vip.addresses} - set(held)))
+    if leads and len(held) < len(addresses):
+        missing = ", ".join(sorted({str(a) for a in addresses} - set(held)))
         remedy = "journalctl -u govipd -n 20: the kernel refuses it, or something removes it"
         return [failed(check, f"this member leads, but {missing} is not here", remedy)]
     if held and not leads:
@@ -78,8 +88,7 @@ def _held(member: str, vip: VipConfig, held: list[str], cluster: Cluster | None)
     return [ok(check, f"{', '.join(held)} is here, as it should be" if leads else "nothing, as it should be")]
 
 
-def _sysctls(interface: str, vips: tuple[VipConfig, ...]) -> list[Finding]:
-    addresses = [address for vip in vips for address in vip.addresses]
+def _sysctls(interface: str, addresses: Sequence[Address]) -> list[Finding]:
     v4 = [address for address in addresses if address.version == 4]
     v6 = [address for address in addresses if address.version == 6]
     findings = []

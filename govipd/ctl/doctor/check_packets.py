@@ -84,7 +84,7 @@ def _orphans(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
 def _foreign(config: Config, ruleset: list[dict[str, Any]]) -> list[Finding]:
     """Find rules of other programs that drop ARP or neighbour discovery before the kernel can answer for a VIP."""
     v6 = [address for vip in config.vip for address in vip.addresses if address.version == 6]
-    interfaces = {vip.interface for vip in config.vip}
+    interfaces = config.interfaces()
     findings = []
     for chain in _all(ruleset, "chain"):
         where = f"{chain['family']} {sanitize_line(chain['table'], 60)} {sanitize_line(chain['name'], 60)}"
