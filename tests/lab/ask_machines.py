@@ -6,7 +6,9 @@ answers holds the VIP, even if the neighbours' caches name another machine. One 
 (CLOCK_MONOTONIC), kind (arp, icmp, ns, icmp6), machine. When this process had to wait for the processor: time,
 "pause", for how long nothing was asked. Ends at SIGTERM.
 
-Arguments: the client's MAC and addresses, the VIP's addresses, then NAME=MAC for each machine.
+Arguments: the client's interface, its MAC and addresses, the VIPs' addresses (IPv4 and IPv6, separated by a slash;
+several VIPs by commas), then NAME=MAC for each machine. Of several VIPs, one after the other is asked for. The kinds of
+an answer on eth1 end in "@eth1", those of a further VIP in "#" and its place.
 """
 
 import select
@@ -61,6 +63,12 @@ def questions(mac: bytes, v4: IPv4Address, v6: IPv6Address, vip4: IPv4Address, v
     ]
 
 
+def vips_of(text: str) -> list[tuple[IPv4Address, IPv6Address]]:
+    """The argument."""
+    pairs = (pair.split("/") for pair in text.split(","))
+    return [(IPv4Address(v4), IPv6Address(v6)) for v4, v6 in pairs]
+
+
 def kind_of(frame: bytes, vip4: IPv4Address, vip6: IPv6Address) -> str | None:
     """The question of which this frame is the answer for the VIP, if any."""
     ethertype = int.from_bytes(frame[12:14])
@@ -85,24 +93,25 @@ def main() -> None:
         stopped = True
 
     signal.signal(signal.SIGTERM, stop)
-    mac = bytes.fromhex(sys.argv[1].replace(":", ""))
-    v4, v6, vip4, vip6 = (cls(a) for cls, a in zip((IPv4Address, IPv6Address) * 2, sys.argv[2:6], strict=True))
-    assert isinstance(v4, IPv4Address)
-    assert isinstance(v6, IPv6Address)
-    assert isinstance(vip4, IPv4Address)
-    assert isinstance(vip6, IPv6Address)
-    machines = {bytes.fromhex(m.replace(":", "")): name for name, _, m in (a.partition("=") for a in sys.argv[6:])}
-    frames = [to + q for q in questions(mac, v4, v6, vip4, vip6) for to in machines]
+    interface, own, v4, v6, listed, *named = sys.argv[1:]
+    mac, vips = bytes.fromhex(own.replace(":", "")), vips_of(listed)
+    machines = {bytes.fromhex(m.replace(":", "")): name for name, _, m in (a.partition("=") for a in named)}
+    frames = [
+        [to + q for q in questions(mac, IPv4Address(v4), IPv6Address(v6), *vip) for to in machines] for vip in vips
+    ]
+    suffixes = [("" if interface == "eth0" else f"@{interface}") + (f"#{i}" if i else "") for i in range(len(vips))]
+    turn = 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        s.bind(("eth0", 3))
+        s.bind((interface, 3))
         s.setblocking(False)
         due = asked = time.monotonic()
         while not stopped:
             if (now := time.monotonic()) - asked > PAUSE_S:
                 print(f"{now:.6f} pause {now - asked:.6f}")
             asked = now
-            for frame in frames:
+            turn = (turn + 1) % len(frames)
+            for frame in frames[turn]:
                 try:
                     s.send(frame)
                 except OSError:
@@ -114,8 +123,10 @@ def main() -> None:
                 frame, address = s.recvfrom(2048)
                 if address[2] == socket.PACKET_OUTGOING or frame[6:12] not in machines:
                     continue
-                if kind := kind_of(frame, vip4, vip6):
-                    print(f"{time.monotonic():.6f} {kind} {machines[frame[6:12]]}")
+                for vip, suffix in zip(vips, suffixes, strict=True):
+                    if kind := kind_of(frame, *vip):
+                        print(f"{time.monotonic():.6f} {kind}{suffix} {machines[frame[6:12]]}")
+                        break
 
 
 if __name__ == "__main__":

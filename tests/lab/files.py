@@ -10,12 +10,17 @@ API = (f"{VIP4}/32", f"{VIP6}/128")  # as provisioned
 
 
 def set_vips(node: Machine, **groups: Sequence[str]) -> None:
-    """Give the file these VIP groups, each with its addresses."""
+    """Give the file these VIP groups, each with its addresses. An address may be followed by "@" and its interface."""
     tables = [table for table in _tables(node) if not table.startswith("[[vip]]")]
     for name, addresses in groups.items():
-        listed = ", ".join(f'"{address}"' for address in addresses)
+        listed = ", ".join(map(_listed, addresses))
         tables.append(f'[[vip]]\nname = "{name}"\ninterface = "eth0"\naddresses = [{listed}]\n')
     node.write(TOML, "\n".join(tables))
+
+
+def _listed(address: str) -> str:
+    ip, _, interface = address.partition("@")
+    return f'{{address = "{ip}", interface = "{interface}"}}' if interface else f'"{ip}"'
 
 
 def set_key(node: Machine, table: str, key: str, value: str | None) -> None:

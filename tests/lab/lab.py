@@ -17,7 +17,7 @@ from tests.lab import host, image
 from tests.lab.host import LabError, until
 from tests.lab.machine import Machine
 from tests.lab.network import VIP4, Network, Port
-from tests.lab.observe import Observation, Report
+from tests.lab.observe import FIRST, FIRST_INNER, Observation, Report, Vips
 from tests.lab.provision import configure, provision
 
 CLIENT = Port("client", 50)
@@ -29,7 +29,7 @@ class Lab:
 
     `with Lab() as lab:` boots them and waits until etcd and haproxy serve; govipd is not started. `bare` names a Debian
     release: machines of that one, without govipd, for a test that installs it. `extra`: Debian packages beside govipd;
-    their services are not started.
+    their services are not started. `two_networks`: every machine has a second interface, eth1, on a network of its own.
     """
 
     def __init__(
@@ -38,12 +38,15 @@ class Lab:
         say: Callable[[str], None] = print,
         bare: str | None = None,
         extra: Sequence[str] = (),
+        *,
+        two_networks: bool = False,
     ) -> None:
         self._prefix = f"govip{os.getpid()}"
         self._directory = host.RUN / str(os.getpid())
         self.say = say
         self._bare = bare
         self._extra = extra
+        self._two_networks = two_networks
         self._ports = [Port(f"node{i}", 10 + i) for i in range(1, nodes + 1)]
         self.client = CLIENT
         self.nodes: list[Machine] = []
@@ -59,7 +62,7 @@ class Lab:
             layers = [image.base(self._bare, self.say)] if self._bare else image.layers(self.say, self._extra)
             self._directory.mkdir(parents=True)
             host.run("mount", "-t", "tmpfs", "-o", "mode=755", "govip-lab", str(self._directory))
-            self.network = Network(self._prefix)
+            self.network = Network(self._prefix, two=self._two_networks)
             self.network.plug(self.client)
             for port in self._ports:
                 node = Machine(port, self.network, layers, self._directory / port.name, f"{self._prefix}-{port.name}")
@@ -160,7 +163,8 @@ class Lab:
             if not node.running:
                 node.boot()
             node.thaw()
-            self.network.port_up(node.port)
+            for wire in self.network.wires(node.port):
+                self.network.port_up(wire)
             self.heal(node)
         for node in self.nodes:
             for unit in ("haproxy.service", "etcd.service", f"{DAEMON}.service"):
@@ -181,9 +185,10 @@ class Lab:
         return []
 
     @contextmanager
-    def observe(self) -> Iterator["Watching"]:
+    def observe(self, *, vips: Vips = FIRST, inner: Vips = FIRST_INNER) -> Iterator["Watching"]:
         """Observe while the body runs; `report` holds what was seen once it has ended."""
-        watching = Watching(Observation(self.network, CLIENT, [n.port for n in self.nodes if n.running]))
+        ports = [n.port for n in self.nodes if n.running]
+        watching = Watching(Observation(self.network, CLIENT, ports, vips=vips, inner=inner))
         time.sleep(0.3)  # the observers start up
         try:
             yield watching

@@ -87,7 +87,8 @@ class Machine:
     def power_loss(self) -> None:
         """The plug is pulled: no process gets to do anything more."""
         if self._pid is not None:
-            self._network.port_down(self.port)
+            for wire in self._network.wires(self.port):
+                self._network.port_down(wire)
             self.thaw()
             host.kill(self._pid, signal.SIGKILL)
             self._gone()

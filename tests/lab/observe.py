@@ -14,11 +14,12 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import IO
 
 from tests.lab.host import LabError
-from tests.lab.network import VIP4, VIP6, Network, Port
+from tests.lab.network import INNER4, INNER6, VIP4, VIP6, Network, Port
 
 # Two answers of one machine further apart than this enclose nothing: it may have lost the VIP and won it again.
 ENCLOSING_S = 0.05
@@ -111,6 +112,11 @@ class Report:
         return max((sum(end - begin for begin, end in _enclosed(list(a))) for a in self._by_kind()), default=0.0)
 
     @property
+    def divided(self) -> float:
+        """For how long, in seconds, one machine answered for one address while another answered for another one."""
+        return sum(end - begin for begin, end in _enclosed(sorted(self.answers, key=lambda a: a.at)))
+
+    @property
     def overlaps(self) -> list[str]:
         """For people: when two machines answered, with the answers around each such time."""
         told = []
@@ -164,11 +170,32 @@ def _enclosed(answers: Sequence[Answer]) -> list[tuple[float, float]]:
     return union
 
 
+Vips = Sequence[tuple[IPv4Address, IPv6Address]]
+FIRST: Vips = [(VIP4, VIP6)]
+FIRST_INNER: Vips = [(INNER4, INNER6)]
+
+
 class Observation:
-    """Observers that run until stop(). `services`: the VIP's addresses that the client asks."""
+    """Observers that run until stop().
+
+    Args:
+        network: the wires.
+        client: where the observers run.
+        nodes: the machines.
+        services: the VIP's addresses that the client asks.
+        vips: for which the machines are asked.
+        inner: the same, on the second network.
+    """
 
     def __init__(
-        self, network: Network, client: Port, nodes: Sequence[Port], services: Sequence[str] = ("v4", "v6")
+        self,
+        network: Network,
+        client: Port,
+        nodes: Sequence[Port],
+        services: Sequence[str] = ("v4", "v6"),
+        *,
+        vips: Vips = FIRST,
+        inner: Vips = FIRST_INNER,
     ) -> None:
         self._network = network
         self._observers: list[tuple[str, subprocess.Popen[str], IO[str]]] = []
@@ -176,11 +203,13 @@ class Observation:
         self._began = time.monotonic()
         here = [sys.executable, "-u", "-m"]
         for name in services:
-            vip = {"v4": VIP4, "v6": VIP6}[name]
+            vip = {"v4": VIP4, "v6": VIP6, "inner4": INNER4, "inner6": INNER6}[name]
             self._start(f"service {name}", client, [*here, "tests.lab.ask_service", str(vip), "80"])
-        macs = [f"{n.name}={n.mac.hex(':')}" for n in nodes]
-        identity = [client.mac.hex(":"), str(client.v4), str(client.v6), str(VIP4), str(VIP6)]
-        self._start("machines", client, [*here, "tests.lab.ask_machines", *identity, *macs])
+        for port, asked in zip(network.wires(client), (vips, inner), strict=False):
+            macs = [f"{n.name}={(n.inner if port.second else n).mac.hex(':')}" for n in nodes]
+            pairs = ",".join(f"{v4}/{v6}" for v4, v6 in asked)
+            identity = [port.interface, port.mac.hex(":"), str(port.v4), str(port.v6), pairs]
+            self._start("machines", client, [*here, "tests.lab.ask_machines", *identity, *macs])
         for node in nodes:
             self.watch_addresses(node)
 
@@ -213,6 +242,7 @@ class Observation:
                 pauses.append((float(at) - float(value), float(at)))
             else:
                 answers.append(Answer(float(at), kind, value))
+        answers.sort(key=lambda answer: answer.at)  # there may be two observers
         requests, requests6 = (
             sorted(map(_request, seen[name]), key=lambda r: r.sent_at) for name in ("service v4", "service v6")
         )
