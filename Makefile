@@ -128,7 +128,7 @@ PACT ?= 0
 LOAD ?= 0
 .PHONY: soak
 soak: ready ## random faults for MINUTES, from SEED; with a PACT of seconds, under LOAD processes (root)
-	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED) --pact $(PACT) --load $(LOAD)
+	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED) --pact $(PACT) --load $(LOAD) $(if $(GROUPS),--groups $(GROUPS))
 
 QUICK ?=
 .PHONY: bench

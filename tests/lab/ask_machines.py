@@ -7,7 +7,7 @@ answers holds the VIP, even if the neighbours' caches name another machine. One 
 "pause", for how long nothing was asked. Ends at SIGTERM.
 
 Arguments: the client's interface, its MAC and addresses, the VIPs' addresses (IPv4 and IPv6, separated by a slash;
-several VIPs by commas), then NAME=MAC for each machine. Of several VIPs, one after the other is asked for. The kinds of
+several VIPs by commas), then NAME=MAC for each machine. Of several VIPs, a quarter is asked for at a time. The kinds of
 an answer on eth1 end in "@eth1", those of a further VIP in "#" and its place.
 """
 
@@ -20,6 +20,7 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 
 INTERVAL_S = 0.005
+TURNS = 4  # in which every VIP is asked for once
 PAUSE_S = 0.05  # what is further apart encloses nothing (observe.ENCLOSING_S), so two may answer unseen
 ETH_IPV4, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
 NA, ECHO6, ECHO6_REPLY, NS = 136, 128, 129, 135
@@ -96,8 +97,10 @@ def main() -> None:
     interface, own, v4, v6, listed, *named = sys.argv[1:]
     mac, vips = bytes.fromhex(own.replace(":", "")), vips_of(listed)
     machines = {bytes.fromhex(m.replace(":", "")): name for name, _, m in (a.partition("=") for a in named)}
+    asked_for = [vips[first::TURNS] for first in range(min(TURNS, len(vips)))]
     frames = [
-        [to + q for q in questions(mac, IPv4Address(v4), IPv6Address(v6), *vip) for to in machines] for vip in vips
+        [to + q for vip in some for q in questions(mac, IPv4Address(v4), IPv6Address(v6), *vip) for to in machines]
+        for some in asked_for
     ]
     suffixes = [("" if interface == "eth0" else f"@{interface}") + (f"#{i}" if i else "") for i in range(len(vips))]
     turn = 0

@@ -3,6 +3,8 @@
 Each round leaves the machines alone for a while, breaks something on the holder (sometimes on another machine as well,
 at the same time), waits, heals, and demands that the VIP is served again. The seed gives the same sequence of faults.
 With a pact (PACT=0.2) and processes that use every processor (LOAD=2) it tells how often the VIP moved for no reason.
+With GROUPS=8 the machines have two networks and so many groups, each with both families on both networks; no file is
+edited then.
 """
 
 import argparse
@@ -16,14 +18,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from itertools import chain
 
-from tests.lab.edges import EDGES
+from tests.lab.edges import EDGES, reachable
 from tests.lab.faults import FAULTS
-from tests.lab.host import LabError
+from tests.lab.files import set_vips
+from tests.lab.host import LabError, until
 from tests.lab.lab import Lab, Watching
 from tests.lab.machine import Machine
+from tests.lab.observe import Vips
 from tests.lab.play import Outcome, Scenario
 from tests.lab.scenarios import SCENARIOS
+from tests.lab.two_networks import OF_TWO
 
 # Twenty restarts in a row, half a minute of silence: one round of these would be most of a short soak.
 TOO_LONG = frozenset({"govipd-killed", "govipd-restarted", "govipd-frozen-30s", "etcd-in-turn"})
@@ -45,14 +53,51 @@ class Round:
     unserved: bool  # for a part of it, no machine was able to serve
 
 
-def rounds(lab: Lab, watching: Watching, until: float, seed: int, say: Callable[[str], None]) -> list[Round]:
+def addresses(group: int) -> tuple[str, str, str, str]:
+    """The addresses of a group: both families, on both networks. The first group has the lab's."""
+    host = 100 + group
+    return f"192.0.2.{host}", f"2001:db8::{host}", f"198.51.100.{host}", f"2001:db8:1::{host}"
+
+
+def configure_groups(lab: Lab, count: int) -> None:
+    """Give every machine's file so many groups."""
+    groups = {}
+    for group in range(count):
+        outer4, outer6, inner4, inner6 = addresses(group)
+        name = f"g{group}" if group else "api"
+        groups[name] = (f"{outer4}/32", f"{outer6}/128", f"{inner4}/24@eth1", f"{inner6}/64@eth1")
+    for node in lab.nodes:
+        set_vips(node, **groups)
+
+
+def watched(groups: int) -> tuple[Vips, Vips]:
+    """The addresses for which the machines are asked, on either network."""
+    ips = [tuple(map(ip_address, addresses(group))) for group in range(groups)]
+    return [each[:2] for each in ips], [each[2:] for each in ips]  # type: ignore[misc]  # as addresses() has them
+
+
+def wait_all_served(lab: Lab, groups: int) -> None:
+    """Wait until every address of every group is served.
+
+    Raises:
+        LabError: one is not, within HEALED_S.
+    """
+    for address in chain.from_iterable(map(addresses, range(groups if groups > 1 else 0))):
+        until(partial(reachable, lab, address), HEALED_S, f"{address} is served")
+
+
+def rounds(
+    lab: Lab, watching: Watching, ends: float, seed: int, groups: int, say: Callable[[str], None]
+) -> list[Round]:
     """Break and heal until the time is over."""
     choice = random.Random(seed)
-    kinds = [s for s in (*SCENARIOS, *FAULTS, *EDGES) if s.name not in TOO_LONG]
+    more = EDGES if groups == 1 else OF_TWO
+    kinds = [s for s in (*SCENARIOS, *FAULTS, *more) if s.name not in TOO_LONG]
     done: list[Round] = []
-    while time.monotonic() < until:
+    while time.monotonic() < ends:
         lab.make_whole()
         lab.wait_serving()
+        wait_all_served(lab, groups)
         whole_at = time.monotonic()
         time.sleep(QUIET_S)
         holder = lab.wait_serving()
@@ -65,6 +110,7 @@ def rounds(lab: Lab, watching: Watching, until: float, seed: int, say: Callable[
         try:
             lab.make_whole()
             served = lab.wait_serving(timeout=HEALED_S) is not None
+            wait_all_served(lab, groups)
         except LabError as e:
             say(str(e))
             served = False
@@ -111,15 +157,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pact", type=float, default=0.0, metavar="S", help="pact.timeout in seconds (no pact)")
     parser.add_argument("--load", type=int, default=0, metavar="N", help="processes that do nothing but run (none)")
+    parser.add_argument("--groups", type=int, default=1, metavar="N", help="on two networks, if there are several (1)")
     args = parser.parse_args()
-    with Lab() as lab:
+    with Lab(two_networks=args.groups > 1) as lab:
+        if args.groups > 1:
+            configure_groups(lab, args.groups)
         if args.pact:
             lab.configure(f"\n[pact]\ntimeout = {args.pact}\n")
         lab.start_daemons()
         lab.make_whole()
-        with load(args.load, 60 * args.minutes + 600), lab.observe() as watching:
+        vips, inner = watched(args.groups)
+        with load(args.load, 60 * args.minutes + 600), lab.observe(vips=vips, inner=inner) as watching:
             ended = time.monotonic() + 60 * args.minutes
-            done = rounds(lab, watching, ended, args.seed, lambda text: print(text, flush=True))
+            done = rounds(lab, watching, ended, args.seed, args.groups, lambda text: print(text, flush=True))
     report = watching.report
     gaps: dict[str, list[float]] = defaultdict(list)
     unserved = 0.0
@@ -142,7 +192,7 @@ def main() -> int:
           f"without a fault, load {os.getloadavg()[0]:.1f} in the end")  # fmt: skip
     print(f"nobody answered although one was able: {unserved:.1f} s in all (the gaps of the rounds with one fault)")
     print(f"the machines were not asked for {report.unasked:.1f} s in all, where this host was too busy")
-    print(f"soak: minutes={args.minutes:g} seed={args.seed} pact_s={args.pact:g} load={args.load} "
+    print(f"soak: minutes={args.minutes:g} seed={args.seed} pact_s={args.pact:g} load={args.load} groups={args.groups} "
           f"faults={sum(len(r.kinds) for r in done)} false_takeovers={sum(part.moves for part in quiet)} "
           f"two_answering_ms={two:.0f} unserved_after_heal={unhealed} worst_gap_ms={worst:.0f}")  # fmt: skip
     return 0 if two == 0 and unhealed == 0 else 1
