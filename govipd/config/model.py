@@ -20,6 +20,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 InterfaceName = Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}\Z")]
 _PREFIX = r"^[A-Za-z0-9_./-]{1,128}/\Z"
 
+NO_KEYS = frozenset({"others"})  # fields that are no keys of the file
 DEFAULT_CONFIG = Path("/etc/govip/govip.toml")
 
 

@@ -17,6 +17,7 @@ from msgspec.structs import fields, force_setattr
 
 from govipd.config.files import parsed
 from govipd.config.model import (
+    NO_KEYS,
     Address,
     Config,
     ElectionConfig,
@@ -150,7 +151,7 @@ class _Reader:
             self._fault(where, table, f"must be a table, written [{where}]")
             return None
         before = len(self._faults)
-        self._unknown(f"{where}.", table, [name for name in kind.__struct_fields__ if name != "others"])
+        self._unknown(f"{where}.", table, [name for name in kind.__struct_fields__ if name not in NO_KEYS])
         table = self._profile.fill(where, table)
         values: dict[str, Any] = {}
         for f in fields(kind):
@@ -193,8 +194,8 @@ class _Reader:
                 parsed.append(ip_interface(text if isinstance(text, str) else ""))
                 if interface is not None:
                     others.append((parsed[-1].ip, msgspec.convert(interface, InterfaceName)))
-            except msgspec.ValidationError as e:
-                self._fault(f"{key}[{i}].interface", interface, _allowed(str(e)))
+            except msgspec.ValidationError:
+                self._fault(f"{key}[{i}].interface", interface, 'must be the name of an interface, such as "eth1"')
             except ValueError:
                 self._fault(f"{key}[{i}]", value, 'must be an address, such as "192.0.2.100/32" or "2001:db8::100/128"')
         return {"addresses": tuple(parsed), "others": tuple(others)}

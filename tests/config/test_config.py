@@ -120,6 +120,16 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         (VIP.replace('["192.0.2.100/32"]', "[]"), ["vip[0].addresses = []", "1 to 48 addresses"]),
         (VIP.replace("192.0.2.100/32", "192.0.2.300"), ["vip[0].addresses[0] = '192.0.2.300'", "2001:db8::100/128"]),
         (VIP.replace('"192.0.2.100/32"', "5"), ["vip[0].addresses[0] = 5", "must be an address"]),
+        (
+            VIP.replace('"192.0.2.100/32"', '{address = "192.0.2.100"}'),
+            ["vip[0].addresses[0].interface = ''", 'such as "eth1"'],
+        ),
+        (
+            VIP.replace('"192.0.2.100/32"', '{address = "192.0.2.100", interface = "a/b", label = "x"}'),
+            ["vip[0].addresses[0].interface = 'a/b'", "vip[0].addresses[0].label = 'x': no such key"],
+        ),
+        (VIP.replace('"192.0.2.100/32"', '{interface = "eth1"}'), ["vip[0].addresses[0] = {'interface': 'eth1'}"]),
+        (VIP + "others = []\n", ["vip[0].others = []: no such key"]),
         (VIP.replace("192.0.2.100/32", "224.0.0.1"), ["vip[0].addresses[0]", "unicast"]),
         (VIP.replace("192.0.2.100/32", "240.0.0.1"), ["vip[0].addresses[0]", "reserved"]),
         (VIP.replace("192.0.2.100/32", "127.0.0.2"), ["vip[0].addresses[0]", "unicast"]),
@@ -270,3 +280,15 @@ def test_a_host_name_that_cannot_be_a_members_name(tmp_path: Path, hostname: str
         load(path, hostname=hostname)
     path.write_text(f'[election]\nmember = "a"\n{VIP}')
     assert load(path, hostname=hostname).election.member == "a"
+
+
+def test_an_address_may_be_on_another_interface(tmp_path: Path) -> None:
+    """The group belongs to its own interface's instance, and knows where each address is."""
+    listed = '["192.0.2.100/32", {address = "198.51.100.1/24", interface = "eth1"}]'
+    config = read(tmp_path, VIP.replace('["192.0.2.100/32"]', listed))
+    (vip,) = config.for_interface("eth0")
+    assert [str(address) for address in vip.addresses] == ["192.0.2.100/32", "198.51.100.1/24"]
+    assert [vip.placement.of(address) for address in vip.addresses] == ["eth0", "eth1"]
+    assert config.interfaces() == ("eth0", "eth1")
+    with pytest.raises(ConfigError, match="no .* has interface = 'eth1'"):
+        config.for_interface("eth1")
