@@ -154,7 +154,7 @@ class _Reader:
         self._unknown(f"{where}.", table, [name for name in kind.__struct_fields__ if name not in NO_KEYS])
         table = self._profile.fill(where, table)
         values: dict[str, Any] = {}
-        for f in fields(kind):
+        for f in (f for f in fields(kind) if f.name not in NO_KEYS):
             key = f"{where}.{f.name}"
             if f.name not in table:
                 if f.required:
