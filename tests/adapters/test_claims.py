@@ -6,6 +6,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from govipd.adapters.election.claimant import REREAD_S, UNORDERLY_S
+from govipd.config.reader import ADDRESSES_MAX
 from govipd.core.actions import RestartState
 from govipd.core.events import Deposed, Elected, Queued, Resigned
 from tests.adapters.claiming import claim, lead
@@ -54,6 +55,24 @@ async def test_a_claim_that_was_let_go_in_order_costs_the_next_one_no_wait(etcd:
         won = await b.sees(Elected)
         assert isinstance(won, Elected)
         assert won.not_before <= won.proved_at
+
+
+async def test_the_longest_list_of_addresses_fits_into_etcds_transactions(etcd: Cluster) -> None:
+    """Joining, leaving with a successor, and leaving without one."""
+    many = " ".join(f"192.0.2.{host}/32" for host in range(1, ADDRESSES_MAX + 1))
+    a, b = Member(etcd.endpoints, "a", addresses=many), Member(etcd.endpoints, "b", addresses=many)
+    async with running(a, b):
+        assert len((await lead(a)).addresses or ()) == ADDRESSES_MAX
+        b.election.campaign(1)
+        await b.sees(Queued)
+        a.election.resign(1)
+        await a.sees(Resigned)
+        won = await b.until(lambda e: isinstance(e, Elected) and e.proved_at >= e.not_before)
+        assert isinstance(won, Elected)
+        assert len(won.addresses or ()) == ADDRESSES_MAX
+        b.election.resign(1)
+        await b.sees(Resigned)
+        assert claim(etcd) == {}
 
 
 async def test_a_claim_that_ended_with_its_lease_is_waited_for(etcd: Cluster) -> None:
