@@ -18,20 +18,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from ipaddress import ip_address
-from itertools import chain
 
-from tests.lab.edges import EDGES, reachable
+from tests.lab.edges import EDGES
 from tests.lab.faults import FAULTS
-from tests.lab.files import set_vips
-from tests.lab.host import LabError, until
+from tests.lab.host import LabError
 from tests.lab.lab import Lab, Watching
 from tests.lab.machine import Machine
-from tests.lab.observe import Vips
 from tests.lab.play import Outcome, Scenario
 from tests.lab.scenarios import SCENARIOS
-from tests.lab.two_networks import OF_TWO
+from tests.lab.two_networks import OF_TWO, configure_groups, wait_all_served, watched
 
 # Twenty restarts in a row, half a minute of silence: one round of these would be most of a short soak.
 TOO_LONG = frozenset({"govipd-killed", "govipd-restarted", "govipd-frozen-30s", "etcd-in-turn"})
@@ -53,39 +48,6 @@ class Round:
     unserved: bool  # for a part of it, no machine was able to serve
 
 
-def addresses(group: int) -> tuple[str, str, str, str]:
-    """The addresses of a group: both families, on both networks. The first group has the lab's."""
-    host = 100 + group
-    return f"192.0.2.{host}", f"2001:db8::{host}", f"198.51.100.{host}", f"2001:db8:1::{host}"
-
-
-def configure_groups(lab: Lab, count: int) -> None:
-    """Give every machine's file so many groups."""
-    groups = {}
-    for group in range(count):
-        outer4, outer6, inner4, inner6 = addresses(group)
-        name = f"g{group}" if group else "api"
-        groups[name] = (f"{outer4}/32", f"{outer6}/128", f"{inner4}/24@eth1", f"{inner6}/64@eth1")
-    for node in lab.nodes:
-        set_vips(node, **groups)
-
-
-def watched(groups: int) -> tuple[Vips, Vips]:
-    """The addresses for which the machines are asked, on either network."""
-    ips = [tuple(map(ip_address, addresses(group))) for group in range(groups)]
-    return [each[:2] for each in ips], [each[2:] for each in ips]  # type: ignore[misc]  # as addresses() has them
-
-
-def wait_all_served(lab: Lab, groups: int) -> None:
-    """Wait until every address of every group is served.
-
-    Raises:
-        LabError: one is not, within HEALED_S.
-    """
-    for address in chain.from_iterable(map(addresses, range(groups if groups > 1 else 0))):
-        until(partial(reachable, lab, address), HEALED_S, f"{address} is served")
-
-
 def rounds(
     lab: Lab, watching: Watching, ends: float, seed: int, groups: int, say: Callable[[str], None]
 ) -> list[Round]:
@@ -97,7 +59,7 @@ def rounds(
     while time.monotonic() < ends:
         lab.make_whole()
         lab.wait_serving()
-        wait_all_served(lab, groups)
+        wait_all_served(lab, groups if lab.network.two else 0)
         whole_at = time.monotonic()
         time.sleep(QUIET_S)
         holder = lab.wait_serving()
@@ -110,7 +72,7 @@ def rounds(
         try:
             lab.make_whole()
             served = lab.wait_serving(timeout=HEALED_S) is not None
-            wait_all_served(lab, groups)
+            wait_all_served(lab, groups if lab.network.two else 0)
         except LabError as e:
             say(str(e))
             served = False
