@@ -140,6 +140,7 @@ class EtcdState:
 
     usable: bool
     detail: str
+    of_session: bool = False  # the trouble is the whole process's
 
 
 @dataclass(frozen=True, slots=True)

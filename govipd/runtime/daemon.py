@@ -20,6 +20,7 @@ from govipd.runtime.ports import Clock
 from govipd.runtime.process_ports import Journal, Notifier, Service
 from govipd.runtime.process_session import ProcessSession
 from govipd.runtime.reporter import status_of_all
+from govipd.runtime.shared_troubles import SharedTroubles
 from govipd.runtime.tasks import ProcessTasks
 
 BEAT_S = 0.25  # longest time between two steps of the loop, so that a stall differs from a quiet time
@@ -62,6 +63,7 @@ class Daemon:
         self._job_type = job_type
         now = clock.now()
         self._liveness = Liveness(limit=watchdog or 2 * BEAT_S + STALL_S, now=now)
+        self._shared = SharedTroubles(journal)
         self._tasks = ProcessTasks(self._ended)
         self._session = ProcessSession(self._tasks, self._begin_new)
         self._groups: dict[str, Group] = {}
@@ -275,7 +277,13 @@ class Daemon:
             return
         for plan in new:
             group = Group(
-                plan, session, post=self._post, observe=self._stepped, clock=self._clock, journal=self._journal
+                plan,
+                session,
+                post=self._post,
+                observe=self._stepped,
+                clock=self._clock,
+                journal=self._journal,
+                shared=self._shared,
             )
             self._groups[plan.name] = group
             for task, work in group.tasks().items():

@@ -18,6 +18,7 @@ from govipd.runtime.parts import GroupPlan
 from govipd.runtime.ports import Clock, Session, Sink
 from govipd.runtime.process_ports import Journal
 from govipd.runtime.reporter import Reporter
+from govipd.runtime.shared_troubles import SharedTroubles
 from govipd.runtime.step_timing import Operation
 
 REPORT_DELAY_S = 0.02  # longest delay of reports, so that they do not delay a take-over or a release (docs/adr/0008)
@@ -38,10 +39,12 @@ class Group:
         observe: Callable[[str, ev.Event, Sequence[ac.Action], float], None],
         clock: Clock,
         journal: Journal,
+        shared: SharedTroubles,
     ) -> None:
         self.plan = plan
         self.state_machine = VipStateMachine(plan.settings, clock.now())
         self._clock = clock
+        self._shared = shared
         self._observe = observe
         self._sink: Sink = lambda event: post(self, event)
         self._parts = plan.make(self._sink, session)
@@ -57,6 +60,7 @@ class Group:
             self.state_machine,
             clock=clock,
             journal=journal,
+            shared=shared,
             publish=self._parts.election.publish,
         )
         self._worker = KernelWorker(
@@ -269,6 +273,7 @@ class Group:
         """After the end: end the candidacy, and remove the fence if its addresses are not on this machine."""
         self._parts.election.close()
         self._parts.monitor.close()
+        self._shared.forget(self.plan.name)
         if self.stopped and not self.state_machine.present:
             try:
                 found = await self._parts.addresses.anywhere()

@@ -15,6 +15,7 @@ from govipd.core.status import GateReport, GroupStatus, Transition
 from govipd.runtime.ports import Clock
 from govipd.runtime.process_ports import Journal
 from govipd.runtime.repeat_filter import RepeatFilter
+from govipd.runtime.shared_troubles import SharedTroubles
 from govipd.runtime.step_timing import OperationTimings
 
 TRANSITIONS_KEPT = 20
@@ -30,6 +31,7 @@ class Reporter:
         name: the VIP group's name.
         addresses: the group's addresses; a reload changes them.
         state_machine: the state machine whose state is reported.
+        shared: reports the trouble that all groups of the process have at once.
         publish: takes the member's record for etcd.
     """
 
@@ -41,6 +43,7 @@ class Reporter:
         *,
         clock: Clock,
         journal: Journal,
+        shared: SharedTroubles,
         publish: Callable[[Mapping[str, object]], None],
     ) -> None:
         self.addresses = addresses
@@ -49,6 +52,7 @@ class Reporter:
         self._state_machine = state_machine
         self._clock = clock
         self._journal = journal
+        self._shared = shared
         self._publish = publish
         self._transitions: deque[Transition] = deque(maxlen=TRANSITIONS_KEPT)
         self._reported_gates: dict[str, Verdict] = {}
@@ -119,12 +123,17 @@ class Reporter:
                 self._report_gate(gate)
                 changed = True
         etcd = self._state_machine.facts.etcd
-        if etcd.usable:
-            self.troubles.resolve(JournalKind.ETCD_SILENT, JournalKind.ETCD_ANSWERS, "etcd answers again", now)
-        elif self._reported_etcd or isinstance(event, EtcdFailed):
-            text = f"etcd does not answer usefully: {etcd.detail}"
-            follows = "tried again for ever, a held VIP is dropped when its lease ends"
+        text, over = f"etcd does not answer usefully: {etcd.detail}", "etcd answers again"
+        follows = "tried again for ever, a held VIP is dropped when its lease ends"
+        again = self._reported_etcd or isinstance(event, EtcdFailed)
+        if etcd.usable or etcd.of_session:
+            self.troubles.resolve(JournalKind.ETCD_SILENT, JournalKind.ETCD_ANSWERS, over, now)
+        elif again:
             self.troubles.report(JournalKind.ETCD_SILENT, text, now, next_step=follows)
+        if not etcd.of_session:
+            self._shared.resolve(self._name, over, now)
+        elif again:
+            self._shared.report(self._name, text, now, next_step=follows)
         self._reported_etcd = etcd.usable
         pact = self._state_machine.fence.pact
         if pact.id != self._reported_pact:

@@ -17,13 +17,20 @@ from govipd.ctl import client, history, render
 from govipd.ctl.main import main
 from govipd.errors import DeniedError, NoDaemonError, RefusedError
 from govipd.runtime.reporter import Reporter
+from govipd.runtime.shared_troubles import SharedTroubles
 from govipd.runtime.step_timing import Operation, OperationTimings
 from tests.fakes import FakeClock, FakeJournal
 
 
 def reporter(journal: FakeJournal) -> Reporter:
     return Reporter(
-        "api", (), VipStateMachine(Settings(), 0.0), clock=FakeClock(), journal=journal, publish=lambda _record: None
+        "api",
+        (),
+        VipStateMachine(Settings(), 0.0),
+        clock=FakeClock(),
+        journal=journal,
+        shared=SharedTroubles(journal),
+        publish=lambda _record: None,
     )
 
 

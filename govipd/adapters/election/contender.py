@@ -167,7 +167,7 @@ class Contender:
                         await self.changed.wait()
                     elif self.wanted is None:
                         await self._leave(lease)
-                        self._troubles.report("election", "")
+                        self._troubles.of_candidacy("")
                         await sleep(self._session.until_next(REREAD_S), self.changed)
                         await self._look_for_remains(lease)
                     elif self._handing_over is not None:
@@ -178,7 +178,7 @@ class Contender:
                 except EtcdError as e:
                     if isinstance(e, LeaseNotFoundError):
                         self._session.renew_now.set()  # the renewer decides whether the lease is lost
-                    self._troubles.report("election", str(e))
+                    self._troubles.of_candidacy(str(e))
                     await sleep(pause, self.changed)
                     pause = min(2 * pause, LONGEST_PAUSE_S if self.place.not_before is None else LEADER_PAUSE_S)
                 else:
@@ -212,7 +212,7 @@ class Contender:
             if not in_time.succeeded:
                 return
         place.adopted = False
-        self._troubles.report("election", "")
+        self._troubles.of_candidacy("")
         if self.wanted != campaign:
             return
         if fault := self._disproved(key, own, ahead, standing):

@@ -163,9 +163,9 @@ class EtcdElection:
                 if await self._membership.register(lease):
                     break
                 pause = LONGEST_PAUSE_S  # another machine has the name, and may leave
-                self.troubles.report("election", "")
+                self.troubles.of_candidacy("")
             except EtcdError as e:
-                self.troubles.report("election", str(e))
+                self.troubles.of_candidacy(str(e))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
         async with asyncio.TaskGroup() as tasks:
@@ -204,7 +204,7 @@ class EtcdElection:
         """
         self.adopted = False
         self._contender.lost()
-        self.troubles.forget("election")
+        self.troubles.forget()
         self._sink(LeaseLost(lease, detail))
         self._contender.resignation.lost()
         if self._part is not None:

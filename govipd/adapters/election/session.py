@@ -223,7 +223,7 @@ class EtcdSession:
 
     def _report(self, trouble: str) -> None:
         for candidacy in self._candidacies:
-            candidacy.troubles.report("lease", trouble)
+            candidacy.troubles.of_session(trouble)
 
     # etcd's history
 
