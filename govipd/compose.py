@@ -150,7 +150,7 @@ def group_plan(config: Config, vip: VipConfig, host: Host) -> GroupPlan:
     election = config.election
     identity = Identity(
         keys=(config.etcd.prefix, config.etcd.claims, config.pact),
-        holding=(election.ttl, election.member, host.fenced, vip.election, vip.interface, *vip.others),
+        holding=(election.ttl, election.member, host.fenced, vip.election, *vip.placement.identity),
     )
     settings = config.settings()
     if not host.fenced:
@@ -175,7 +175,7 @@ def _parts(config: Config, vip: VipConfig, host: Host, identity: Identity, sink:
     nft: NftFence | None = None
     if host.fenced:
         nft = NftFence(
-            addresses=vip.addresses, clock=clock, tables=kernel.tables, interfaces=placement.interfaces
+            addresses=vip.addresses, clock=clock, tables=kernel.tables, placement=placement
         )  # fmt: skip
     addresses = KernelAddresses(
         placement=placement,

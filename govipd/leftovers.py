@@ -32,7 +32,11 @@ async def orphan_fences(interface: str, plan: Plan, kernel: NfTables, route: Rou
         KernelError: the kernel refused ORPHAN_TRIES times.
     """
 
-    async def remove(addresses: Collection[IPv4Address | IPv6Address]) -> Collection[IPv4Address | IPv6Address]:
+    async def remove(
+        addresses: Collection[IPv4Address | IPv6Address], alone: Collection[IPv4Address | IPv6Address]
+    ) -> Collection[IPv4Address | IPv6Address]:
+        for index, address in route.lent(alone):  # a group may have had it on any interface
+            route.delete(index, address)
         with suppress(InterfaceMissingError):
             ours = route.link(interface).index
             for index, address in route.where(addresses):
@@ -105,7 +109,9 @@ async def stay_silent(path: Path, interface: str) -> None:
             text = f"{vip.name}: this machine answers for {answers}: without nf_tables there is no fence to close"
         else:
             try:
-                await NftFence(addresses=vip.addresses, clock=clock, tables=tables).close()
+                await NftFence(
+                    addresses=vip.addresses, clock=clock, tables=tables, placement=vip.placement
+                ).close()  # fmt: skip
             except KernelError as e:
                 text = f"{vip.name}: this machine answers for {answers}: {e}"
         print(text, file=sys.stderr)

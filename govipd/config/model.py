@@ -17,7 +17,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=100)]
 # \Z, because $ would allow a newline at the end.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
-InterfaceName = Annotated[str, Meta(pattern=r"^[^/\s:]{1,15}\Z")]
+InterfaceName = Annotated[str, Meta(pattern=r"^[^/\s:\x00]{1,15}\Z")]
 _PREFIX = r"^[A-Za-z0-9_./-]{1,128}/\Z"
 
 NO_KEYS = frozenset({"others"})  # fields that are no keys of the file
@@ -77,7 +77,7 @@ class VipConfig(Struct, frozen=True, kw_only=True):
     @property
     def placement(self) -> Placement:
         """On which interface each address is."""
-        return Placement(self.interface, dict(self.others))
+        return Placement(self.interface, {ip: name for ip, name in self.others if name != self.interface})
 
 
 class PactConfig(Struct, frozen=True, kw_only=True):

@@ -61,7 +61,9 @@ def load(path: Path, *, hostname: str, local_addresses: Collection[HostAddress] 
 
 
 _S = TypeVar("_S", bound=Struct)
-ADDRESSES_MAX = 48  # of one VIP: one transaction reads and writes a claim for each; etcd allows 128 operations in it
+# Addresses of one VIP. The transaction by which a leader leaves writes and reads a claim for each, and a reload may
+# have replaced all of them just before. etcd allows 128 operations in a transaction (--max-txn-ops).
+ADDRESSES_MAX = 30
 
 
 class _Reader:

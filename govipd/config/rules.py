@@ -27,6 +27,7 @@ Fault = tuple[str, object, str]
 
 # Seconds that fence = "address" adds to the least margin: the kernel removes an address up to a second late.
 ADDRESS_FENCE_LATE_S = 1.0
+IFNAMSIZ = 16  # linux/if.h; a name has one byte less
 
 # The host's names of machines that have no name of their own yet (hostname(7), systemd-hostnamed.service(8)).
 _NO_NAMES = frozenset({"localhost", "localhost.localdomain", "localhost4", "localhost6", "(none)"})
@@ -147,6 +148,13 @@ def vip_faults(
         if vip.name in names:
             yield f"vip[{i}].name", vip.name, f"is the name of vip[{names[vip.name]}] too; give it another"
         names.setdefault(vip.name, i)
+        for interface in vip.placement.interfaces:
+            if len(interface.encode()) >= IFNAMSIZ:
+                yield (
+                    f"vip[{i}].interface",
+                    interface,
+                    f"must have fewer than {IFNAMSIZ} bytes, as the kernel's names do",
+                )
         for j, address in enumerate(vip.addresses):
             key = f"vip[{i}].addresses[{j}]"
             yield from _address_faults(key, address, endpoints, local)

@@ -44,9 +44,7 @@ class LinkState:
     present: bool
     admin_up: bool
     carrier: bool
-    mac: (
-        str  # "" when the interface is missing or has none; of several interfaces: their addresses, separated by spaces
-    )
+    mac: str  # as last seen; "" where it has none; of several interfaces: separated by spaces
     interface: str = ""  # of several: the one that is not up; "": all are up, or there is one
 
 

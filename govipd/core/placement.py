@@ -24,6 +24,11 @@ class Placement:
         """Every interface of the group, its own first."""
         return tuple(dict.fromkeys((self.interface, *self.others.values())))
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for equal placements."""
+        return (self.interface, *sorted(f"{ip} on {interface}" for ip, interface in self.others.items()))
+
     def of(self, address: Address) -> str:
         """The interface of an address."""
         return self.others.get(address.ip, self.interface)

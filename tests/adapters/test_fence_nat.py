@@ -13,6 +13,7 @@ import pytest
 from govipd.adapters.kernel.fence import NftFence
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address
+from govipd.core.placement import Placement
 from tests.adapters.conftest import LeapingClock, Wire
 from tests.adapters.fencing import OWN4, V4, V6, own_tables
 from tests.adapters.namespaces import Namespace
@@ -80,11 +81,14 @@ def pinned(host: Namespace, peer: Namespace, address: Address, interface: str = 
     peer.ip(f"neigh replace {address.ip} lladdr {link['address']} dev eth0 nud permanent")
 
 
-def guarding(clock: LeapingClock, interface: str = "eth0") -> NftFence:
+def guarding(clock: LeapingClock, interface: str = "eth0", second: str = "") -> NftFence:
     route = RouteSocket()
-    mac = route.mac(interface)
+    macs = {name: route.mac(name) for name in (interface, second) if name}
     route.close()
-    return NftFence(addresses=(V4, V6), clock=clock, tables=own_tables(interface, lambda _: mac))
+    inner = ip_interface("198.51.100.77/24")
+    placement = Placement(interface, {inner.ip: second} if second else {})
+    addresses = (V4, V6, inner) if second else (V4, V6)
+    return NftFence(addresses=addresses, clock=clock, tables=own_tables(interface, macs.get), placement=placement)
 
 
 @pytest.mark.parametrize("kind", list(NAT))
@@ -223,8 +227,11 @@ async def test_a_guest_reaches_the_vip_through_a_standbys_bridge(
     await fence.remove()
 
 
-async def test_a_pod_reaches_the_vip_through_a_standby_that_routes_it(standby: Standby, clock: LeapingClock) -> None:
-    """With its own address, and behind masquerading."""
+@pytest.mark.parametrize("second", ["", "pods"])
+async def test_a_pod_reaches_the_vip_through_a_standby_that_routes_it(
+    standby: Standby, clock: LeapingClock, second: str
+) -> None:
+    """With its own address, and behind masquerading; also where the fence guards an address on the pods' interface."""
     pod = Namespace()
     standby.host.ip(f"link add pods type veth peer name eth0 netns {pod.path}")
     standby.host.ip("link set pods up")
@@ -234,7 +241,7 @@ async def test_a_pod_reaches_the_vip_through_a_standby_that_routes_it(standby: S
     pod.ip(f"route add default via {INSIDE.partition('/')[0]}")
     standby.host.run("sysctl", "-q", "net.ipv4.ip_forward=1")
     standby.holder.ip(f"route add 198.51.100.0/24 via {OWN4.ip}")
-    fence = guarding(clock, "br0")
+    fence = guarding(clock, "br0", second)
     await fence.close()
     assert "1 received" in pod.run("ping", "-c", "1", "-w", "5", str(V4.ip))
     standby.host.run("nft", "add table ip nat; add chain ip nat post { type nat hook postrouting priority srcnat; }; "

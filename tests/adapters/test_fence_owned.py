@@ -105,7 +105,7 @@ class Removing:
     def __init__(self) -> None:
         self.route = RouteSocket()
 
-    async def __call__(self, addresses: Collection[IPAddress]) -> Collection[IPAddress]:
+    async def __call__(self, addresses: Collection[IPAddress], alone: Collection[IPAddress]) -> Collection[IPAddress]:
         index = self.route.link("eth0").index
         for address in self.route.addresses(index):
             if address.ip in addresses:

@@ -87,7 +87,7 @@ async def test_one_fence_opens_and_closes_both_legs(
     legs: Wire, addresses: KernelAddresses, clock: LeapingClock, route: RouteSocket
 ) -> None:
     """A neighbour on each wire reaches the address of its wire while the fence is open, and only then."""
-    fence = NftFence(addresses=ALL, clock=clock, tables=own_tables("eth0", route.mac), interfaces=PLACEMENT.interfaces)
+    fence = NftFence(addresses=ALL, clock=clock, tables=own_tables("eth0", route.mac), placement=PLACEMENT)
 
     def reached() -> list[bool]:
         legs.peer.ip("neigh flush all")
@@ -113,7 +113,7 @@ async def test_packets_that_come_by_the_second_interface_pass_no_nat(
                   " add rule ip other pre ip daddr 198.51.100.1 dnat to 198.51.100.5")  # fmt: skip
     (link,) = json.loads(legs.host.ip("-json link show dev eth1"))
     legs.peer.ip(f"neigh replace {INNER.ip} lladdr {link['address']} dev eth1 nud permanent")
-    fence = NftFence(addresses=ALL, clock=clock, tables=own_tables("eth0", route.mac), interfaces=PLACEMENT.interfaces)
+    fence = NftFence(addresses=ALL, clock=clock, tables=own_tables("eth0", route.mac), placement=PLACEMENT)
 
     def answered() -> bool:
         return "1 received" in legs.peer.run("ping", "-c", "1", "-W", "1", str(INNER.ip), check=False)

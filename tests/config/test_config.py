@@ -117,7 +117,8 @@ def test_the_interfaces_vips(tmp_path: Path) -> None:
         (VIP.replace("name", "nam"), ["vip[0].nam = 'api'", "did you mean name?", "vip[0].name is missing"]),
         (VIP.replace('"api"', '"a b"'), ["vip[0].name = 'a b'"]),
         (VIP.replace("eth0", "a-name-that-is-long"), ["vip[0].interface"]),
-        (VIP.replace('["192.0.2.100/32"]', "[]"), ["vip[0].addresses = []", "1 to 48 addresses"]),
+        (VIP.replace("eth0", "\u00e9" * 8), ["vip[0].interface", "fewer than 16 bytes"]),
+        (VIP.replace('["192.0.2.100/32"]', "[]"), ["vip[0].addresses = []", "1 to 30 addresses"]),
         (VIP.replace("192.0.2.100/32", "192.0.2.300"), ["vip[0].addresses[0] = '192.0.2.300'", "2001:db8::100/128"]),
         (VIP.replace('"192.0.2.100/32"', "5"), ["vip[0].addresses[0] = 5", "must be an address"]),
         (

@@ -14,6 +14,7 @@ from govipd.core.events import Address
 from tests.sim.clockwork import Timer, World
 
 JIFFY_S = 0.004
+FOR_EVER_S = 5e5  # a longer lifetime has no end
 BRIDGE_S = 0.02  # for so long a fence that was taken away may stay open when it is set up again
 UNSEEN_S = 0.05  # an address that is added so soon after a flush was guarded when that was asked for
 _DEFERRABLE_S = 1.25  # how late the timer that removes expired addresses may be
@@ -241,7 +242,7 @@ class Kernel:
         """`ip address add`, by an operator. Behind a flushed fence the address answers."""
         if not self._guarded(address.ip.packed):
             self._flushed[address.ip.packed] = math.inf
-        self.add_address(address, 1e6, 0.0)
+        self.add_address(address, 2 * FOR_EVER_S, 0.0)
 
     def add_elsewhere(self, address: Address) -> None:
         """`ip address add` on another interface, by an operator."""

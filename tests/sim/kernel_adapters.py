@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import marshal
+import math
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from govipd.adapters.kernel.rtnetlink import Link, RouteSocket
 from govipd.core.events import Address
 from govipd.errors import KernelError
 from tests.sim.clockwork import Process
-from tests.sim.kernel import INTERFACE, SECOND, IPAddress, Kernel, NftError, interface_of
+from tests.sim.kernel import FOR_EVER_S, INTERFACE, SECOND, IPAddress, Kernel, NftError, interface_of
 
 _INDEXES = {INTERFACE: 1, "lo": 2, SECOND: 3}
 COMMIT_S = 0.001  # what a transaction costs the process that waits for it
@@ -172,6 +173,10 @@ class SimRoute(RouteSocket):
         """See RouteSocket."""
         own = [(index, a) for index in (1, 3) for a in self.addresses(index) if a not in self._going]
         return [each for each in (*own, *((2, a) for a in self._model.elsewhere)) if each[1].ip in ips]
+
+    def lent(self, ips: Collection[IPAddress]) -> list[tuple[int, Address]]:
+        """See RouteSocket."""
+        return [each for each in self.where(ips) if self._model.addresses.get(each[1], math.inf) < FOR_EVER_S]
 
     def name(self, index: int) -> str:
         """See RouteSocket."""

@@ -122,7 +122,7 @@ class Claimant:
             self.strays_due = True  # a put without an answer may take effect after its address has left the group
             place = (IfCreateRevision(key.key, key.create_revision), IfOldest(self._keys.queue, key.create_revision))
             try:
-                reply = await self._session.txn((*place, *compare.values()), (*puts, *reads), reads)
+                reply = await self._session.txn((*place, *compare.values()), (*puts, *reads), reads, urgent=True)
             except EtcdWriteRefusedError:  # etcd answers, and the election is valid without claims
                 self._refused_until = now + REREAD_S
                 reply = await self._session.txn((), reads)

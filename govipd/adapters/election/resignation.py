@@ -166,7 +166,8 @@ class Resignation:
                 operations.append(Put(self._keys.release_marker, str(keys[-1].create_revision).encode(), 0))
             reads = (Get(name), *claims.reads(named))
             self._timings.mark("deletion asked")
-            reply = await self._session.txn([*there, *claims.unchanged(held)], [*operations, *reads], reads)
+            operations += reads
+            reply = await self._session.txn([*there, *claims.unchanged(held)], operations, reads, urgent=True)
             self._timings.mark("deletion confirmed")
             own, *answers = reply.gets
             claims.look(named, answers, lease)

@@ -28,7 +28,10 @@ SILENT_S = 1.0  # wait for every group's kernel to be silent, before earlier lea
 SWEEP_S = 60.0  # seconds between two sweeps when no group has left
 SWEEPS = 5  # after a group has left, or the lease was adopted: a call without an answer may take effect late
 SWEEP_AGAIN_S = 2.0  # seconds between these
-UNDER_WAY_MAX = 16  # the groups' transactions at the same time; of hundreds at once, the last would time out
+# The groups' transactions at the same time, each kind: of hundreds at once, the last would time out.
+READS_MAX = 16
+WRITES_MAX = 16
+URGENT_MAX = 64
 _POLL_S = 0.1  # seconds between two looks while the lease ends
 
 
@@ -70,8 +73,8 @@ class EtcdSession:
         self._clock = clock
         self._ttl = math.ceil(ttl)
         self._revision = 0  # of the store, as last answered
-        self._turns = asyncio.Semaphore(UNDER_WAY_MAX)
-        self._reads = CollectedReads(lambda gets: self._in_turn((), gets, ()))
+        self._reading, self._writing, self._urgent = map(asyncio.Semaphore, (READS_MAX, WRITES_MAX, URGENT_MAX))
+        self._reads = CollectedReads(self._read)
         self._candidacies: list[Candidacy] = []
         self._renewed: LeaseRenewed | None = None  # the last renewal of the present lease
         self._begun = asyncio.Event()  # etcd has confirmed the lease
@@ -228,18 +231,25 @@ class EtcdSession:
     # etcd's history
 
     async def txn(
-        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+        self,
+        compare: Sequence[Compare],
+        then: Sequence[Operation],
+        otherwise: Sequence[Operation] = (),
+        *,
+        urgent: bool = False,
     ) -> TxnResult:
         """Run one transaction. One that only reads goes out together with others (election.reads).
 
-        It waits its turn while UNDER_WAY_MAX others are under way. The proof of the lease does not wait.
+        It waits its turn while others of its kind are under way. One that is `urgent` does not wait for records and
+        joins. The proof of the lease does not wait.
 
         Raises:
             EtcdError: as Store.txn().
         """
         gets = [operation for operation in then if isinstance(operation, Get)]
         if compare or otherwise or len(gets) < len(then):
-            return await self._in_turn(compare, then, otherwise)
+            async with self._urgent if urgent else self._writing:
+                return await self._txn(compare, then, otherwise)
         return await self._reads.read(gets)
 
     def until_next(self, period: float) -> float:
@@ -250,11 +260,9 @@ class EtcdSession:
         left = period - self._clock.now() % period
         return left if left >= period / 10 else left + period  # else this look's own instant
 
-    async def _in_turn(
-        self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
-    ) -> TxnResult:
-        async with self._turns:
-            return await self._txn(compare, then, otherwise)
+    async def _read(self, gets: Sequence[Get]) -> TxnResult:
+        async with self._reading:
+            return await self._txn((), gets, ())
 
     async def _txn(
         self, compare: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]

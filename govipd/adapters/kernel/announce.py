@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, repeat
 
@@ -91,19 +91,21 @@ class FrameAnnouncer:
 
     def _send(self, rounds: int) -> None:
         """Send rounds at once. Nothing awaits here, so no stop() and no deadline can come between two frames."""
-        out = [
-            (interface, [*self._frames(interface, mac, addresses)] * rounds)
-            for interface, addresses in self._placement.by_interface(self._addresses).items()
-            if (mac := self._mac(interface)) is not None and len(mac) == 6
-        ]
-        if not out or self._clock.now() >= self._until:
-            return
-        for interface, made in out:
-            self._transmit(interface, made)
-        self._sent(sum(len(made) for _, made in out))
+        count = 0
+        for interface, addresses in self._placement.by_interface(self._addresses).items():
+            mac = self._mac(interface) if addresses else None
+            if mac is None or len(mac) != 6:
+                continue
+            out = [*self._frames(interface, mac, addresses)] * rounds
+            if self._clock.now() >= self._until:
+                break
+            self._transmit(interface, out)
+            count += len(out)
+        if count:
+            self._sent(count)
 
-    def _frames(self, interface: str, mac: bytes, addresses: Iterable[Address]) -> Iterator[bytes]:
-        router = self._router(interface)
+    def _frames(self, interface: str, mac: bytes, addresses: Sequence[Address]) -> Iterator[bytes]:
+        router = any(address.version == 6 for address in addresses) and self._router(interface)
         for address in addresses:
             if address.version == 4:
                 yield frames.arp_announcement(mac, address.ip)

@@ -10,6 +10,7 @@ from govipd.adapters.kernel.fence_rules import SLOTS, IPAddress
 from govipd.adapters.kernel.fence_tables import FenceTables, without
 from govipd.adapters.kernel.nft_table import Message, timing
 from govipd.core.events import Address
+from govipd.core.placement import Placement
 from govipd.errors import KernelError
 from govipd.runtime.ports import Clock
 
@@ -57,12 +58,13 @@ class NftFence:
         addresses: the group's addresses.
         clock: the clock of `until`.
         tables: the tables of the process's fences.
-        interfaces: the group's interfaces; (): only the interface of the tables.
+        placement: on which interface each address is; None: on the interface of the tables.
 
     Attributes:
-        interfaces: the group's interfaces.
+        placement: as given.
         addresses: the addresses that are guarded.
         guarding: the messages that guard them.
+        placing: the messages that say on which interface each is.
     """
 
     def __init__(
@@ -71,9 +73,9 @@ class NftFence:
         addresses: tuple[Address, ...],
         clock: Clock,
         tables: FenceTables,
-        interfaces: tuple[str, ...] = (),
+        placement: Placement | None = None,
     ) -> None:
-        self.interfaces = interfaces or (tables.interface,)
+        self.placement = placement or Placement(tables.interface)
         self._clock = clock
         self._tables = tables
         self._elements = tables.elements
@@ -89,6 +91,7 @@ class NftFence:
         """Encode the messages now: an activation must not wait for that."""
         self.addresses = addresses
         self.guarding = b"".join(self._elements.guards(addresses))
+        self.placing = b"".join(self._elements.places(self.placement, addresses))
         self._filling = {slot: b"".join(self._elements.fills(addresses, slot)) for slot in SLOTS}
         self._using = {slot: b"".join(self._elements.uses(addresses, slot)) for slot in SLOTS}
         self._closing = b"".join(self._elements.closes(addresses))

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from govipd.adapters.kernel import fence_rules
 from govipd.adapters.kernel.fence_rules import SLOTS, IPAddress
 from govipd.adapters.kernel.nft_table import Message, Table, timing
+from govipd.core.events import Address
+from govipd.core.placement import Placement
 
 _LONG_MS = (
     3_600_000  # for elements that one transaction adds and deletes: an element that has timed out cannot be deleted
@@ -27,6 +29,18 @@ class FenceElements:
     def guards(self, addresses: Addresses) -> Iterator[Message]:
         """The messages that guard addresses."""
         return self._each(addresses, lambda t, v, key: [_add(t, fence_rules.guarded(v), key)])
+
+    def places(self, placement: Placement, addresses: Iterable[Address]) -> Iterator[Message]:
+        """The messages that say on which interface each address is."""
+        for interface, placed in placement.by_interface(addresses).items():
+            for address in placed:
+                yield _add(self._inet, fence_rules.placed(address.version, interface), address.packed)
+
+    def displaces(self, placement: Placement, addresses: Iterable[Address]) -> Iterator[Message]:
+        """The messages after which these addresses are on no interface."""
+        for interface, placed in placement.by_interface(addresses).items():
+            for address in placed:
+                yield from _delete(self._inet, fence_rules.placed(address.version, interface), address.packed)
 
     def forgets(self, addresses: Addresses) -> Iterator[Message]:
         """The messages after which addresses are not guarded."""

@@ -44,6 +44,11 @@ def guarded(version: int) -> str:
     return f"guarded{version}"
 
 
+def placed(version: int, interface: str) -> str:
+    """The set of addresses that belong to this interface, where an instance has several."""
+    return f"on{version}_{escaped(interface)}"
+
+
 def used(version: int, slot: str) -> str:
     """The set of addresses for which this slot counts."""
     return f"used{version}{slot}"
@@ -65,6 +70,13 @@ def sets(table: Table, versions: tuple[int, ...]) -> Iterator[Message]:
             yield table.add_set(opened(version, slot), length, times_out=True)
 
 
+def places(inet: Table, interfaces: Sequence[str], versions: Sequence[int]) -> Iterator[Message]:
+    """Create the sets of the interfaces' addresses where they are missing."""
+    for interface in interfaces:
+        for version in versions:
+            yield inet.add_set(placed(version, interface), 4 if version == 4 else 16, times_out=False)
+
+
 def trial(inet: Table, arp: Table) -> tuple[Message, ...]:
     """All parts of a fence in one transaction, to try whether a kernel accepts them."""
     elements = (timing(t.add_element(opened(4, SLOTS[0]), bytes(4), times_out=True), 1000) for t in (inet, arp))
@@ -75,7 +87,9 @@ def rules(inet: Table, arp: Table, versions: Sequence[int], links: Mapping[str, 
     """Create missing chains, and rewrite their rules, for addresses of these IP versions.
 
     `links`: the VIPs' interfaces, with their hardware addresses. By these, a rule distinguishes a packet to this
-    machine from a packet that this machine only bridges (with br_netfilter, such packets pass these hooks, too).
+    machine from a packet that this machine only bridges (with br_netfilter, such packets pass these hooks, too). Where
+    there are several, a rule about packets that come or leave by an interface is for the addresses of that interface:
+    a packet from one link to a VIP of another may be one that this machine routes to the VIP's holder.
     """
     for table, hook, priority in (
         (inet, "prerouting", EARLY),
@@ -86,16 +100,17 @@ def rules(inet: Table, arp: Table, versions: Sequence[int], links: Mapping[str, 
     ):
         yield table.add_chain(hook, priority)
         yield table.flush_chain(hook)
-    if all(links.values()):
+    if macs := [mac for mac in links.values() if mac]:
         # A bridged packet is no answer. It has no input interface here, and its frame is from another machine.
-        foreign = (part for mac in links.values() if mac for part in (expr.link_source(), expr.unequal(mac)))
+        foreign = (part for mac in macs for part in (expr.link_source(), expr.unequal(mac)))
         yield inet.add_rule("postrouting", (*expr.came_by(""), *foreign, expr.accept()))
     for version in versions:
         yield from _closed(inet, "prerouting", version, _TO[version], expr.is_local())
         for interface, mac in links.items():
             for_us = (expr.link_destination(), expr.equal(mac)) if mac else ()
-            yield from _closed(inet, "prerouting", version, (*expr.came_by(interface), *for_us, *_TO[version]))
-            yield from _closed(inet, "postrouting", version, (*expr.leaves_by(interface), *_FROM[version]))
+            here = (expr.is_in(placed(version, interface)),) if len(links) > 1 else ()
+            yield from _closed(inet, "prerouting", version, (*expr.came_by(interface), *for_us, *_TO[version], *here))
+            yield from _closed(inet, "postrouting", version, (*expr.leaves_by(interface), *_FROM[version], *here))
         yield from _closed(inet, "input", version, _TO[version])
         yield from _closed(inet, "output", version, _FROM[version])
     if 4 in versions:
@@ -139,4 +154,9 @@ def lacking(kernel: NfTables) -> str:
 
 def fence_table(interface: str) -> str:
     """The name of the tables of an interface's fences: letters, digits and underscores, another for each interface."""
-    return FENCES + re.sub(r"[^A-Za-z0-9]", lambda c: "".join(f"_{byte:02x}" for byte in c[0].encode()), interface)
+    return FENCES + escaped(interface)
+
+
+def escaped(interface: str) -> str:
+    """An interface's name in letters, digits and underscores."""
+    return re.sub(r"[^A-Za-z0-9]", lambda c: "".join(f"_{byte:02x}" for byte in c[0].encode()), interface)

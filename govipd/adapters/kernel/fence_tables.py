@@ -1,7 +1,7 @@
 """The two nf_tables tables of an instance's fences, in inet and in arp, which the fences of a process share."""
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from govipd.adapters.kernel.joint_commits import JointCommits
 from govipd.adapters.kernel.nft_table import NFPROTO_ARP, NFPROTO_INET, Message, Table
 from govipd.adapters.kernel.nftables import NfTables
 from govipd.core.events import Address
+from govipd.core.placement import Placement
 from govipd.errors import KernelError
 
 _VERSIONS = (4, 6)
@@ -21,14 +22,16 @@ class SharingFence(Protocol):
     """What the tables ask of each fence.
 
     Attributes:
-        interfaces: the interfaces of its group.
+        placement: on which interface each address is.
         addresses: the addresses that it guards.
         guarding: the messages that guard them.
+        placing: the messages that say on which interface each is.
     """
 
-    interfaces: tuple[str, ...]
+    placement: Placement
     addresses: tuple[Address, ...]
     guarding: Message
+    placing: Message
 
     @property
     def is_open(self) -> bool:
@@ -68,7 +71,8 @@ class FenceTables:
         self.kernel = kernel
         self.interface, self._mac = interface, mac
         self._joint = JointCommits(kernel)
-        self._fences: list[SharingFence] = []
+        self._fences: Sequence[SharingFence] = ()
+        self._interfaces: tuple[str, ...] = (interface,)  # of every fence
         self._rules: tuple[Message, ...] = ()
         self._rules_for: tuple[Mapping[str, bytes | None], frozenset[int]] | None = None  # interfaces, IP versions
         self._found_versions: frozenset[int] | None = None  # of addresses that an earlier process has guarded
@@ -98,7 +102,7 @@ class FenceTables:
     def join(self, fence: SharingFence) -> None:
         """Let a fence share the tables. Its addresses are guarded from the next transaction on."""
         if fence not in self._fences:
-            self._fences.append(fence)
+            self._set_fences([*self._fences, fence])
             self._stated = None
 
     def leave(self, fence: SharingFence) -> None:
@@ -114,7 +118,12 @@ class FenceTables:
             tables = (self._inet, self._arp)
             self.kernel.commit(message for table in tables for message in (table.add(), table.delete()))
             self._stated = None
-        self._fences = others
+        self._set_fences(others)
+
+    def _set_fences(self, fences: Sequence[SharingFence]) -> None:
+        self._fences = fences
+        interfaces = (interface for fence in fences for interface in fence.placement.interfaces)
+        self._interfaces = tuple(dict.fromkeys((self.interface, *interfaces)))
 
     def let_go(self, fence: SharingFence, addresses: tuple[Address, ...]) -> None:
         """Close addresses of a fence, and guard them no more, unless another fence does.
@@ -123,8 +132,9 @@ class FenceTables:
             KernelError: the kernel did not confirm.
         """
         closed = self.elements.closes(self.closable(fence, addresses))
-        forgotten = self.elements.forgets(without(addresses, *(other.addresses for other in self._besides(fence))))
-        if batch := (*closed, *forgotten):
+        gone = without(addresses, *(other.addresses for other in self._besides(fence)))
+        displaced = self.elements.displaces(fence.placement, gone) if self._placed() else ()
+        if batch := (*closed, *self.elements.forgets(gone), *displaced):
             self.commit(batch)
 
     def closable(self, fence: SharingFence, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
@@ -223,8 +233,13 @@ class FenceTables:
 
     def _links(self) -> Mapping[str, bytes | None]:
         """The interfaces of every fence, with their hardware addresses."""
-        names = dict.fromkeys((self.interface, *(name for fence in self._fences for name in fence.interfaces)))
-        return {name: self._mac(name) for name in names}
+        return {interface: self._mac(interface) for interface in self._interfaces}
+
+    def _placed(self) -> tuple[Message, ...]:
+        """The sets that say which addresses belong to which interface; none where there is one interface."""
+        if len(self._interfaces) == 1:
+            return ()
+        return tuple(fence_rules.places(self._inet, self._interfaces, _VERSIONS))
 
     def _open(self) -> list[SharingFence]:
         return [fence for fence in self._fences if fence.is_open]
@@ -254,7 +269,9 @@ class FenceTables:
             self._rules = tuple(fence_rules.rules(self._inet, self._arp, sorted(versions), wanted[0]))
             self._rules_for = wanted
         guarding = filter(None, (fence.guarding for fence in self._fences))
-        return (self._inet.add(), self._arp.add(), *self._rules, *guarding)
+        placed = self._placed()
+        placing = filter(None, (fence.placing for fence in self._fences)) if placed else ()
+        return (self._inet.add(), self._arp.add(), *placed, *self._rules, *guarding, *placing)
 
     def _set_up(self, batch: tuple[Message, ...]) -> None:
         """Create missing tables or sets. Where both tables are missing, the open fences stay open for a moment."""

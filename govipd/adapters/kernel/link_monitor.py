@@ -53,6 +53,7 @@ class LinkMonitor:
         self._listen = listen
         self._removed = removed
         self._indexes: dict[str, int] = {}  # of the groups' interfaces, as last looked at
+        self._macs: dict[str, str] = {}  # by interface, as last seen
         self._watches: list[AddressWatch] = []
         self._by_ip: dict[IPv4Address | IPv6Address, list[AddressWatch]] = {}  # see _concerned(); empty: not known
         self._poll_at = 0.0
@@ -145,7 +146,8 @@ class LinkMonitor:
         found: dict[IPv4Address | IPv6Address, list[tuple[int, Address]]] = {}
         for index, address in self._route.where({ip for watch in watches for ip in watch.ips}):
             found.setdefault(address.ip, []).append((index, address))
-        states = {name: self._state(name) for watch in watches for name in watch.placement.interfaces}
+        names = dict.fromkeys(name for watch in watches for name in watch.placement.interfaces)
+        states = {name: self._state(name) for name in names}
         for watch in tuple(watches):
             ours = [each for ip in watch.ips for each in found.get(ip, ())]
             here = frozenset(address for index, address in ours if self._at(watch, address, index))
@@ -159,9 +161,10 @@ class LinkMonitor:
             link = self._route.link(interface)
         except InterfaceMissingError:
             self._indexes.pop(interface, None)
-            return LinkState(present=False, admin_up=False, carrier=False, mac="")
+            return LinkState(present=False, admin_up=False, carrier=False, mac=self._macs.get(interface, ""))
         self._indexes[interface] = link.index
-        return LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=link.mac.hex(":"))
+        self._macs[interface] = mac = link.mac.hex(":")
+        return LinkState(present=True, admin_up=link.admin_up, carrier=link.carrier, mac=mac)
 
     def _at(self, watch: "AddressWatch", address: Address, index: int) -> bool:
         """Whether this is the interface where the group has the address."""

@@ -21,7 +21,8 @@ IpAddress = IPv4Address | IPv6Address
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _ETH_P_ALL = 3
-_ASKED_APART_MAX = 16  # members that get a question of their own; all other machines are asked by broadcast
+_ASKED_APART_MAX = 32  # hardware addresses of members that are asked by unicast; all machines are asked by broadcast
+
 _HEARD_MAX = 1000  # frames that one call reads
 # Classic BPF (linux/filter.h; code, true, false, value): lets ARP and neighbour advertisements pass, so that a busy
 # link does not drown the answers.

@@ -16,16 +16,18 @@ async def clear_orphans(
     kernel: NfTables,
     name: str,
     owned: Collection[IPAddress],
-    remove: Callable[[Collection[IPAddress]], Awaitable[Collection[IPAddress]]],
+    remove: Callable[[Collection[IPAddress], Collection[IPAddress]], Awaitable[Collection[IPAddress]]],
 ) -> Sequence[str]:
-    """Close the fence of each address that no group owns, remove the address from the interface, then the fence.
+    """Close the fence of each address that no group owns, remove the address, then the fence.
 
     Args:
         kernel: commits the transactions.
         name: the name of the interface's tables.
         owned: the groups' addresses.
-        remove: removes addresses from the interface, with any prefix length. Returns those that are still on this
-            machine. They stay guarded and closed, unless the fence of another interface guards them.
+        remove: removes addresses from the interface, with any prefix length. Its second argument has those that no
+            other instance's fence guards: where govipd has added these to another interface, they are removed there,
+            too. Returns those that are still on this machine. They stay guarded and closed, unless another instance's
+            fence guards them.
 
     Returns:
         One line for each address that no group owns.
@@ -43,7 +45,8 @@ async def clear_orphans(
         sets = (*fence_rules.sets(inet, (4, 6)), *fence_rules.sets(arp, (4,)))
         kernel.commit((*sets, *elements.closes(orphans)))
         others = (fence_rules.every(kernel, other) for other in every - {name})
-        left = set(await remove(orphans)) & orphans - frozenset[IPAddress]().union(*others)
+        alone = orphans - frozenset[IPAddress]().union(*others)
+        left = set(await remove(orphans, alone)) & alone
     if owned or left:
         if orphans - left:
             kernel.commit(elements.forgets(orphans - left))

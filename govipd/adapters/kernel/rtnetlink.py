@@ -31,6 +31,8 @@ _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_ADDRESS, IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
 _RTEXT_FILTER_SKIP_STATS = 8  # statistics cost time: the kernel adds them up over all processors
 IFA_ADDRESS, IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_IFA_F_DEPRECATED = 0x20
+_IFA_F_PERMANENT = 0x80
 _IFA_F_NODAD = 0x02
 IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40
 
@@ -132,10 +134,23 @@ class RouteSocket:
         Raises:
             KernelError: the kernel did not answer.
         """
+        return [(index, address) for index, address, _ in self._find(ips)]
+
+    def lent(self, ips: Collection[IPv4Address | IPv6Address]) -> list[tuple[int, Address]]:
+        """As where(), but only addresses that add() has added: a limited lifetime, and none of it preferred.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        kind, unlike = _IFA_F_DEPRECATED, _IFA_F_PERMANENT
+        return [(index, address) for index, address, flags in self._find(ips) if flags & kind and not flags & unlike]
+
+    def _find(self, ips: Collection[IPv4Address | IPv6Address]) -> Iterator[tuple[int, Address, int]]:
         wanted = tuple(ip.packed for ip in ips)
         answers = self._request("reading addresses", _GETADDR, _DUMP, IFADDR.pack(0, 0, 0, 0, 0), wanted)
-        found = (_address(answer) for answer in answers if any(each in answer for each in wanted))
-        return [(index, address) for index, address, _ in found if address is not None and address.ip in ips]
+        for index, address, flags in (_address(a) for a in answers if any(each in a for each in wanted)):
+            if address is not None and address.ip in ips:
+                yield index, address, flags
 
     def name(self, index: int) -> str:
         """The name of the interface with that index; a text with the index where the interface has just gone."""
