@@ -5,21 +5,30 @@ import json
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_interface
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from govipd.adapters.kernel.addresses import KernelAddresses, PresentAddresses
 from govipd.adapters.kernel.announce import FrameAnnouncer, PacketSocket
 from govipd.adapters.kernel.fence import NftFence
+from govipd.adapters.kernel.fence_rules import every
+from govipd.adapters.kernel.fence_tables import FenceTables
 from govipd.adapters.kernel.link_monitor import LinkMonitor
 from govipd.adapters.kernel.neighbours import LinkNeighbours, PacketEar
+from govipd.adapters.kernel.nftables import NfTables
 from govipd.adapters.kernel.rtnetlink import RouteSocket
 from govipd.core.events import Address, AddressesElsewhere, AddressFound, AddressLost, LinkState, WireHeard
 from govipd.core.placement import Placement
 from govipd.errors import InterfaceMissingError
+from govipd.leftovers import orphan_fences
 from tests.adapters.conftest import BootClock, Events, LeapingClock, Wire
 from tests.adapters.fencing import own_tables
 from tests.adapters.namespaces import Namespace
+
+if TYPE_CHECKING:
+    from govipd.runtime.parts import Plan
 
 OUTER: Address = ip_interface("192.0.2.100/24")
 INNER: Address = ip_interface("198.51.100.1/24")
@@ -250,3 +259,43 @@ def test_a_packet_socket_sends_on_both(legs: Wire) -> None:
         assert ear.recv(100) == frame
         ear.close()
     packets.close()
+
+
+async def test_an_orphan_is_removed_wherever_its_group_had_it(
+    legs: Wire, addresses: KernelAddresses, clock: LeapingClock
+) -> None:
+    """After the file has lost the group. An operator's address stays, behind the fence, which stays closed."""
+    kernel = NfTables(owns=False)
+    fence = NftFence(addresses=ALL, clock=clock, tables=FenceTables("eth0", kernel), placement=PLACEMENT)
+    await fence.open(clock.now() + 60)
+    await addresses.add(clock.now() + 60)
+    legs.host.ip(f"address del {INNER6} dev eth1")
+    legs.host.ip(f"address add {INNER6} dev eth1 nodad")
+    nothing = cast("Plan", SimpleNamespace(groups={}))
+    told = await orphan_fences("eth0", nothing, NfTables(owns=False), RouteSocket())
+    assert [line.rpartition(": ")[2] for line in told] == [
+        "removed",
+        "removed",
+        "it is still on this machine, so the fence stays, closed",
+    ]
+    assert not shown(legs.host, "eth0")
+    assert shown(legs.host, "eth1") == {str(INNER6)}
+    assert every(kernel, "govipd_eth0") == {INNER6.ip}
+    kernel.close()
+
+
+async def test_an_orphan_that_another_instance_guards_is_left_to_it(
+    legs: Wire, addresses: KernelAddresses, clock: LeapingClock
+) -> None:
+    """The file gave it to a group of that instance, which holds it now."""
+    kernel = NfTables(owns=False)
+    fence = NftFence(addresses=ALL, clock=clock, tables=FenceTables("eth0", kernel), placement=PLACEMENT)
+    await fence.open(clock.now() + 60)
+    await addresses.add(clock.now() + 60)
+    others = NftFence(addresses=(INNER,), clock=clock, tables=own_tables("eth1"))
+    await others.open(clock.now() + 60)
+    nothing = cast("Plan", SimpleNamespace(groups={}))
+    await orphan_fences("eth0", nothing, NfTables(owns=False), RouteSocket())
+    assert shown(legs.host, "eth1") == {str(INNER)}
+    assert "1 received" in legs.peer.run("ping", "-c", "1", "-W", "1", str(INNER.ip))
+    kernel.close()
