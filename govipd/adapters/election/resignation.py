@@ -11,7 +11,7 @@ from govipd.adapters.election.handover import HandoverSender
 from govipd.adapters.election.queue import Place
 from govipd.adapters.election.session import EtcdSession
 from govipd.adapters.election.successors import Successor
-from govipd.adapters.etcd.api import Delete, Get, IfCreateRevision, KeyValue, Operation, Put
+from govipd.adapters.etcd.api import Compare, Delete, Get, IfCreateRevision, KeyValue, Operation, Put
 from govipd.core.actions import Address
 from govipd.core.events import Resigned
 from govipd.errors import EtcdRefusedError, EtcdWriteRefusedError
@@ -154,7 +154,8 @@ class Resignation:
             held = tuple(claims.held)
             named = tuple(dict.fromkeys((*held, *claims.wanted)))
             passed = [a for a in held if successor is not None and successor.wants(a) and in_order(a)]
-            there = [IfCreateRevision(kv.key, kv.create_revision) for kv in keys] or [IfCreateRevision(name, 0)]
+            there: list[Compare] = [IfCreateRevision(kv.key, kv.create_revision) for kv in keys]
+            there = there or [IfCreateRevision(name, 0)]
             operations: list[Operation] = [Delete(kv.key) for kv in keys]
             operations += claims.let_go([a for a in held if a not in passed], in_order)
             if successor is not None:
@@ -166,8 +167,8 @@ class Resignation:
                 operations.append(Put(self._keys.release_marker, str(keys[-1].create_revision).encode(), 0))
             reads = (Get(name), *claims.reads(named))
             self._timings.mark("deletion asked")
-            operations += reads
-            reply = await self._session.txn([*there, *claims.unchanged(held)], operations, reads, urgent=True)
+            there += claims.unchanged(held)
+            reply = await self._session.txn(there, [*operations, *reads], reads, urgent=True)
             self._timings.mark("deletion confirmed")
             own, *answers = reply.gets
             claims.look(named, answers, lease)

@@ -111,7 +111,7 @@ FENCE = (
     one(
         "a deletion that was given up may hit a later key",
         "Resignation._delete",
-        "self._session.txn([*there, *claims.unchanged(held)], [*operations, *reads], reads)",
+        "self._session.txn(there, [*operations, *reads], reads, urgent=True)",
         "self._session.txn((), [*operations, *reads])",
         within=30_000,
     ),
