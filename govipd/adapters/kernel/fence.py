@@ -260,7 +260,7 @@ class NftFence:
         closable = self._tables.closable(self, self.addresses)
         closing = self._closing if closable == self.addresses else b"".join(self._elements.closes(closable))
         self._tables.join(self)  # again, where it had been removed
-        self._tables.look_at_interface()
+        self._tables.look_at_interfaces()
         try:
             try:
                 self._tables.commit((closing,))

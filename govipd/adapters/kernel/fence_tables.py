@@ -1,6 +1,7 @@
 """The two nf_tables tables of an instance's fences, in inet and in arp, which the fences of a process share."""
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
@@ -72,6 +73,7 @@ class FenceTables:
         self.interface, self._mac = interface, mac
         self._joint = JointCommits(kernel)
         self._fences: Sequence[SharingFence] = ()
+        self._shared_ips: frozenset[IPAddress] | None = None  # see _shared(); None: not known
         self._interfaces: tuple[str, ...] = (interface,)  # of every fence
         self._rules: tuple[Message, ...] = ()
         self._rules_for: tuple[Mapping[str, bytes | None], frozenset[int]] | None = None  # interfaces, IP versions
@@ -121,7 +123,7 @@ class FenceTables:
         self._set_fences(others)
 
     def _set_fences(self, fences: Sequence[SharingFence]) -> None:
-        self._fences = fences
+        self._fences, self._shared_ips = fences, None
         interfaces = (interface for fence in fences for interface in fence.placement.interfaces)
         self._interfaces = tuple(dict.fromkeys((self.interface, *interfaces)))
 
@@ -139,11 +141,23 @@ class FenceTables:
 
     def closable(self, fence: SharingFence, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """The addresses without those that another fence holds open: a reload gives an address to another group."""
+        if self._shared().isdisjoint(address.ip for address in addresses):
+            return addresses
         return without(addresses, *(other.addresses for other in self._besides(fence) if other.is_open))
 
     def used_elsewhere(self, fence: SharingFence) -> frozenset[IPAddress]:
-        """The addresses that other fences hold open, or are prepared to."""
-        return frozenset(address.ip for other in self._besides(fence) if other.in_use for address in other.addresses)
+        """The addresses of this fence that other fences hold open, or are prepared to."""
+        if not (shared := self._shared()):
+            return frozenset()
+        used = (address.ip for other in self._besides(fence) if other.in_use for address in other.addresses)
+        return shared.intersection(used)
+
+    def _shared(self) -> frozenset[IPAddress]:
+        """The addresses that more than one fence guards; perhaps also some that did so before a reload."""
+        if self._shared_ips is None:
+            fences = Counter(address.ip for fence in self._fences for address in fence.addresses)
+            self._shared_ips = frozenset(ip for ip, count in fences.items() if count > 1)
+        return self._shared_ips
 
     def _besides(self, fence: SharingFence) -> Iterator[SharingFence]:
         return (other for other in self._fences if other is not fence)
@@ -152,9 +166,9 @@ class FenceTables:
 
     def restate(self) -> None:
         """Let the next transaction state everything: a fence guards other addresses."""
-        self._stated = None
+        self._stated = self._shared_ips = None
 
-    def look_at_interface(self) -> None:
+    def look_at_interfaces(self) -> None:
         """Let the next transaction state everything, if an interface has another hardware address by now."""
         if self._rules_for is not None and self._links() != self._rules_for[0]:
             self._stated = None

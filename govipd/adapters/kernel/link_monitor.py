@@ -122,13 +122,8 @@ class LinkMonitor:
             if removed := event == "RTM_DELADDR":
                 self._removed()
             watches = self._concerned().get(address.ip, ())
-            self._look(
-                [
-                    watch
-                    for watch in watches
-                    if watch.changed(address, here=self._at(watch, address, index), removed=removed)
-                ]
-            )
+            at = ((watch, self._at(watch, address, index)) for watch in watches)
+            self._look([watch for watch, here in at if watch.changed(address, here=here, removed=removed)])
 
     def _concerned(self) -> Mapping[IPv4Address | IPv6Address, Sequence["AddressWatch"]]:
         """By address, the groups that have it."""
