@@ -127,7 +127,7 @@ SEED ?= 1
 PACT ?= 0
 LOAD ?= 0
 .PHONY: soak
-soak: ready ## random faults for MINUTES, from SEED; with a PACT of seconds, under LOAD processes (root)
+soak: ready ## random faults for MINUTES, from SEED; with a PACT of seconds, under LOAD processes, with GROUPS on two networks (root)
 	$(BIN)/python -m tests.lab.soak --minutes $(MINUTES) --seed $(SEED) --pact $(PACT) --load $(LOAD) $(if $(GROUPS),--groups $(GROUPS))
 
 QUICK ?=
