@@ -44,7 +44,6 @@ class Group:
         self.plan = plan
         self.state_machine = VipStateMachine(plan.settings, clock.now())
         self._clock = clock
-        self._shared = shared
         self._observe = observe
         self._sink: Sink = lambda event: post(self, event)
         self._parts = plan.make(self._sink, session)
@@ -98,14 +97,9 @@ class Group:
         try:
             left = self._parts.restart_state.load()
         except StateFileError as e:
-            self.reporter.line(
-                JournalKind.NOT_ADOPTED, f"nothing of an earlier process is adopted: {e}; next: start clean"
-            )
+            self._report_not_adopted(str(e))
         if left is not None and not self._parts.election.adoptable(left):
-            text = "its lease is not the one that another VIP of this process has adopted"
-            self.reporter.line(
-                JournalKind.NOT_ADOPTED, f"nothing of an earlier process is adopted: {text}; next: start clean"
-            )
+            self._report_not_adopted("its lease is not the one that another VIP of this process has adopted")
             left = None
         if left is not None and left.addresses:
             self._worker.applied = union(self._worker.applied, left.addresses)
@@ -116,6 +110,10 @@ class Group:
         self.deadline = self.state_machine.next_deadline(now)
         if self._parts.drain.is_set():
             self.handle(ev.Drain(wanted=True))
+
+    def _report_not_adopted(self, why: str) -> None:
+        text = f"nothing of an earlier process is adopted: {why}; next: start clean"
+        self.reporter.line(JournalKind.NOT_ADOPTED, text)
 
     def handle(self, event: ev.Event) -> None:
         """Give an event to the state machine, and execute its actions.
@@ -273,7 +271,7 @@ class Group:
         """After the end: end the candidacy, and remove the fence if its addresses are not on this machine."""
         self._parts.election.close()
         self._parts.monitor.close()
-        self._shared.forget(self.plan.name)
+        self.reporter.close()
         if self.stopped and not self.state_machine.present:
             try:
                 found = await self._parts.addresses.anywhere()

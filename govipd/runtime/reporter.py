@@ -172,6 +172,10 @@ class Reporter:
             fields = {"GOVIP_MOVE": story.move.value, "GOVIP_BEGAN": f"{story.began:.6f}", "GOVIP_STEPS": steps}
             self.line(JournalKind.TIMELINE, str(story), fields)
 
+    def close(self) -> None:
+        """End the reports: the group has ended."""
+        self._shared.forget(self._name)
+
     def _wall(self, then: float) -> float:
         """The wall clock's seconds since 1970 at an instant of CLOCK_BOOTTIME."""
         return datetime.now(UTC).timestamp() - (self._clock.now() - then)

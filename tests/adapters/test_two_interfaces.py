@@ -261,14 +261,19 @@ def test_a_packet_socket_sends_on_both(legs: Wire) -> None:
     packets.close()
 
 
+async def left_behind(kernel: NfTables, addresses: KernelAddresses, clock: LeapingClock) -> None:
+    """An open fence and its addresses, of a process that has ended. Its group is not in the file any more."""
+    fence = NftFence(addresses=ALL, clock=clock, tables=FenceTables("eth0", kernel), placement=PLACEMENT)
+    await fence.open(clock.now() + 60)
+    await addresses.add(clock.now() + 60)
+
+
 async def test_an_orphan_is_removed_wherever_its_group_had_it(
     legs: Wire, addresses: KernelAddresses, clock: LeapingClock
 ) -> None:
     """After the file has lost the group. An operator's address stays, behind the fence, which stays closed."""
     kernel = NfTables(owns=False)
-    fence = NftFence(addresses=ALL, clock=clock, tables=FenceTables("eth0", kernel), placement=PLACEMENT)
-    await fence.open(clock.now() + 60)
-    await addresses.add(clock.now() + 60)
+    await left_behind(kernel, addresses, clock)
     legs.host.ip(f"address del {INNER6} dev eth1")
     legs.host.ip(f"address add {INNER6} dev eth1 nodad")
     nothing = cast("Plan", SimpleNamespace(groups={}))
@@ -289,9 +294,7 @@ async def test_an_orphan_that_another_instance_guards_is_left_to_it(
 ) -> None:
     """The file gave it to a group of that instance, which holds it now."""
     kernel = NfTables(owns=False)
-    fence = NftFence(addresses=ALL, clock=clock, tables=FenceTables("eth0", kernel), placement=PLACEMENT)
-    await fence.open(clock.now() + 60)
-    await addresses.add(clock.now() + 60)
+    await left_behind(kernel, addresses, clock)
     others = NftFence(addresses=(INNER,), clock=clock, tables=own_tables("eth1"))
     await others.open(clock.now() + 60)
     nothing = cast("Plan", SimpleNamespace(groups={}))

@@ -39,7 +39,7 @@ OF_TWO = (
              _outer_cable_pulled),
     Scenario("inner-cable-pulled", "the holder's cable of the second network is pulled", Outcome.MOVES,
              _inner_cable_pulled),
-    Scenario("inner-interface-deleted", "the holder's second interface is deleted, and created anew", Outcome.MOVES,
+    Scenario("inner-interface-deleted", "the holder's second interface is deleted, and later made again", Outcome.MOVES,
              _inner_interface_deleted, _inner_rewired),
     Scenario("inner-network-parted", "the holder is cut off from the others on the second network only", Outcome.STAYS,
              _inner_network_parted),

@@ -47,7 +47,7 @@ class Troubles:
         self._report()
 
     def forget(self) -> None:
-        """Forget the trouble of a candidacy that begins anew. The next report sends the change."""
+        """Forget the candidacy's trouble: a new lease begins. The next report sends the change."""
         self._failures, self._candidacy = 0, ""
 
     def _report(self) -> None:

@@ -1,7 +1,7 @@
 """A VIP group's addresses on its interfaces, over rtnetlink(7).
 
-Each operation looks an interface up by its name, because the interface may be deleted and created anew with another
-index. Addresses are compared without their prefix length: a kernel that has 192.0.2.100/24 answers for 192.0.2.100/32,
+Each operation looks an interface up by its name: an interface that was deleted and created again has another index.
+Addresses are compared without their prefix length: a kernel that has 192.0.2.100/24 answers for 192.0.2.100/32,
 whichever interface has the address (the weak host model). An address on a wrong interface is reported, not removed.
 """
 
