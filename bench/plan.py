@@ -20,7 +20,7 @@ JUDGED: Mapping[str, frozenset[str]] = {
 }
 _CLOSE_EVENTS = {"C", "handover"}
 _STEPS = {GOVIPD: 3, TUNED: 3, TUNED_10MS: 3}
-_CLOSE = {GOVIPD: 7, TUNED: 7, TUNED_10MS: 7}
+_CLOSE = {GOVIPD: CLOSE_RUNS, TUNED: CLOSE_RUNS, TUNED_10MS: CLOSE_RUNS}
 # With QUICK=1: what is judged three times, or more where chance has a large part in it, the rest once or not at all.
 QUICK: Mapping[str, Mapping[str, int]] = {
     "A": {**_STEPS, FAST: 1, USUAL: 1, VIP_MANAGER: 1},

@@ -32,6 +32,7 @@ class FakeElection:
         self.queue = ["node2", "node3"]  # behind this one
         self.silent = self.kernel_silent = False
         self.full = False
+        self.told_closed: list[str] = []  # the call just before each fence_closed()
         self._leads: ev.Elected | None = None
 
     async def run(self) -> None:
@@ -41,6 +42,9 @@ class FakeElection:
 
     def silenced(self) -> None:
         self.kernel_silent = True
+
+    def fence_closed(self) -> None:
+        self.told_closed.append(self._calls[-1])
 
     def adoptable(self, holding: RestartState) -> bool:
         return True
@@ -189,6 +193,12 @@ class FakeAddresses(FakeKernel):
 
 
 class FakeAnnouncer(FakeKernel):
+    def prepare(self) -> None:
+        pass
+
+    def first_round(self) -> None:
+        self._call("announce first")
+
     def hold(self, until: float) -> None:
         pass
 

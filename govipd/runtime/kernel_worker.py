@@ -112,16 +112,19 @@ class KernelWorker:
                 await parts.fence.prepare(action.until)  # a reload of the firewall may have deleted the fence
                 await parts.addresses.add(action.until)
                 self._prepared = True
+                parts.announcer.prepare()
                 parts.timings.mark("addresses there")
             case Hold():
                 await parts.fence.open(action.until)
+                parts.announcer.hold(action.until)
                 parts.timings.mark("fence open")
                 self.confirmed_until = action.until
-                if not self._prepared:
+                if self._prepared:
+                    parts.announcer.first_round()
+                else:
                     await parts.addresses.add(action.until)
                     parts.timings.mark("addresses there")
                 self._prepared = False  # the next Hold renews the addresses' lifetime
-                parts.announcer.hold(action.until)
             case CloseFence():
                 try:
                     if self.applied != self.wanted:
@@ -129,6 +132,7 @@ class KernelWorker:
                 finally:
                     await parts.fence.close()
                 parts.timings.mark("fence closed")
+                parts.election.fence_closed()
             case RemoveAddresses():
                 self._prepared = False
                 await asyncio.sleep(REMOVE_AFTER_S)

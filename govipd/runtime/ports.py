@@ -47,6 +47,12 @@ class Election(Protocol):
         Leases of earlier processes may be given back.
         """
 
+    def fence_closed(self) -> None:
+        """Note that this kernel is silent, and will be until it leads again. A successor that waits for it may go on.
+
+        resign() follows, which says the same, and may be called without this.
+        """
+
     def campaign(self, campaign: int) -> None:
         """Join the queue, under this campaign number. Queued and Elected follow."""
 
@@ -194,6 +200,12 @@ class Announcer(Protocol):
 
     def start(self) -> None:
         """Announce at once, then repeat, then periodically, until stop(). A second call begins anew."""
+
+    def prepare(self) -> None:
+        """Get ready for first_round(), so that it need not look anything up."""
+
+    def first_round(self) -> None:
+        """Announce once, if prepare() was called before: the kernel answers from now on. start() follows."""
 
     def hold(self, until: float) -> None:
         """Send no frame at `until` (CLOCK_BOOTTIME) or later: the kernel answers until then. Called at each renewal."""

@@ -148,6 +148,34 @@ async def test_burst_leaves_at_once_and_repeats_follow(capture: Capture, clock: 
 
 
 @pytest.mark.root
+async def test_the_prepared_round_leaves_once_without_a_question(capture: Capture, clock: BootClock) -> None:
+    """The interface is looked at beforehand. Without prepare(), after stop() or other addresses, nothing leaves."""
+    asked: list[int] = []
+
+    def macs() -> Iterator[bytes]:
+        while True:
+            asked.append(1)
+            yield MAC
+
+    async with announcing(clock, macs=macs()) as announcer:
+        announcer.first_round()
+        announcer.prepare()
+        announcer.stop()
+        announcer.first_round()
+        announcer.prepare()
+        announcer.replace((V4, V6))
+        announcer.first_round()
+        assert capture.drain() == 0
+        announcer.prepare()
+        asked.clear()
+        announcer.first_round()
+        announcer.first_round()
+        await capture.until(len(ROUND))
+    assert not asked
+    assert capture.seen == ROUND
+
+
+@pytest.mark.root
 async def test_nothing_leaves_before_start_or_after_stop(capture: Capture, clock: BootClock) -> None:
     """Silent until started; silent the moment it is stopped, though repeats are due."""
     async with announcing(clock, refresh_s=0.01) as announcer:

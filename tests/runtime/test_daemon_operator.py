@@ -138,6 +138,20 @@ async def test_a_handover_names_the_successor_to_the_election() -> None:
         await w.until(lambda: "resign for node3" in w.calls[before:])
         after = [c for c in w.calls[before:] if c not in {"open", "add"}]
         assert after[:4] == ["hand over to node3", "silence", "close", "resign for node3"]
+        assert w.elections[0].told_closed[-1] == "close"
+
+
+async def test_a_fence_that_the_kernel_does_not_close_is_not_told_closed() -> None:
+    """Else the successor would answer beside this node."""
+    async with running() as w:
+        await w.until(w.leads)
+        w.elections[0].told_closed.clear()
+        w.kernels[0].refuses.add("close")
+        await w.daemon.handover("api", "node3")
+        await w.until(lambda: "close" in w.calls[-2:])
+        assert w.elections[0].told_closed == []
+        w.kernels[0].refuses.clear()
+        await w.until(lambda: w.elections[0].told_closed != [])
 
 
 async def test_a_handover_that_no_member_could_take_is_refused() -> None:

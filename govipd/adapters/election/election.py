@@ -85,6 +85,10 @@ class EtcdElection:
         self._silenced.set()
         self._session.silenced()
 
+    def fence_closed(self) -> None:
+        """See ports.Election."""
+        self._contender.sender.closed()
+
     def campaign(self, campaign: int) -> None:
         """See ports.Election."""
         self._contender.campaign(campaign)

@@ -230,5 +230,5 @@ class HandoverReceiver:
             return
         datagram = unpacked(data, self._offer.secret)
         if datagram is not None and datagram.kind is Kind.CLOSED:
-            self.forget()
             self._closed()
+            self.forget()

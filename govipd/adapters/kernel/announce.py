@@ -11,6 +11,9 @@ from govipd.core.events import Address
 from govipd.core.placement import Placement
 from govipd.runtime.ports import Clock
 
+_Round = Sequence[tuple[str, Sequence[bytes]]]
+"""Frames by interface."""
+
 
 class FrameAnnouncer:
     """Sends frames by `transmit`, which takes the interface and the frames (ports.Announcer).
@@ -18,6 +21,8 @@ class FrameAnnouncer:
     start() itself sends `burst` rounds. One more round follows after each of the pauses `repeats_s`, and then one every
     `refresh_s` seconds. A round has both forms of gratuitous ARP for each IPv4 address (some equipment learns from
     replies only), and a neighbour advertisement for each IPv6 address.
+
+    prepare() makes the frames of one more round, and first_round() sends it: clients wait for nothing else by then.
 
     `mac` returns an interface's hardware address, and is called before each round, because a bond may have failed over.
     `router` says whether this machine forwards IPv6 packets there, as the kernel's own advertisements say. Packet
@@ -52,15 +57,25 @@ class FrameAnnouncer:
         self._until = float("-inf")  # a suspended process must not announce a VIP that another member holds by now
         self._started = False
         self._changed = asyncio.Event()
+        self._prepared: _Round = ()
 
     def replace(self, addresses: tuple[Address, ...]) -> None:
         """Announce these addresses from the next round on."""
-        self._addresses = addresses
+        self._addresses, self._prepared = addresses, ()
+
+    def prepare(self) -> None:
+        """Make the frames of first_round() now."""
+        self._prepared = tuple(self._round())
+
+    def first_round(self) -> None:
+        """Send the round that prepare() has made, once."""
+        prepared, self._prepared = self._prepared, ()
+        self._send(prepared)
 
     def start(self) -> None:
         """Announce at once, then repeat, then refresh, until stop(). A second call begins anew."""
         self._started = True
-        self._send(self._burst)
+        self._send(tuple(self._round()), self._burst)
         self._changed.set()
 
     def hold(self, until: float) -> None:
@@ -69,7 +84,7 @@ class FrameAnnouncer:
 
     def stop(self) -> None:
         """Stop announcing: no frame is sent after this call has returned."""
-        self._started = False
+        self._started, self._prepared = False, ()
         self._changed.set()
 
     async def run(self) -> None:
@@ -87,20 +102,22 @@ class FrameAnnouncer:
                 async with asyncio.timeout(gap):
                     await self._changed.wait()
                     return
-            self._send(1)
+            self._send(tuple(self._round()))
 
-    def _send(self, rounds: int) -> None:
-        """Send rounds at once. Nothing awaits here, so no stop() and no deadline can come between two frames."""
-        count = 0
+    def _round(self) -> Iterator[tuple[str, Sequence[bytes]]]:
         for interface, addresses in self._placement.by_interface(self._addresses).items():
             mac = self._mac(interface) if addresses else None
-            if mac is None or len(mac) != 6:
-                continue
-            out = [*self._frames(interface, mac, addresses)] * rounds
+            if mac is not None and len(mac) == 6:
+                yield interface, tuple(self._frames(interface, mac, addresses))
+
+    def _send(self, frames_on: _Round, times: int = 1) -> None:
+        """Send rounds at once. Nothing awaits here, so no stop() and no deadline can come between two frames."""
+        count = 0
+        for interface, out in frames_on:
             if self._clock.now() >= self._until:
                 break
-            self._transmit(interface, out)
-            count += len(out)
+            self._transmit(interface, [*out] * times)
+            count += times * len(out)
         if count:
             self._sent(count)
 

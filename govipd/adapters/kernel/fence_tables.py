@@ -191,7 +191,7 @@ class FenceTables:
         self._stated = self.kernel.epoch
 
     async def commit_together(self, make: Callable[[], Iterable[Message]], now: Callable[[], float]) -> float | None:
-        """Commit elements in one transaction with those of other fences.
+        """Commit elements in one transaction with those of other fences; where there is no other fence, at once.
 
         Returns the instant after it; None, without a commit, if other parts may differ from what was stated.
 
@@ -200,6 +200,8 @@ class FenceTables:
         """
         if self._stated is None or self._stated != self.kernel.epoch:
             return None
+        if len(self._fences) == 1:
+            return now() if self._undisturbed(tuple(filter(None, make()))) else None
         try:
             return await self._joint.commit(make, now)
         except KernelError as error:

@@ -41,6 +41,13 @@ CLAIMS = (
         within=10_000,
     ),
     one(
+        "handover: CLOSED is sent though the kernel refuses to close the fence",
+        "KernelWorker._perform",
+        "await parts.fence.close()",
+        "try:\n    await parts.fence.close()\nfinally:\n    parts.election.fence_closed()\n",
+        within=30_000,
+    ),
+    one(
         "handover: the successor takes the VIP at once",
         "HandoverReceiver.wait",
         "self._offer, self._closed = (offer, closed)",
