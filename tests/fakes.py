@@ -43,7 +43,7 @@ class FakeElection:
     def silenced(self) -> None:
         self.kernel_silent = True
 
-    def fence_closed(self) -> None:
+    async def fence_closed(self) -> None:
         self.told_closed.append(self._calls[-1])
 
     def adoptable(self, holding: RestartState) -> bool:

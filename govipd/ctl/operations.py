@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from govipd.config.reader import load
+from govipd.config.model import Config
 from govipd.core.state import State
 from govipd.core.status import GroupStatus, NodeStatus
 from govipd.ctl import client, cluster
@@ -75,18 +75,16 @@ def handover(interface: str | None, vip: str | None, to: str | None) -> list[tup
     return led
 
 
-def wait_handed_over(config: Path, given: list[tuple[NodeStatus, GroupStatus]], timeout: float) -> None:
+def wait_handed_over(config: Config, given: list[tuple[NodeStatus, GroupStatus]], timeout: float) -> None:
     """Wait until etcd shows, for each VIP, that another member is its leader. `timeout` is seconds.
 
     Raises:
-        ConfigError: the configuration is refused, so etcd cannot be read.
         RefusedError: not in time.
     """
-    loaded = load(config, hostname=client.hostname())
 
     def missing() -> str:
         try:
-            members = cluster.read(loaded)
+            members = cluster.read(config)
         except EtcdError as e:
             return f"etcd does not answer: {e}"
         unserved = [group.vip for node, group in given if not _held_by_another(members[group.vip], node.member)]

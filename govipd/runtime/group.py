@@ -21,7 +21,7 @@ from govipd.runtime.reporter import Reporter
 from govipd.runtime.shared_troubles import SharedTroubles
 from govipd.runtime.step_timing import Operation
 
-REPORT_DELAY_S = 0.02  # longest delay of reports, so that they do not delay a take-over or a release (docs/adr/0008)
+REPORT_DELAY_S = 0.1  # longest delay of reports, so that they do not delay a take-over or a release (docs/adr/0008)
 PACT_END_POLL_S = 0.005
 _MOVING = frozenset({State.ACTIVATING, State.HANDING_OVER, State.DEACTIVATING, State.RESIGNING})
 _RELEASED = frozenset({State.INELIGIBLE, State.STOPPED})  # states in which a release has finished

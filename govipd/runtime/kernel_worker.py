@@ -132,7 +132,7 @@ class KernelWorker:
                 finally:
                     await parts.fence.close()
                 parts.timings.mark("fence closed")
-                parts.election.fence_closed()
+                await parts.election.fence_closed()
             case RemoveAddresses():
                 self._prepared = False
                 await asyncio.sleep(REMOVE_AFTER_S)

@@ -47,10 +47,11 @@ class Election(Protocol):
         Leases of earlier processes may be given back.
         """
 
-    def fence_closed(self) -> None:
+    async def fence_closed(self) -> None:
         """Note that this kernel is silent, and will be until it leads again. A successor that waits for it may go on.
 
-        resign() follows, which says the same, and may be called without this.
+        Returns at once, or where a successor waits, a millisecond later. resign() follows, which says the same, and may
+        be called without this.
         """
 
     def campaign(self, campaign: int) -> None:

@@ -39,7 +39,7 @@ async def test_the_next_one_is_first_and_ready_while_the_old_one_still_answers(e
         assert [kv["lease"] for kv in key] == [first.lease_id]
         assert etcd.ctl("get", MARK) == ""
         since = len(b.events)
-        a.election.fence_closed()  # resign() follows, but the successor need not wait for it
+        await a.election.fence_closed()  # resign() follows, but the successor need not wait for it
         freed = await b.sees(Elected, since)
         a.election.resign(1)
         assert isinstance(freed, Elected)

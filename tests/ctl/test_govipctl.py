@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -50,6 +51,35 @@ def test_what_is_typed_wrong_is_refused(typed: list[str], told: str, capsys: pyt
         main(typed)
     assert end.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_command_ends_with_its_status_and_its_output(tmp_path: Path) -> None:
+    """Though the interpreter is not cleaned up; also where the reader of its output has gone."""
+    good, bad = tmp_path / "govip.toml", tmp_path / "bad.toml"
+    good.write_text('[[vip]]\nname = "api"\ninterface = "eth0"\naddresses = ["192.0.2.1/24"]\n')
+    bad.write_text("[health]\nrize = 1\n")
+    command = [sys.executable, "-c", "from govipd.ctl.main import run; run()", "check", "--config"]
+    done = subprocess.run([*command, bad], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "health.rize" in done.stderr
+    done = subprocess.run([*command, good], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "valid for eth0: api" in done.stdout
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as broken:
+        done = subprocess.run([*command, good], stdout=broken, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_handover_that_is_to_be_waited_for_reads_the_configuration_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the VIP would have moved when the configuration is refused: there is no daemon here, and it is not asked."""
+    path = tmp_path / "govip.toml"
+    path.write_text("[health]\nrize = 1\n")
+    assert main(["handover", "--wait", "--config", str(path)]) == 78
+    assert "health.rize" in capsys.readouterr().err
 
 
 def test_a_configuration_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

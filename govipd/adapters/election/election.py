@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from govipd.adapters.election.claims import Claims
 from govipd.adapters.election.contender import Contender
+from govipd.adapters.election.handover import YIELD_S
 from govipd.adapters.election.membership import Membership
 from govipd.adapters.election.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, EtcdSession
 from govipd.adapters.election.troubles import Troubles
@@ -85,9 +86,10 @@ class EtcdElection:
         self._silenced.set()
         self._session.silenced()
 
-    def fence_closed(self) -> None:
+    async def fence_closed(self) -> None:
         """See ports.Election."""
-        self._contender.sender.closed()
+        if self._contender.sender.closed():
+            await asyncio.sleep(YIELD_S)
 
     def campaign(self, campaign: int) -> None:
         """See ports.Election."""

@@ -29,6 +29,7 @@ from govipd.keys import GroupKeys
 from govipd.runtime.ports import TemporaryUdpSocket
 
 READY_S = 0.02  # wait for the answer to READY; then the place is read again, and READY sent again
+YIELD_S = 0.001  # from CLOSED to what we do next: the successor may wait for our processor
 SETTLE_S = 0.01  # from CLOSED to the marker: the successor takes the VIP meanwhile
 
 
@@ -138,11 +139,14 @@ class HandoverSender:
             claims.held = {address: value for address, value in claims.held.items() if address not in moved}
             await self._over.wait()
 
-    def closed(self) -> None:
-        """Note that our kernel is silent, and stays silent under this key. Sends CLOSED if READY has come."""
+    def closed(self) -> bool:
+        """Note that our kernel is silent, and stays silent under this key. Sends CLOSED if READY has come.
+
+        Returns whether it was sent.
+        """
         self._closed = True
         self._over.set()
-        self._answer()
+        return self._answer()
 
     async def finish(self, lease: int) -> bool:
         """After closed(): write the marker. Returns whether etcd has confirmed that our key was handed over.
@@ -175,9 +179,11 @@ class HandoverSender:
             self._over.set()
             self._answer()
 
-    def _answer(self) -> None:
+    def _answer(self) -> bool:
         if self._closed and self._ready is not None and self._offer is not None:
             self._udp_socket.send(Datagram(Kind.CLOSED, self._offer.id).packed(self._offer.secret), self._ready)
+            return True
+        return False
 
 
 class HandoverReceiver:

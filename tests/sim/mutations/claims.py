@@ -44,7 +44,7 @@ CLAIMS = (
         "handover: CLOSED is sent though the kernel refuses to close the fence",
         "KernelWorker._perform",
         "await parts.fence.close()",
-        "try:\n    await parts.fence.close()\nfinally:\n    parts.election.fence_closed()\n",
+        "try:\n    await parts.fence.close()\nfinally:\n    await parts.election.fence_closed()\n",
         within=30_000,
     ),
     one(
