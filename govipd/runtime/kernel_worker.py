@@ -62,6 +62,7 @@ class KernelWorker:
         self._pending: deque[KernelAction | _Readdress] = deque()
         self._work_waits = asyncio.Event()
         self._prepared = False  # the addresses are present behind a closed fence
+        self._open = False  # the kernel has confirmed a Hold since the last CloseFence
 
     def queue(self, action: KernelAction | _Readdress) -> None:
         """Queue an action. A Hold or CloseFence drops each Prepare and Hold that still waits."""
@@ -119,13 +120,15 @@ class KernelWorker:
                 parts.announcer.hold(action.until)
                 parts.timings.mark("fence open")
                 self.confirmed_until = action.until
-                if self._prepared:
-                    parts.announcer.first_round()
-                else:
+                if not self._prepared:
                     await parts.addresses.add(action.until)
                     parts.timings.mark("addresses there")
                 self._prepared = False  # the next Hold renews the addresses' lifetime
+                if not self._open and not self._pending:  # a CloseFence that waits has stopped the announcer
+                    parts.announcer.first_round()
+                self._open = True
             case CloseFence():
+                self._open = False
                 try:
                     if self.applied != self.wanted:
                         await self._guard_all()

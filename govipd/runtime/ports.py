@@ -206,7 +206,7 @@ class Announcer(Protocol):
         """Get ready for first_round(), so that it need not look anything up."""
 
     def first_round(self) -> None:
-        """Announce once, if prepare() was called before: the kernel answers from now on. start() follows."""
+        """Announce once: the kernel answers from now on. start() follows."""
 
     def hold(self, until: float) -> None:
         """Send no frame at `until` (CLOCK_BOOTTIME) or later: the kernel answers until then. Called at each renewal."""

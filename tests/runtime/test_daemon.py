@@ -16,7 +16,8 @@ async def test_from_start_to_leader_to_stop_in_the_order_of_the_contract() -> No
     """Clean, campaign, open, add, announce; on stop another is made ready, then silence, close, then resign."""
     async with running() as w:
         await w.until(w.leads)
-        assert w.calls[:7] == ["silence", "close", "remove", "campaign", "open", "add", "announce"]
+        assert w.calls[:6] == ["silence", "close", "remove", "campaign", "open", "add"]
+        assert w.calls[6:8] == ["announce first", "announce"]
         assert w.notifier.said.count("ready") == 1
         before = len(w.calls)
     end = [c for c in w.calls[before:] if c not in {"open", "add"}]

@@ -33,7 +33,7 @@ async def test_the_next_process_adopts_what_was_handed_over() -> None:
 
     async with running(prepare=prepare) as w:
         await w.until(w.leads)
-        assert w.calls[:4] == ["adopt", "open", "add", "announce"]
+        assert w.calls[:5] == ["adopt", "open", "add", "announce first", "announce"]
 
 
 async def test_a_memory_that_is_refused_starts_clean_and_says_why() -> None:

@@ -22,7 +22,8 @@ class FrameAnnouncer:
     `refresh_s` seconds. A round has both forms of gratuitous ARP for each IPv4 address (some equipment learns from
     replies only), and a neighbour advertisement for each IPv6 address.
 
-    prepare() makes the frames of one more round, and first_round() sends it: clients wait for nothing else by then.
+    first_round() sends one more round at once, which prepare() may have made before: by then clients wait for nothing
+    else.
 
     `mac` returns an interface's hardware address, and is called before each round, because a bond may have failed over.
     `router` says whether this machine forwards IPv6 packets there, as the kernel's own advertisements say. Packet
@@ -68,9 +69,9 @@ class FrameAnnouncer:
         self._prepared = tuple(self._round())
 
     def first_round(self) -> None:
-        """Send the round that prepare() has made, once."""
+        """Send one round: the one that prepare() has made, or a new one."""
         prepared, self._prepared = self._prepared, ()
-        self._send(prepared)
+        self._send(prepared or tuple(self._round()))
 
     def start(self) -> None:
         """Announce at once, then repeat, then refresh, until stop(). A second call begins anew."""
