@@ -1,7 +1,5 @@
 """`python -m govipd` runs the daemon."""
 
-import sys
+from govipd.cli import run
 
-from govipd.cli import main
-
-sys.exit(main())
+run()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from govipd.adapters.kernel.instance import instance_adapters
 from govipd.adapters.kernel.nftables import NfTables
@@ -28,9 +29,15 @@ from govipd.errors import ConfigError, KernelError
 from govipd.host import BootClock, runtime_directory
 from govipd.leftovers import clean_up, forget_orphans, orphan_fences, stay_silent
 from govipd.plan import read_plan
+from govipd.process_end import run_to_end
 from govipd.runtime.daemon import Daemon
 
 CONFIG_RETRY_S = 2.0
+
+
+def run() -> NoReturn:
+    """The program govipd."""
+    run_to_end(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

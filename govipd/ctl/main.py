@@ -23,22 +23,15 @@ from govipd.core.sanitize import sanitize_line
 from govipd.ctl import client, history, operations, render, status_command
 from govipd.ctl.why import why
 from govipd.errors import ConfigError, DeniedError, GovipdError, NoDaemonError
+from govipd.process_end import run_to_end
 
 TIMEOUT_S = 30.0
 WHY_MAX = 5000  # characters of a paragraph
 
 
 def run() -> NoReturn:
-    """Run the command, and end the process with its exit status.
-
-    The interpreter's own end takes a processor for 35 ms, just when the daemon needs it for a handover.
-    """
-    try:
-        status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `govipctl history | head` has read enough
-        status = 1
-    os._exit(status)
+    """The program govipctl."""
+    run_to_end(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
