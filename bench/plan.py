@@ -20,7 +20,7 @@ JUDGED: Mapping[str, frozenset[str]] = {
 }
 _CLOSE_EVENTS = {"C", "handover"}
 _CLOSE = {GOVIPD: CLOSE_RUNS, TUNED: CLOSE_RUNS, TUNED_10MS: CLOSE_RUNS}
-# With QUICK=1: what is judged three times, or more where chance has a large part in it, the rest once or not at all.
+# With QUICK=1: what is judged more often where chance has a large part in it, the rest once or not at all.
 QUICK: Mapping[str, Mapping[str, int]] = {
     "A": {GOVIPD: 5, TUNED: 5, TUNED_10MS: 5, FAST: 1, USUAL: 1, VIP_MANAGER: 1},
     "B": {FAST: 5, TUNED: 5, TUNED_10MS: 5, GOVIPD: 1},

@@ -14,8 +14,8 @@ def run_to_end(main: Callable[[], int]) -> NoReturn:
     """
     try:
         status = main()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: its descriptor was closed from the start
+            stream.flush()
     except BrokenPipeError:  # `govipctl history | head` has read enough
         status = 1
     os._exit(status)

@@ -65,6 +65,8 @@ def test_the_command_ends_with_its_status_and_its_output(tmp_path: Path) -> None
     done = subprocess.run([*command, good], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "valid for eth0: api" in done.stdout
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command, good], stderr=subprocess.PIPE, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
     reads, writes = os.pipe()
     os.close(reads)
     with os.fdopen(writes, "w") as broken:

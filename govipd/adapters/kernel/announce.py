@@ -103,6 +103,8 @@ class FrameAnnouncer:
                 async with asyncio.timeout(gap):
                     await self._changed.wait()
                     return
+            if not self._started:  # stop() and the end of the pause in one turn of the event loop
+                return
             self._send(tuple(self._round()))
 
     def _round(self) -> Iterator[tuple[str, Sequence[bytes]]]:
